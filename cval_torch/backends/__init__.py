@@ -1,0 +1,1 @@
+"""Backends: one method, `select(pool, stages)`, in process or over HTTP."""

@@ -1,0 +1,1 @@
+"""How predictions leave an unmodified detector: a recorder of module outputs, and one adapter a family."""

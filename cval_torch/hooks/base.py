@@ -1,0 +1,78 @@
+"""The protocol between a family of detectors and the extraction: what an adapter must answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from cval_torch.pool import Activation
+
+
+@dataclass
+class Call:
+    """One recorded forward of one module: its positional and keyword inputs, and its output."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any
+
+
+Recording = Mapping[str, Sequence[Call]]
+"""The calls of one batch, by the names that `DetectorAdapter.modules` gave, in the order they ran."""
+
+
+@dataclass
+class FrameBatch:
+    """What one forward pass said of its frames: the rows of a `Pool`, before ids are attached.
+
+    Attributes:
+        counts: (N,) int64, boxes of each of the N frames.
+        boxes: (B, 4) float32 xyxy in pixels of the image as the loader gave it; B = counts.sum().
+        labels: (B,) int64.
+        scores: (B,) float32 in [0, 1].
+        probabilities: (B, C) float32, or None if the family has none.
+        activation: how `probabilities` came to be: `softmax` (rows sum to 1, background column
+            included) or `sigmoid` (independent columns).
+        box_embeddings: (B, E), or None.
+        frame_embeddings: (N, D), or None.
+    """
+
+    counts: Tensor
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    probabilities: Tensor | None = None
+    activation: Activation | None = None
+    box_embeddings: Tensor | None = None
+    frame_embeddings: Tensor | None = None
+
+
+@runtime_checkable
+class DetectorAdapter(Protocol):
+    """One family of detectors. Pass an instance as `extract(..., adapter=...)` for a model of your own.
+
+    The extraction calls, in this order: `matches` (only when it looks for an adapter itself), `modules` once,
+    and then a batch at a time `forward` and `read`.
+    """
+
+    name: str
+    """Shown in errors and tables, such as `"Faster R-CNN"`."""
+
+    def matches(self, model: nn.Module) -> bool:
+        """Whether this adapter knows `model` (already unwrapped from DDP, DataParallel, torch.compile)."""
+        ...
+
+    def modules(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        """The modules to record, each under a name of the adapter's choice. Each must run once a batch or more."""
+        ...
+
+    def forward(self, model: nn.Module, images: Sequence[Tensor]) -> Any:
+        """Run the model's own, ordinary inference on `images`, each (C, H, W) and on the model's device."""
+        ...
+
+    def read(self, model: nn.Module, recording: Recording, output: Any) -> FrameBatch:
+        """Turn what was recorded, and what `forward` returned, into rows. Raises `HookError` if it cannot."""
+        ...

@@ -1,0 +1,179 @@
+"""The payloads of the REST protocol, as pydantic models. Imports no torch.
+
+`DetectionSampling` is also the stage of a selection pipeline, in process and over the wire alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, field_validator
+
+UNCERTAINTY_STRATEGIES = ("least", "margin", "ratio", "entropy", "probability")
+DIVERSITY_STRATEGIES = ("clustering", "hierarchical")
+SERVICE_STRATEGIES = UNCERTAINTY_STRATEGIES + DIVERSITY_STRATEGIES
+
+BboxSelectionPolicy = Literal["min", "max", "mean", "sum"]
+SortStrategy = Literal["ascending", "descending"]
+DatasetPart = Literal["training", "test", "validation"]
+
+FrameId = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+def _digits_to_int(value: object) -> object:
+    """Old clients send `category_id` as a string of digits."""
+    if isinstance(value, str) and value.removeprefix("-").isdecimal() and len(value) <= 19:
+        return int(value)
+    return value
+
+
+class Payload(BaseModel):
+    """What all payloads share: fields are checked when set, and floats are finite."""
+
+    model_config = ConfigDict(extra="ignore", validate_assignment=True, allow_inf_nan=False)
+
+
+class BBoxScores(Payload):
+    """One detected box.
+
+    Attributes:
+        category_id: class index; -1 means "no detection". A string of digits is accepted.
+        score: confidence, strictly between 0 and 1.
+        embedding_id: names the box's embedding among those uploaded to the dataset.
+        probabilities: one non-negative number a class; the distribution that uncertainty is computed from.
+    """
+
+    category_id: Annotated[int | None, BeforeValidator(_digits_to_int)] = None
+    score: Annotated[float, Field(gt=0, lt=1)] | None = None
+    embedding_id: str | None = None
+    probabilities: list[Annotated[FiniteFloat, Field(ge=0)]] | None = None
+
+
+class FramePrediction(Payload):
+    """The boxes of one frame; no boxes (an empty list or None) is a "null detection"."""
+
+    frame_id: FrameId
+    predictions: list[BBoxScores] | None = None
+
+
+class Embedding(Payload):
+    """One vector and its name."""
+
+    embedding_id: str
+    embedding: list[FiniteFloat]
+
+
+class FrameEmbedding(Payload):
+    """The named vectors of one frame."""
+
+    frame_id: FrameId
+    embeddings: list[Embedding]
+
+
+class DetectionSampling(Payload):
+    """One stage of a selection: how frames are scored or spread, and how many are kept.
+
+    Attributes:
+        num_of_samples: frames to keep, at least 1. Asking for more than there are keeps all, with a warning.
+        selection_strategy: a name (`least`, `margin`, `ratio`, `entropy`, `probability`, `clustering`,
+            `hierarchical`, `random`), or, in process only, a callable: `Pool -> (F,)` frame scores,
+            higher = more informative.
+        bbox_selection_policy: how the scores of a frame's boxes become the frame's: `min`, `max`, `mean`
+            or `sum`, or, in process only, a callable `(box_scores (B,), offsets (F+1,)) -> (F,)`.
+            None means `max`: one uncertain box is reason enough to look, and crowded frames are not favoured.
+        sort_strategy: `ascending` or `descending` by frame score. None means the most informative first:
+            `descending`, and for `probability`, where a sure box is the least informative, `ascending`.
+        use_null_detections: whether frames without boxes take part (as one box of score 0.5 for
+            `least`, `margin`, `ratio` and `entropy`, of score 0 for `probability`; by the whole frame's
+            embedding for diversity). If False such a frame is an error.
+        num_of_clusters: for `hierarchical` and `clustering`; -1 chooses it (by silhouette, and as
+            `num_of_samples`, in turn).
+        probs_weights: for `entropy` on probabilities: a non-negative weight a class for the terms of the sum.
+        seed: of every random choice in the stage. The same seed and frames give the same choice,
+            whatever the order of the frames.
+        dataset_id: where the embeddings are, on the wire; set by the backend.
+        frames: what to choose from, on the wire; set by the backend.
+    """
+
+    num_of_samples: Annotated[int, Field(ge=1)]
+    dataset_id: str | None = None
+    num_of_clusters: int = -1
+    use_null_detections: bool = True
+    bbox_selection_policy: BboxSelectionPolicy | Callable[..., Any] | None = None
+    selection_strategy: str | Callable[..., Any]
+    sort_strategy: SortStrategy | None = None
+    probs_weights: list[Annotated[FiniteFloat, Field(ge=0)]] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    frames: list[FramePrediction] | None = None
+
+    @field_validator("num_of_clusters")
+    @classmethod
+    def _check_num_of_clusters(cls, value: int) -> int:
+        if value != -1 and value < 1:
+            raise ValueError(f"`num_of_clusters` must be -1 (choose) or at least 1; got {value}")
+        return value
+
+    @property
+    def descending(self) -> bool:
+        """Whether high frame scores come first, with the default of `sort_strategy` resolved."""
+        if self.sort_strategy is None:
+            return self.selection_strategy != "probability"
+        return self.sort_strategy == "descending"
+
+
+class Dataset(Payload):
+    """A dataset of the service: a named place for embeddings."""
+
+    dataset_id: str | None = None
+    dataset_name: Annotated[str, Field(max_length=32)] | None = None
+    dataset_description: Annotated[str, Field(max_length=256)] | None = None
+
+
+class StorageConfig(Payload):
+    """Where a dataset's images lie in a cloud storage that the service knows."""
+
+    cloud_storage_id: str
+    dataset_name_in_storage: str | None = None
+
+
+class DatasetRequest(Payload):
+    """What creates or updates a dataset; on update a null field leaves its value."""
+
+    dataset_name: Annotated[str, Field(max_length=32)] | None = None
+    dataset_description: Annotated[str, Field(max_length=256)] | None = None
+    storage_config: StorageConfig | None = None
+
+
+class FrameEmbeddingMeta(Payload):
+    """The names of a frame's stored vectors."""
+
+    frame_id: str
+    embeddings_quantity: int
+    embeddings: list[str]
+
+
+class EmbeddingsMeta(Payload):
+    """What an upload of embeddings stored."""
+
+    frames_quantity: int
+    frames: list[FrameEmbeddingMeta]
+
+
+class Result(Payload):
+    """A task of the service, finished or not.
+
+    Attributes:
+        time_start: unix seconds; `time_end` the same, None while the task runs.
+        result: the chosen frame ids, in order; None, or an object with progress, while the task runs.
+    """
+
+    task_id: str
+    dataset_id: str | None = None
+    time_start: float
+    time_end: float | None = None
+    type_of_task: str = "detection"
+    action: str = "sampling"
+    weights: Any = None
+    result: list[str] | dict[str, Any] | None = None
+    queue_info: Any = None
