@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,8 +205,7 @@ class Pool:
 
     def to(self, device: torch.device | str) -> Pool:
         """The same pool on another device."""
-        columns = {name: column.to(device) for name, column in self.columns()}
-        return dataclasses.replace(self, **columns)
+        return self.replace(**{name: column.to(device) for name, column in self.columns()})
 
     def replace(self, **columns: Any) -> Pool:
         """The same pool with some columns exchanged, and checked again."""
@@ -225,16 +224,17 @@ class Pool:
             "activation": self.activation,
             "columns": {name: column.detach().cpu().contiguous() for name, column in self.columns()},
         }
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:
                 torch.save(payload, file)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            temporary.replace(target)
+        except RuntimeError as error:  # how torch.save reports that the file could not take the bytes
+            raise OSError(f"{os.fspath(path)!r} could not be written: {error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> Pool:
@@ -325,6 +325,6 @@ def _as_rows(rows: Sequence[int] | Tensor, frames: int, device: torch.device) ->
     low, high = torch.aminmax(picked)
     if int(low) < 0 or int(high) >= frames:
         raise InvalidInputError(f"`rows` must be in [0, {frames}); got {int(low)} to {int(high)}")
-    if len(picked.unique()) != len(picked):
+    if bool((torch.bincount(picked, minlength=frames) > 1).any()):
         raise InvalidInputError("`rows` must not hold a row twice")
     return picked
