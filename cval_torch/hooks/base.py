@@ -50,6 +50,21 @@ class FrameBatch:
     frame_embeddings: Tensor | None = None
 
 
+@dataclass
+class BatchParts:
+    """A loader's batch, taken apart.
+
+    Attributes:
+        images: what the adapter's `forward` takes; tensors anywhere in it are moved to the model's device.
+        count: N, the number of frames.
+        targets: N targets, one a frame, or None if the batch has none. Only their ids are read.
+    """
+
+    images: Any
+    count: int
+    targets: Sequence[Any] | None = None
+
+
 @runtime_checkable
 class DetectorAdapter(Protocol):
     """One family of detectors. Pass an instance as `extract(..., adapter=...)` for a model of your own.
@@ -69,10 +84,28 @@ class DetectorAdapter(Protocol):
         """The modules to record, each under a name of the adapter's choice. Each must run once a batch or more."""
         ...
 
-    def forward(self, model: nn.Module, images: Sequence[Tensor]) -> Any:
-        """Run the model's own, ordinary inference on `images`, each (C, H, W) and on the model's device."""
+    def forward(self, model: nn.Module, images: Any) -> Any:
+        """Run the model's own, ordinary inference.
+
+        Args:
+            model: the user's detector, in eval mode.
+            images: a list of (C, H, W) tensors on the model's device, or `BatchParts.images` of one's own `split`.
+        """
         ...
 
     def read(self, model: nn.Module, recording: Recording, output: Any) -> FrameBatch:
         """Turn what was recorded, and what `forward` returned, into rows. Raises `HookError` if it cannot."""
+        ...
+
+
+@runtime_checkable
+class SplitsBatches(Protocol):
+    """What an adapter may also have: a reading of its host's own kind of batch, such as a dict of tensors."""
+
+    def split(self, batch: Any) -> BatchParts:
+        """Take the batch of a loader apart.
+
+        Raises:
+            InvalidInputError: the batch is of no kind that this family takes.
+        """
         ...
