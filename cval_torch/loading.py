@@ -1,0 +1,381 @@
+"""Which dataset row every frame of a loader comes from, and what the frame is called.
+
+A `DataLoader` does not say which rows it yields. So the rows are drawn from its own sampler first, and the data are
+loaded in that order: shuffled, sampled, batched by hand or nested, a frame and its row never part.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, IterableDataset, Subset
+
+from cval_torch.errors import InvalidInputError, LoaderOrderError
+from cval_torch.hooks.base import BatchParts
+
+FrameIdOf = Callable[[int, Any], str]
+"""`(row of the dataset, the frame's target or None) -> the frame's id`."""
+
+_ID_ATTRIBUTES = ("frame_ids", "image_ids", "ids")
+_PATH_ATTRIBUTES = ("image_paths", "im_files", "images", "samples", "imgs", "paths", "files")
+_IMAGE_KEYS = ("images", "image")
+
+
+@dataclass(frozen=True)
+class LoadingPlan:
+    """What will be loaded, batch by batch, known before anything is.
+
+    Attributes:
+        dataset: the loader's dataset; None where the loader is a plain iterable of batches.
+        batches: the dataset rows of each batch, no row twice; None where rows have no numbers (an
+            `IterableDataset`, a plain iterable).
+        single: each "batch" is one sample as the dataset gives it (`DataLoader(batch_size=None)`).
+        listed: the dataset is asked for a list of rows at a time (`batch_size=None` with a sampler of lists).
+        loader: what the batches are loaded with.
+    """
+
+    dataset: Any
+    batches: list[list[int]] | None
+    loader: Iterable[Any]
+    single: bool = False
+    listed: bool = False
+
+    @property
+    def num_frames(self) -> int | None:
+        """How many frames there are, or None if that is not known before the end."""
+        return None if self.batches is None else sum(map(len, self.batches))
+
+    def load(self, batches: Sequence[list[int]] | None = None) -> Iterator[tuple[list[int] | None, Any]]:
+        """Load `batches` (all of the plan's, if None) in order, each with its rows.
+
+        The user's loader is left as it was: a new one with its settings does the work.
+        """
+        loader = self.loader
+        if self.batches is None or not isinstance(loader, DataLoader):
+            if isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__:
+                loader = _same_loader(loader, {"batch_size": loader.batch_size, "drop_last": False})
+            for data in loader:
+                yield None, data
+            return
+        wanted = self.batches if batches is None else list(batches)
+        order: dict[str, Any] = {"batch_sampler": wanted}
+        if self.listed:
+            order = {"batch_size": None, "sampler": wanted}
+        elif self.single:
+            order = {"batch_size": None, "sampler": [row for batch in wanted for row in batch]}
+        yield from zip(wanted, _same_loader(loader, order), strict=True)
+
+
+def plan_loading(loader: Iterable[Any]) -> LoadingPlan:
+    """Find out which rows `loader` yields, each row once; an incomplete last batch is never dropped.
+
+    Args:
+        loader: a torch `DataLoader`, or any iterable of batches (whose frames then have no rows).
+
+    Raises:
+        InvalidInputError: `loader` is not iterable, or is a bare dataset.
+        LoaderOrderError: the rows cannot be told: the loader's class has an `__iter__` of its own, its
+            sampler yields something else than rows of the dataset, or never ends.
+    """
+    if not isinstance(loader, DataLoader):
+        if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, torch.utils.data.Dataset)):
+            raise InvalidInputError(f"`loader` must be a DataLoader or an iterable of batches; got {_kind(loader)}")
+        return LoadingPlan(None, None, loader)
+    if isinstance(loader.dataset, IterableDataset):
+        return LoadingPlan(loader.dataset, None, loader, single=loader.batch_size is None)
+    if type(loader).__iter__ is not DataLoader.__iter__:
+        raise LoaderOrderError(
+            f"`loader` is a {_kind(loader)}, which iterates in a way of its own, so the rows it yields cannot be told; "
+            "pass the plain torch DataLoader beneath it"
+        )
+    with _random_state_kept(loader):
+        keys = iter(_sampled(loader))
+        first = list(itertools.islice(keys, 1))
+        unbatched = loader.batch_sampler is None
+        listed = unbatched and any(isinstance(key, (list, tuple)) for key in first)
+        sampled = ([key] if unbatched and not listed else list(key) for key in itertools.chain(first, keys))
+        batches = _distinct_rows(sampled, _length_of(loader.dataset))
+    return LoadingPlan(loader.dataset, batches, loader, single=unbatched and not listed, listed=listed)
+
+
+def _sampled(loader: DataLoader[Any]) -> Iterable[Any]:
+    """What the loader's sampler draws: a list of rows a batch, an incomplete last one included; or row by row."""
+    batch_sampler = loader.batch_sampler
+    if batch_sampler is None:
+        return loader.sampler
+    if type(batch_sampler) is BatchSampler:
+        return BatchSampler(batch_sampler.sampler, batch_sampler.batch_size, drop_last=False)
+    return batch_sampler
+
+
+def _distinct_rows(sampled: Iterable[list[Any]], length: int | None) -> list[list[int]]:
+    """Keep each row where it comes first: padding and replacement repeat a frame, and it is inferred once."""
+    seen: set[int] = set()
+    batches, drawn = [], 0
+    for keys in sampled:
+        batch = []
+        for key in keys:
+            row = _as_row(key, length)
+            drawn += 1
+            if row not in seen:
+                seen.add(row)
+                batch.append(row)
+        if batch:
+            batches.append(batch)
+        if length is not None and drawn > 100 * (length + 100):
+            raise LoaderOrderError(
+                f"the loader's sampler does not end: it yielded {drawn} rows of a dataset of {length}; "
+                "pass a loader that goes over the frames once"
+            )
+    return batches
+
+
+def _as_row(key: Any, length: int | None) -> int:
+    try:
+        row = operator.index(key)
+    except (TypeError, RuntimeError):
+        raise LoaderOrderError(f"the loader's sampler must yield rows of its dataset; got {key!r}") from None
+    if row < 0 or (length is not None and row >= length):
+        raise LoaderOrderError(
+            f"the loader's sampler yielded row {row}, which a dataset of {length} frames does not have"
+        )
+    return row
+
+
+def _same_loader(loader: DataLoader[Any], order: dict[str, Any]) -> DataLoader[Any]:
+    """A loader like the user's, in `order`, that draws nothing from the user's random state."""
+    return DataLoader(
+        loader.dataset,
+        **order,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=torch.Generator(),
+        prefetch_factor=loader.prefetch_factor if loader.num_workers else None,
+    )
+
+
+@contextmanager
+def _random_state_kept(loader: DataLoader[Any]) -> Iterator[None]:
+    """Drawing rows from a shuffling sampler must not shift the random numbers of the user's training."""
+    generators = {
+        id(generator): generator
+        for owner in (loader, loader.sampler, loader.batch_sampler)
+        if isinstance(generator := getattr(owner, "generator", None), torch.Generator)
+    }
+    states = {key: generator.get_state() for key, generator in generators.items()}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for key, generator in generators.items():
+            generator.set_state(states[key])
+
+
+def split_batch(batch: Any, *, single: bool = False) -> BatchParts:
+    """Take a loader's batch apart into images and targets.
+
+    Args:
+        batch: a tensor (N, C, H, W); a list of N tensors (C, H, W); a tuple or list that begins with one of these
+            and goes on with the targets; or a dict with `images` or `image`, and perhaps `targets`.
+        single: `batch` is one sample instead: an image (C, H, W), alone or first in a tuple.
+
+    Raises:
+        InvalidInputError: it is none of these.
+    """
+    if single:
+        image, *rest = batch if isinstance(batch, (tuple, list)) and batch else (batch,)
+        if isinstance(image, Tensor) and image.ndim == 3:
+            if rest and _is_images(batch):
+                raise InvalidInputError(
+                    f"{_describe(batch)} may be {len(batch)} images or an image and what belongs to it; "
+                    "pass `split=` to say which"
+                )
+            return BatchParts([image], 1, targets=rest[:1] or None)
+    if isinstance(batch, Mapping):
+        for key in _IMAGE_KEYS:
+            if key in batch and _is_images(batch[key]):
+                images = list(batch[key])
+                return BatchParts(images, len(images), _targets_of(batch.get("targets", batch), len(images)))
+    elif _is_images(batch):
+        return BatchParts(list(batch), len(batch))
+    elif isinstance(batch, (tuple, list)) and batch and _is_images(batch[0]):
+        images = list(batch[0])
+        return BatchParts(images, len(images), _targets_of(batch[1] if len(batch) > 1 else None, len(images)))
+    raise InvalidInputError(
+        "a batch must be images, (images, targets, ...) or a dict with `images`, where images are a tensor "
+        f"(N, C, H, W) or a list of tensors (C, H, W); got {_describe(batch)}. Pass `split=` to take your own apart"
+    )
+
+
+def _is_images(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.ndim == 4
+    if not isinstance(value, (list, tuple)):
+        return False
+    return len(value) > 0 and all(isinstance(image, Tensor) and image.ndim == 3 for image in value)
+
+
+def _targets_of(targets: Any, count: int) -> list[Any] | None:
+    """One target a frame; a dict of collated columns gives back its `image_id` column."""
+    if isinstance(targets, Mapping):
+        column = targets.get("image_id")
+        if column is None or not isinstance(column, Sized) or len(column) != count:
+            return None
+        return [{"image_id": value} for value in column]  # type: ignore[attr-defined]
+    if isinstance(targets, (list, tuple)) and len(targets) == count:
+        return list(targets)
+    return None
+
+
+class FrameNames:
+    """Gives frames their ids, and refuses an id twice.
+
+    The first of these that there is names every frame: the user's `frame_id`; the target's `image_id`; the
+    dataset's own ids (`CocoDetection.ids`, file stems); the row.
+    """
+
+    def __init__(self, dataset: Any, frame_id: FrameIdOf | None = None) -> None:
+        self._frame_id = frame_id
+        self._own = None if frame_id is not None else own_ids(dataset)
+        self._by_target: bool | None = None
+        self._rows: dict[str, int] = {}
+
+    def name(self, indices: Sequence[int], targets: Sequence[Any] | None) -> list[str]:
+        """The ids of the frames at `indices`.
+
+        Raises:
+            InvalidInputError: an id that another frame has, or that is not a string of 1 to 128 characters;
+                targets of which some have an `image_id` and some have none.
+        """
+        given = [None] * len(indices) if targets is None else targets
+        names = [self._name(index, target) for index, target in zip(indices, given, strict=True)]
+        for index, name in zip(indices, names, strict=True):
+            if not isinstance(name, str) or not 1 <= len(name) <= 128:
+                raise InvalidInputError(
+                    f"a frame id must be a string of 1 to 128 characters; got {name!r} for row {index}"
+                )
+            if name in self._rows:
+                raise InvalidInputError(
+                    f"frame ids must be distinct; rows {self._rows[name]} and {index} are both {name!r}. "
+                    "Pass `frame_id=` to name frames yourself"
+                )
+            self._rows[name] = index
+        return names
+
+    def _name(self, index: int, target: Any) -> Any:
+        if self._frame_id is not None:
+            return self._frame_id(index, target)
+        image_id = target.get("image_id") if isinstance(target, Mapping) else None
+        if self._by_target is None:
+            self._by_target = image_id is not None
+        if self._by_target != (image_id is not None):
+            raise InvalidInputError(
+                f"either every target has an `image_id` or none; the target of row {index} "
+                f"{'has none' if self._by_target else 'has one'}. Pass `frame_id=` to name frames yourself"
+            )
+        if image_id is not None:
+            return _plain_id(image_id)
+        return self._own[index] if self._own is not None else str(index)
+
+
+def frame_ids_of(dataset: Any, frame_id: FrameIdOf | None = None) -> list[str]:
+    """The ids of all frames of a dataset, without loading one: `frame_id(row, None)`, its own ids, or the rows.
+
+    Args:
+        dataset: with a length.
+        frame_id: names a frame by its row.
+
+    Raises:
+        InvalidInputError: the dataset has no length, or an id is not distinct.
+    """
+    length = _length_of(dataset)
+    if length is None:
+        raise InvalidInputError(f"`dataset` must have a length; got {_kind(dataset)}")
+    return FrameNames(dataset, frame_id).name(range(length), None)
+
+
+def own_ids(dataset: Any) -> Sequence[str] | None:
+    """The ids that a dataset has of its own, one a row, or None: looked for through `Subset` and `ConcatDataset`."""
+    if isinstance(dataset, Subset):
+        base = own_ids(dataset.dataset)
+        return None if base is None else [base[index] for index in dataset.indices]
+    if isinstance(dataset, ConcatDataset):
+        parts = [own_ids(part) for part in dataset.datasets]
+        return None if any(part is None for part in parts) else [name for part in parts for name in part or ()]
+    length = _length_of(dataset)
+    for attribute in _ID_ATTRIBUTES:
+        ids = getattr(dataset, attribute, None)
+        if isinstance(ids, (Sequence, Tensor)) and not isinstance(ids, str) and len(ids) == length:
+            return [_plain_id(value) for value in ids]
+    for attribute in _PATH_ATTRIBUTES:
+        paths = _paths(getattr(dataset, attribute, None))
+        if paths and len(paths) == length:
+            return _path_ids(paths)
+    return None
+
+
+def _paths(values: Any) -> list[PurePath] | None:
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        return None
+    firsts = [value[0] if isinstance(value, tuple) and value else value for value in values]
+    if not all(isinstance(first, (str, os.PathLike)) for first in firsts):
+        return None
+    return [Path(first) for first in firsts]
+
+
+def _path_ids(paths: list[PurePath]) -> list[str] | None:
+    """File stems; where two files share one, paths from the folder that all share; where those are too long, none."""
+    stems = [path.stem for path in paths]
+    if len(set(stems)) == len(stems):
+        return stems
+    try:
+        root = os.path.commonpath([path.parent for path in paths])
+    except ValueError:  # absolute and relative paths, or two drives
+        return None
+    names = [path.relative_to(root).as_posix() for path in paths]
+    return names if max(map(len, names)) <= 128 and len(set(names)) == len(names) else None
+
+
+def _plain_id(value: Any) -> Any:
+    """An `image_id` as a string: from an integer or a string, or from a tensor or list of one of them."""
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, str):
+        return value
+    try:
+        return str(operator.index(value))
+    except TypeError:
+        return value  # refused by name where ids are checked
+
+
+def _length_of(dataset: Any) -> int | None:
+    return len(dataset) if isinstance(dataset, Sized) else None
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _describe(batch: Any) -> str:
+    if isinstance(batch, Tensor):
+        return f"a tensor {tuple(batch.shape)}"
+    if isinstance(batch, Mapping):
+        return f"a dict with {sorted(map(str, batch))}"
+    if isinstance(batch, (list, tuple)):
+        return f"a {_kind(batch)} of {', '.join(_describe(part) for part in batch[:3]) or 'nothing'}"
+    return _kind(batch)

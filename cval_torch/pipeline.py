@@ -1,0 +1,189 @@
+"""`select`: from a detector and an unlabeled loader to the frames worth annotating, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+
+from cval_torch.backends.base import Backend, Selection
+from cval_torch.backends.local import LocalBackend
+from cval_torch.errors import InvalidInputError, NoSubsetError
+from cval_torch.extraction import Split, extract
+from cval_torch.hooks.base import DetectorAdapter
+from cval_torch.loading import FrameIdOf, plan_loading
+from cval_torch.pool import Pool
+from cval_torch.wire import BboxSelectionPolicy, DetectionSampling, NullPolicy, SortStrategy
+
+
+class SelectedFrames(Subset[Any]):
+    """The chosen frames: a `torch.utils.data.Subset` of the loader's dataset, in rank order, the first choice first.
+
+    Attributes:
+        dataset: the dataset of the loader that was selected from.
+        indices: n rows of `dataset`.
+        frame_ids: n ids.
+        scores: (n,) float64, the frame scores of the last stage that scored frames; NaN where none did.
+        stages: the stages that were run, in order.
+        predictions: what the detector said of the chosen frames, in the same order and without embeddings:
+            boxes, labels, scores and probabilities, to draw or to hand to annotators.
+
+    >>> from torch.utils.data import TensorDataset
+    >>> pool = Pool(["a", "b"], torch.tensor([0, 1, 2]), scores=torch.tensor([0.9, 0.6]), indices=torch.arange(2))
+    >>> chosen = LocalBackend().select(pool, DetectionSampling(num_of_samples=1, selection_strategy="least"))
+    >>> frames = SelectedFrames(TensorDataset(torch.tensor([10.0, 20.0])), chosen, pool)
+    >>> frames.frame_ids, frames.indices, frames[0]
+    (('b',), [1], (tensor(20.),))
+    """
+
+    frame_ids: tuple[str, ...]
+    scores: Tensor
+    stages: tuple[DetectionSampling, ...]
+    predictions: Pool
+
+    def __init__(self, dataset: Dataset[Any], selection: Selection, pool: Pool) -> None:
+        """Make the subset of `dataset` that `selection` chose from `pool`.
+
+        Raises:
+            NoSubsetError: the frames of `pool` have no rows of a dataset.
+        """
+        if pool.indices is None:
+            raise NoSubsetError(
+                "the pool's frames have no rows of a dataset, so there is no Subset of them; "
+                f"the {len(selection)} ids are in the selection's `frame_ids`"
+            )
+        rows = selection.rows.to(pool.device)
+        super().__init__(dataset, pool.indices[rows].tolist())
+        self.frame_ids = selection.frame_ids
+        self.scores = selection.scores
+        self.stages = selection.stages
+        self.predictions = pool.replace(box_embeddings=None, frame_embeddings=None).take(rows)
+
+    def __repr__(self) -> str:
+        names = " -> ".join(_name_of(stage.selection_strategy) for stage in self.stages)
+        return f"SelectedFrames({len(self)} of {_length_of(self.dataset)} frames by {names})"
+
+
+def select(
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    num_of_samples: int | None = None,
+    selection_strategy: str | Callable[..., Any] = "entropy",
+    bbox_selection_policy: BboxSelectionPolicy | Callable[..., Any] | None = None,
+    sort_strategy: SortStrategy | None = None,
+    probs_weights: Sequence[float] | None = None,
+    use_null_detections: bool = True,
+    null_policy: NullPolicy = "protocol",
+    num_of_clusters: int = -1,
+    seed: int = 0,
+    stages: DetectionSampling | Sequence[DetectionSampling] | None = None,
+    backend: Backend | None = None,
+    adapter: DetectorAdapter | None = None,
+    frame_id: FrameIdOf | None = None,
+    split: Split | None = None,
+    device: torch.device | str | None = None,
+    autocast: torch.dtype | None = None,
+    embedding_dtype: torch.dtype | None = None,
+    progress: bool = True,
+) -> SelectedFrames:
+    """Choose the frames of `loader` that are worth annotating next.
+
+    One inference pass (see `extract`), then one stage, or several: either say `num_of_samples` and the options of
+    one stage, or give `stages`. What the options mean is said at `DetectionSampling`.
+
+    Args:
+        model: an unmodified detector; see `extract`.
+        loader: a `DataLoader` over the unlabeled frames; see `extract`.
+        num_of_samples: frames to choose, at least 1. More than there are: all of them, with a warning.
+        selection_strategy: a name, or `Pool -> (F,)` scores, higher = more informative.
+        bbox_selection_policy: how the scores of a frame's boxes become the frame's.
+        sort_strategy: None puts the most informative first.
+        probs_weights: weights of the classes, for `entropy`.
+        use_null_detections: False makes a frame without detections an error.
+        null_policy: what becomes of frames without detections.
+        num_of_clusters: for `clustering` and `hierarchical`.
+        seed: of every random choice.
+        stages: the stages instead; then the options of one stage must be left alone.
+        backend: what chooses; None: in process (`LocalBackend`).
+        adapter: see `extract`, as for the rest.
+        frame_id: names frames.
+        split: takes a batch apart.
+        device: where to run the model.
+        autocast: dtype to run it with.
+        embedding_dtype: what embeddings are kept as.
+        progress: whether to show a bar.
+
+    Returns:
+        The chosen frames, the first choice first.
+
+    Raises:
+        InvalidInputError: an option is out of range; neither or both of `num_of_samples` and `stages`.
+        NoSubsetError: the loader's dataset has no rows to index; said before the inference pass.
+        CvalError: see `extract`, and `Backend.select`.
+    """
+    options = {
+        "selection_strategy": selection_strategy,
+        "bbox_selection_policy": bbox_selection_policy,
+        "sort_strategy": sort_strategy,
+        "probs_weights": None if probs_weights is None else list(probs_weights),
+        "use_null_detections": use_null_detections,
+        "null_policy": null_policy,
+        "num_of_clusters": num_of_clusters,
+        "seed": seed,
+    }
+    stages = _stages_of(stages, num_of_samples, options)
+    plan = plan_loading(loader)
+    if plan.batches is None:
+        what = type(loader if plan.dataset is None else plan.dataset).__name__
+        raise NoSubsetError(
+            f"a {what} has no rows to index, so there can be no Subset of it. Choose ids instead: "
+            "pool = extract(model, loader); LocalBackend().select(pool, stages).frame_ids"
+        )
+    pool = extract(
+        model,
+        loader,
+        adapter=adapter,
+        frame_id=frame_id,
+        split=split,
+        device=device,
+        autocast=autocast,
+        embedding_dtype=embedding_dtype,
+        progress=progress,
+    )
+    selection = (LocalBackend() if backend is None else backend).select(pool, stages)
+    return SelectedFrames(plan.dataset, selection, pool)
+
+
+def _stages_of(
+    stages: DetectionSampling | Sequence[DetectionSampling] | None, num_of_samples: int | None, options: dict[str, Any]
+) -> list[DetectionSampling]:
+    """The stages given, or the one that the options describe."""
+    if stages is None:
+        if num_of_samples is None:
+            raise InvalidInputError("`num_of_samples` must be given, or `stages`; got neither")
+        try:
+            return [DetectionSampling(num_of_samples=num_of_samples, **options)]
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"][:1])) or "options"
+            raise InvalidInputError(f"`{field}`: {first['msg']}; got {first['input']!r}") from error
+    untouched = {"selection_strategy": "entropy", "use_null_detections": True, "null_policy": "protocol"}
+    untouched |= {"num_of_clusters": -1, "seed": 0}
+    changed = [name for name, value in options.items() if value != untouched.get(name)]
+    changed += ["num_of_samples"] if num_of_samples is not None else []
+    if changed:
+        raise InvalidInputError(f"`stages` say everything; got `{'`, `'.join(changed)}` beside them")
+    return [stages] if isinstance(stages, DetectionSampling) else list(stages)
+
+
+def _name_of(strategy: str | Callable[..., Any]) -> str:
+    return strategy if isinstance(strategy, str) else getattr(strategy, "__name__", type(strategy).__name__)
+
+
+def _length_of(dataset: Any) -> int | str:
+    return len(dataset) if hasattr(dataset, "__len__") else "?"
