@@ -102,10 +102,10 @@ class DetectorAdapter(Protocol):
 class SplitsBatches(Protocol):
     """What an adapter may also have: a reading of its host's own kind of batch, such as a dict of tensors."""
 
-    def split(self, batch: Any) -> BatchParts:
-        """Take the batch of a loader apart.
+    def split(self, batch: Any) -> BatchParts | None:
+        """Take the batch of a loader apart, or return None: it is an ordinary one (images, perhaps with targets).
 
         Raises:
-            InvalidInputError: the batch is of no kind that this family takes.
+            InvalidInputError: the batch is of the host's kind, but not as this family takes it.
         """
         ...
