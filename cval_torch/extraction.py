@@ -151,9 +151,8 @@ class _Inference:
     def _parts(self, data: Any) -> BatchParts:
         if self.split is not None:
             return self.split(data)
-        if isinstance(self.adapter, SplitsBatches):
-            return self.adapter.split(data)
-        return split_batch(data, single=self.plan.single)
+        parts = self.adapter.split(data) if isinstance(self.adapter, SplitsBatches) else None
+        return parts or split_batch(data, single=self.plan.single)
 
     def _pool(self, frames: FrameBatch, frame_ids: list[str], indices: list[int] | None) -> Pool:
         """The rows of one batch, on the CPU, each number checked."""

@@ -1,1 +1,120 @@
 """How predictions leave an unmodified detector: a recorder of module outputs, and one adapter a family."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from cval_torch.errors import InvalidInputError, UnsupportedModelError
+from cval_torch.hooks.base import DetectorAdapter
+
+__all__ = ["ADAPTERS", "KnownAdapter", "find_adapter", "unwrap"]
+
+
+@dataclass(frozen=True)
+class KnownAdapter:
+    """Where an adapter lives; its module is imported only once its vendor's package has been.
+
+    Attributes:
+        families: the detectors it knows, as a user would name them.
+        vendor: the package that defines them.
+        module: the module of this library with the adapter's class.
+        attribute: the name of the class; it takes no arguments.
+    """
+
+    families: str
+    vendor: str
+    module: str
+    attribute: str
+
+    def load(self) -> DetectorAdapter | None:
+        """The adapter, or None where the vendor's package was never imported: no model can be one of its own."""
+        if self.vendor not in sys.modules:
+            return None
+        adapter: DetectorAdapter = getattr(importlib.import_module(self.module), self.attribute)()
+        return adapter
+
+
+ADAPTERS: tuple[KnownAdapter, ...] = ()
+"""Every family that is known, in the order in which they are asked."""
+
+
+def unwrap(model: Any) -> Any:
+    """The detector itself, out of DataParallel, DistributedDataParallel, AveragedModel and torch.compile, nested or not.
+
+    >>> layer = nn.Linear(1, 1)
+    >>> unwrap(nn.DataParallel(layer)) is layer
+    True
+    """
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):  # what torch.compile returns
+            model = model._orig_mod
+        else:
+            return model
+
+
+def find_adapter(model: Any, adapter: DetectorAdapter | None = None) -> DetectorAdapter:
+    """The adapter that knows `model`; one that the caller gave is taken at its word.
+
+    Args:
+        model: a detector, already out of its wrappers.
+        adapter: the caller's own, or None to look among `ADAPTERS`.
+
+    Raises:
+        UnsupportedModelError: no adapter knows the model, or torch.jit has made it opaque to hooks.
+        InvalidInputError: `adapter` is not an adapter.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UnsupportedModelError(
+            f"`model` is a torch.jit module, whose inner modules run no hooks; pass the detector that it was made from. "
+            f"{_known()}"
+        )
+    if adapter is not None:
+        return _checked(adapter)
+    loaded = [known for known in (entry.load() for entry in ADAPTERS) if known is not None]
+    if isinstance(model, nn.Module):
+        for known in loaded:
+            if known.matches(model):
+                return known
+    kind = type(model)
+    hint = "".join(f" Its `{name}` is a {inner}: pass that." for name, inner in _inside(model, loaded))
+    raise UnsupportedModelError(f"no adapter knows `model`, a {kind.__module__}.{kind.__qualname__}.{hint} {_known()}")
+
+
+def _known() -> str:
+    families = "; ".join(f"{entry.families} ({entry.vendor})" for entry in ADAPTERS)
+    return (
+        f"Known are: {families}. For any other detector pass `adapter=`, an object of your own with the methods of "
+        "cval_torch.hooks.base.DetectorAdapter; examples/custom_detector.py has a whole one"
+    )
+
+
+def _inside(model: Any, adapters: list[DetectorAdapter]) -> Iterator[tuple[str, str]]:
+    """The first submodule, by name, that an adapter would know: the user passed what holds it."""
+    if isinstance(model, nn.Module):
+        for name, module in model.named_modules():
+            for adapter in adapters:
+                if name and adapter.matches(module):
+                    yield name, adapter.name
+                    return
+
+
+def _checked(adapter: Any) -> DetectorAdapter:
+    if isinstance(adapter, type):
+        raise InvalidInputError(f"`adapter` must be an instance; got the class {adapter.__qualname__}")
+    if isinstance(adapter, DetectorAdapter):
+        return adapter
+    missing = [part for part in ("name", "matches", "modules", "forward", "read") if not hasattr(adapter, part)]
+    raise InvalidInputError(
+        f"`adapter` must answer to cval_torch.hooks.base.DetectorAdapter; {type(adapter).__qualname__} lacks "
+        f"{', '.join(f'`{part}`' for part in missing)}"
+    )
