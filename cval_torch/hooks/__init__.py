@@ -47,7 +47,7 @@ ADAPTERS: tuple[KnownAdapter, ...] = ()
 
 
 def unwrap(model: Any) -> Any:
-    """The detector itself, out of DataParallel, DistributedDataParallel, AveragedModel and torch.compile, nested or not.
+    """The detector itself, out of any nesting of DataParallel, DistributedDataParallel, AveragedModel, torch.compile.
 
     >>> layer = nn.Linear(1, 1)
     >>> unwrap(nn.DataParallel(layer)) is layer
@@ -75,8 +75,8 @@ def find_adapter(model: Any, adapter: DetectorAdapter | None = None) -> Detector
     """
     if isinstance(model, torch.jit.ScriptModule):
         raise UnsupportedModelError(
-            f"`model` is a torch.jit module, whose inner modules run no hooks; pass the detector that it was made from. "
-            f"{_known()}"
+            "`model` is a torch.jit module, whose inner modules run no hooks; pass the detector that it was made "
+            f"from. {_known()}"
         )
     if adapter is not None:
         return _checked(adapter)
