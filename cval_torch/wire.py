@@ -16,6 +16,7 @@ SERVICE_STRATEGIES = UNCERTAINTY_STRATEGIES + DIVERSITY_STRATEGIES
 
 BboxSelectionPolicy = Literal["min", "max", "mean", "sum"]
 SortStrategy = Literal["ascending", "descending"]
+NullPolicy = Literal["protocol", "skip", "last", "sample"]
 DatasetPart = Literal["training", "test", "validation"]
 
 FrameId = Annotated[str, Field(min_length=1, max_length=128)]
@@ -87,6 +88,17 @@ class DetectionSampling(Payload):
         use_null_detections: whether frames without boxes take part (as one box of score 0.5 for
             `least`, `margin`, `ratio` and `entropy`, of score 0 for `probability`; by the whole frame's
             embedding for diversity). If False such a frame is an error.
+        null_policy: what becomes of frames without boxes ("null detections"), in process or at a server of
+            one's own. Of a real pool they may be a third or more.
+
+            - `protocol`: they take part as the protocol has it (see `use_null_detections`). Uncertain as can
+              be by `least`, `margin`, `ratio` and `entropy`, so with `max` they come before nearly everything:
+              good while the detector misses most objects, else a budget spent on empty images.
+            - `skip`: never chosen. The choice may be smaller than asked for. Objects that the detector does
+              not see at all are never annotated.
+            - `last`: chosen only when frames with boxes run out, by frame id.
+            - `sample`: they get a share of the budget equal to their share of the frames, drawn at random by
+              `seed`, and rank after the others: the misses among them are found in proportion.
         num_of_clusters: for `hierarchical` and `clustering`; -1 chooses it (by silhouette, and as
             `num_of_samples`, in turn).
         probs_weights: for `entropy` on probabilities: a non-negative weight a class for the terms of the sum.
@@ -100,6 +112,7 @@ class DetectionSampling(Payload):
     dataset_id: str | None = None
     num_of_clusters: int = -1
     use_null_detections: bool = True
+    null_policy: NullPolicy = "protocol"
     bbox_selection_policy: BboxSelectionPolicy | Callable[..., Any] | None = None
     selection_strategy: str | Callable[..., Any]
     sort_strategy: SortStrategy | None = None

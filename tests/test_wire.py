@@ -23,8 +23,8 @@ PROTOCOL_FIELDS = {
 }
 
 
-def test_a_request_has_the_fields_of_the_protocol_and_the_seed() -> None:
-    assert set(DetectionSampling.model_fields) == PROTOCOL_FIELDS | {"seed"}
+def test_a_request_has_the_fields_of_the_protocol_and_those_of_our_own() -> None:
+    assert set(DetectionSampling.model_fields) == PROTOCOL_FIELDS | {"seed", "null_policy"}
     assert set(BBoxScores.model_fields) == {"category_id", "score", "embedding_id", "probabilities"}
     assert set(FramePrediction.model_fields) == {"frame_id", "predictions"}
     assert set(FrameEmbedding.model_fields) == {"frame_id", "embeddings"}
@@ -106,6 +106,7 @@ def test_a_frame_id_has_1_to_128_characters(frame_id: object) -> None:
         ("probs_weights", [float("nan")]),
         ("probs_weights", [-1.0]),
         ("seed", -1),
+        ("null_policy", "first"),
     ],
 )
 def test_a_stage_refuses_by_name_also_when_changed(field: str, value: object) -> None:

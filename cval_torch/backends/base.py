@@ -20,14 +20,17 @@ class Selection:
         frame_ids: n ids, in rank order.
         rows: (n,) int64, their rows in the pool.
         scores: (n,) float64, the frame score from the last stage that scored frames (uncertainty, or a
-            callable); NaN where no stage did (diversity or `random` alone).
-        stages: the stages that were run, in order.
+            callable); NaN where no stage did (diversity or `random` alone, or frames without boxes that
+            `null_policy` set apart).
+        stages: the stages that were run, in order. The last one gave the rank.
+        indices: (n,) int64, their rows in the user's dataset; None if the pool does not know them.
     """
 
     frame_ids: tuple[str, ...]
     rows: Tensor
     scores: Tensor
     stages: tuple[DetectionSampling, ...]
+    indices: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.frame_ids)

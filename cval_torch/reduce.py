@@ -1,0 +1,97 @@
+"""From boxes to frames: `(B,)` scores and offsets to one number a frame.
+
+Each result depends on the frame's own boxes, in their order, and on nothing else, in the last bit either: no atomic
+additions, and no differences of running sums. Values are read through windows that double in width, which costs
+`log2(boxes of the largest frame)` elementwise passes on any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cval_torch.errors import InvalidInputError
+
+
+def min(values: Tensor, offsets: Tensor) -> Tensor:  # noqa: A001 - named as on the wire
+    """The least of each frame's values.
+
+    Args:
+        values: (B,) float.
+        offsets: (F+1,) int64; frame i owns `values[offsets[i]:offsets[i+1]]`.
+
+    Returns:
+        (F,) float64; NaN for a frame without boxes.
+
+    >>> min(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([0, 2, 3])).tolist()
+    [1.0, 2.0]
+    """
+    return _extreme(torch.minimum, values, offsets)
+
+
+def max(values: Tensor, offsets: Tensor) -> Tensor:  # noqa: A001 - named as on the wire
+    """The greatest of each frame's values; otherwise as `min`."""
+    return _extreme(torch.maximum, values, offsets)
+
+
+def mean(values: Tensor, offsets: Tensor) -> Tensor:
+    """The mean of each frame's values, added up in float64; otherwise as `min`."""
+    return sum(values, offsets) / offsets.diff()
+
+
+def sum(values: Tensor, offsets: Tensor) -> Tensor:  # noqa: A001 - named as on the wire
+    """The sum of each frame's values, in float64; 0 for a frame without boxes. Favours crowded frames.
+
+    A frame of 20 boxes is a window of 4 and one of 16: its sum is a tree over its own values alone.
+    """
+    starts, counts = _starts_and_counts(values, offsets)
+    total = torch.zeros(len(counts), dtype=torch.float64, device=values.device)
+    if len(values) == 0:
+        return total
+    position, largest = starts.clone(), int(counts.max())
+    window, width = values.double(), 1
+    while True:
+        rows = ((counts & width) != 0).nonzero().squeeze(1)
+        if len(rows):
+            at = position[rows]
+            total[rows] += window[at]
+            position[rows] = at + width
+        if 2 * width > largest:
+            return total
+        window = window[:-width] + window[width:]
+        width *= 2
+
+
+REDUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"min": min, "max": max, "mean": mean, "sum": sum}
+"""By wire name (`bbox_selection_policy`)."""
+
+
+def _extreme(pairwise: Callable[..., Any], values: Tensor, offsets: Tensor) -> Tensor:
+    starts, counts = _starts_and_counts(values, offsets)
+    result = torch.full((len(counts),), torch.nan, dtype=torch.float64, device=values.device)
+    if len(values) == 0:
+        return result
+    largest = int(counts.max())
+    window, width = values, 1  # window[i] is the extreme of values[i : i + width]
+    while True:
+        rows = ((counts >= width) & (counts < 2 * width)).nonzero().squeeze(1)
+        if len(rows):
+            # two windows that overlap cover the frame: an extreme may count a value twice
+            first = starts[rows]
+            last = first + counts[rows] - width
+            result[rows] = pairwise(window[first], window[last]).double()
+        if 2 * width > largest:
+            return result
+        window = pairwise(window[:-width], window[width:])
+        width *= 2
+
+
+def _starts_and_counts(values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    if values.ndim != 1 or int(offsets[-1]) != len(values):
+        raise InvalidInputError(
+            f"`values` must be (B,) with B={int(offsets[-1])} boxes from `offsets`; got {tuple(values.shape)}"
+        )
+    return offsets[:-1], offsets.diff()
