@@ -15,7 +15,7 @@ from cval_torch.hooks import find_adapter, unwrap
 from cval_torch.hooks.base import BatchParts, DetectorAdapter, FrameBatch, SplitsBatches
 from cval_torch.hooks.recorder import Recorder, evaluating
 from cval_torch.loading import FrameIdOf, FrameNames, LoadingPlan, plan_loading, split_batch
-from cval_torch.pool import Pool
+from cval_torch.pool import Activation, Pool
 
 Split = Callable[[Any], BatchParts]
 """`batch of the loader -> BatchParts`, for loaders whose batches are of a kind of their own."""
@@ -79,7 +79,7 @@ def extract(
     plan = plan_loading(loader)
     keep = {"probabilities": probabilities, "box_embeddings": box_embeddings, "frame_embeddings": frame_embeddings}
     dropped = tuple(name for name in OPTIONAL_COLUMNS if not keep[name])
-    pools: list[Pool] = []
+    gathered = _Gathered()
     with ExitStack() as stack:
         where = stack.enter_context(_on_device(core, device))
         stack.enter_context(evaluating(core))
@@ -88,10 +88,9 @@ def extract(
             stack.enter_context(torch.autocast(where.type, dtype=autocast))
         bar = stack.enter_context(tqdm(total=plan.num_frames, unit="frame", desc="extract", disable=not progress))
         run = _Inference(core, adapter, plan, where, split=split, dropped=dropped, embedding_dtype=embedding_dtype)
-        for pool in run.pools(FrameNames(plan.dataset, frame_id)):
-            pools.append(pool)
+        for pool in run.pools(FrameNames(plan.dataset, frame_id), gathered):
             bar.update(len(pool))
-    return _joined(pools)
+    return gathered.pool()
 
 
 class _Inference:
@@ -112,17 +111,19 @@ class _Inference:
         self.split, self.dropped, self.embedding_dtype = split, dropped, embedding_dtype
         self.done = 0
 
-    def pools(self, names: FrameNames, batches: list[list[int]] | None = None) -> Iterator[Pool]:
+    def pools(self, names: FrameNames, gathered: _Gathered) -> Iterator[Pool]:
+        """Run batch by batch, and add each to `gathered`."""
         modules = dict(self.adapter.modules(self.model))
-        loaded = self.plan.load(batches)
+        loaded = self.plan.load()
         number = 0
-        with Recorder(modules) as recorder:
+        with Recorder(modules, within=self.model) as recorder:
             while True:
                 with self._position(number):
                     item = next(loaded, None)
                     if item is None:
                         return
                     pool = self._read(recorder, names, *item)
+                    gathered.add(pool)
                 self.done += len(pool)
                 number += 1
                 yield pool
@@ -189,10 +190,47 @@ class _Inference:
             raise ExtractionError(message, batch=number, frames_done=self.done) from error
 
 
-def _joined(pools: list[Pool]) -> Pool:
-    if not pools:
-        raise InvalidInputError("`loader` must yield at least one frame; got none")
-    return Pool.cat(pools)
+class _Gathered:
+    """The columns of many small pools, joined at the end; each part is let go as its column is joined."""
+
+    def __init__(self) -> None:
+        self.frame_ids: list[str] = []
+        self.counts: list[Tensor] = []
+        self.columns: dict[str, list[Tensor]] = {}
+        self.activation: Activation | None = None
+
+    def add(self, pool: Pool) -> None:
+        """Take a batch in.
+
+        Raises:
+            InvalidInputError: it has other columns, or other widths, than the batches before it.
+        """
+        columns = {name: column for name, column in pool.columns() if name != "offsets"}
+        if not self.counts:
+            self.columns, self.activation = {name: [] for name in columns}, pool.activation
+        if columns.keys() != self.columns.keys() or pool.activation != self.activation:
+            raise InvalidInputError(
+                f"the columns were {', '.join(self.columns)} ({self.activation}); now they are "
+                f"{', '.join(columns)} ({pool.activation})"
+            )
+        for name, column in columns.items():
+            parts = self.columns[name]
+            if parts and parts[0].shape[1:] != column.shape[1:]:
+                raise InvalidInputError(f"`{name}` was {tuple(parts[0].shape)}; now it is {tuple(column.shape)}")
+            parts.append(column)
+        self.frame_ids += pool.frame_ids
+        self.counts.append(pool.counts)
+
+    def pool(self) -> Pool:
+        """All of it as one pool."""
+        if not self.counts:
+            raise InvalidInputError("`loader` must yield at least one frame; got none")
+        counts = torch.cat(self.counts)
+        joined = {}
+        for name in list(self.columns):
+            joined[name] = torch.cat(self.columns.pop(name))
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return Pool(self.frame_ids, offsets, activation=self.activation, **joined)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -1,0 +1,163 @@
+"""`select` end to end: a real detector, a real loader, a `Subset` of the right rows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from conftest import Frames, make_faster_rcnn, pairs
+from test_extraction import Stream
+from torch.utils.data import DataLoader, Subset
+
+from cval_torch import DetectionSampling, LocalBackend, Pool, SelectedFrames, extract, select
+from cval_torch.errors import InvalidInputError, NoSubsetError
+
+
+def loader_of(dataset: Any, **options: Any) -> DataLoader[Any]:
+    return DataLoader(dataset, **{"batch_size": 2, "collate_fn": pairs, **options})
+
+
+def naive_entropy_max(pool: Pool) -> list[tuple[float, str]]:
+    """(-score, id) of each frame: the highest normalised entropy of its boxes; one box of 0.5 where there is none."""
+    assert pool.probabilities is not None
+    frames = []
+    for row, frame_id in enumerate(pool.frame_ids):
+        boxes = pool.probabilities[pool.offsets[row] : pool.offsets[row + 1]].tolist()
+        scores = [-sum(p * math.log2(p) for p in box if p > 0) / math.log2(len(box)) for box in boxes] or [1.0]
+        frames.append((-max(scores), frame_id))
+    return sorted(frames)
+
+
+def test_the_one_liner_ranks_by_uncertainty_and_subsets_the_loaders_dataset() -> None:
+    model, frames = make_faster_rcnn(), Frames(8, image_ids=True)
+    chosen = select(model, loader_of(frames), num_of_samples=3, selection_strategy="entropy", progress=False)
+    expected = naive_entropy_max(extract(model, loader_of(frames), progress=False))[:3]
+    assert chosen.frame_ids == tuple(frame_id for _, frame_id in expected)
+    assert chosen.scores.tolist() == pytest.approx([-score for score, _ in expected], abs=1e-5)
+    assert isinstance(chosen, Subset)
+    assert chosen.dataset is frames
+    assert [str(1000 + row) for row in chosen.indices] == list(chosen.frame_ids)
+    assert [sample[1]["image_id"] for sample in (chosen[n] for n in range(3))] == [int(i) for i in chosen.frame_ids]
+    assert "3 of 8 frames by entropy" in repr(chosen)
+
+
+@pytest.mark.parametrize("options", [{"shuffle": True}, {"num_workers": 2}, {"drop_last": True, "batch_size": 3}])
+def test_the_choice_does_not_depend_on_how_the_loader_goes(options: dict[str, Any]) -> None:
+    frames = Frames(8, size=48)
+    plain = select(make_faster_rcnn(), loader_of(frames), num_of_samples=4, progress=False)
+    other = select(make_faster_rcnn(), loader_of(frames, **options), num_of_samples=4, progress=False)
+    assert other.frame_ids == plain.frame_ids
+    assert other.indices == plain.indices
+
+
+def test_the_subset_of_a_subset_has_rows_of_the_loaders_dataset() -> None:
+    unlabeled = Subset(Frames(9), [8, 3, 5, 1])
+    chosen = select(make_faster_rcnn(), loader_of(unlabeled), num_of_samples=2, progress=False)
+    assert chosen.dataset is unlabeled
+    assert chosen.indices == [int(frame_id) for frame_id in chosen.frame_ids]
+    assert chosen[0][1]["row"] == [8, 3, 5, 1][chosen.indices[0]]
+
+
+def test_the_predictions_of_the_chosen_come_along_without_embeddings() -> None:
+    model, frames = make_faster_rcnn(), Frames(6)
+    chosen = select(model, loader_of(frames), num_of_samples=2, progress=False)
+    pool = extract(model, loader_of(frames), progress=False)
+    reference = pool.take(chosen.indices)
+    assert chosen.predictions.frame_ids == chosen.frame_ids
+    assert torch.equal(chosen.predictions.boxes, reference.boxes)
+    assert chosen.predictions.box_embeddings is None
+    assert chosen.predictions.frame_embeddings is None
+
+
+def test_stages_are_the_same_in_one_step_or_two() -> None:
+    stages = [
+        DetectionSampling(selection_strategy="entropy", bbox_selection_policy="sum", num_of_samples=6),
+        DetectionSampling(selection_strategy="clustering", num_of_samples=3),
+    ]
+    model, frames = make_faster_rcnn(), Frames(10)
+    chosen = select(model, loader_of(frames), stages=stages, progress=False)
+    pool = extract(model, loader_of(frames), progress=False)
+    selection = LocalBackend().select(pool, stages)
+    assert chosen.frame_ids == selection.frame_ids
+    assert len(set(chosen.frame_ids)) == 3
+    again = SelectedFrames(frames, selection, pool)
+    assert again.indices == chosen.indices
+    assert [stage.selection_strategy for stage in chosen.stages] == ["entropy", "clustering"]
+
+
+def test_a_callable_strategy_is_taken_as_a_name_is() -> None:
+    def most_boxes(pool: Pool) -> torch.Tensor:
+        return pool.counts.double()
+
+    model, frames = make_faster_rcnn(score_thresh=0.23), Frames(8)
+    chosen = select(model, loader_of(frames), num_of_samples=8, selection_strategy=most_boxes, progress=False)
+    counts = chosen.predictions.counts.tolist()
+    assert len(set(counts)) > 1
+    assert counts == sorted(counts, reverse=True)
+    assert "most_boxes" in repr(chosen)
+
+
+def test_a_choice_pickles_with_its_dataset() -> None:
+    """Workers of a loader over the choice get it pickled under the spawn method."""
+    import pickle
+
+    chosen = select(make_faster_rcnn(), loader_of(Frames(4)), num_of_samples=2, progress=False)
+    again = pickle.loads(pickle.dumps(chosen))
+    assert again.frame_ids == chosen.frame_ids
+    assert torch.equal(again[0][0], chosen[0][0])
+
+
+def test_a_stream_has_no_subset_and_says_so_before_the_pass() -> None:
+    class Never:
+        def __iter__(self) -> Any:
+            raise AssertionError("the pass began")
+
+    with pytest.raises(NoSubsetError, match=r"a Stream has no rows to index.*extract\(model, loader\)"):
+        select(make_faster_rcnn(), loader_of(Stream()), num_of_samples=1)
+    with pytest.raises(NoSubsetError, match=r"a Never has no rows to index"):
+        select(make_faster_rcnn(), Never(), num_of_samples=1)
+    pool = extract(make_faster_rcnn(), loader_of(Stream()), progress=False)
+    selection = LocalBackend().select(pool, DetectionSampling(num_of_samples=2, selection_strategy="entropy"))
+    assert len(selection.frame_ids) == 2
+    with pytest.raises(NoSubsetError, match=r"the 2 ids are in the selection's `frame_ids`"):
+        SelectedFrames(Frames(5), selection, pool)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "`num_of_samples` must be given, or `stages`; got neither"),
+        ({"num_of_samples": 0}, r"`num_of_samples`: .*greater than or equal to 1; got 0"),
+        ({"num_of_samples": -3}, r"`num_of_samples`: .*got -3"),
+        ({"num_of_samples": 2, "sort_strategy": "up"}, r"`sort_strategy`: .*got 'up'"),
+        ({"num_of_samples": 2, "bbox_selection_policy": "median"}, r"`bbox_selection_policy`: .*got 'median'"),
+        (
+            {"stages": DetectionSampling(num_of_samples=1, selection_strategy="least"), "seed": 3, "num_of_samples": 1},
+            r"`stages` say everything; got `seed`, `num_of_samples` beside them",
+        ),
+    ],
+)
+def test_options_out_of_range_are_refused_before_the_pass(options: dict[str, Any], message: str) -> None:
+    class Untouched(Frames):
+        def __getitem__(self, row: int) -> Any:
+            raise AssertionError("the pass began")
+
+    with pytest.raises(InvalidInputError, match=message):
+        select(make_faster_rcnn(), loader_of(Untouched(4)), progress=False, **options)
+
+
+def test_more_frames_than_there_are_gives_all_and_warns() -> None:
+    with pytest.warns(UserWarning, match=r"50.*4"):
+        chosen = select(make_faster_rcnn(), loader_of(Frames(4)), num_of_samples=50, progress=False)
+    assert sorted(chosen.indices) == [0, 1, 2, 3]
+
+
+def test_seeds_repeat_and_differ() -> None:
+    def ids(seed: int) -> tuple[str, ...]:
+        options = {"num_of_samples": 5, "selection_strategy": "random", "progress": False}
+        return select(make_faster_rcnn(), loader_of(Frames(20)), seed=seed, **options).frame_ids
+
+    assert ids(1) == ids(1)
+    assert len({ids(seed) for seed in range(4)}) == 4
