@@ -1,3 +1,24 @@
 """Active learning for PyTorch object detectors: predictions by hooks, frames worth annotating as a Subset."""
 
+from cval_torch.backends.base import Backend, Selection
+from cval_torch.backends.local import LocalBackend
+from cval_torch.errors import CvalError
+from cval_torch.extraction import extract
+from cval_torch.pipeline import SelectedFrames, select
+from cval_torch.pool import Pool
+from cval_torch.wire import DetectionSampling
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Backend",
+    "CvalError",
+    "DetectionSampling",
+    "LocalBackend",
+    "Pool",
+    "SelectedFrames",
+    "Selection",
+    "__version__",
+    "extract",
+    "select",
+]
