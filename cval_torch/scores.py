@@ -50,7 +50,7 @@ def least(probabilities: Tensor) -> Tensor:
         return 2 * doubt(probabilities)
     first, _, rest = _ladder(probabilities)
     outcomes = max(probabilities.shape[1], 2)
-    return _where_known(first, rest / (first + rest) * (outcomes / (outcomes - 1)))
+    return _uniform_if_zero(probabilities, first, rest / (first + rest) * (outcomes / (outcomes - 1)))
 
 
 def margin(probabilities: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def margin(probabilities: Tensor) -> Tensor:
         return 2 * doubt(probabilities)
     first, second, rest = _ladder(probabilities)
     # 1 - (p1 - p2) with 1 = p1 + rest: no cancellation when p1 is nearly 1
-    return _where_known(first, (rest + second) / (first + rest))
+    return _uniform_if_zero(probabilities, first, (rest + second) / (first + rest))
 
 
 def ratio(probabilities: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def ratio(probabilities: Tensor) -> Tensor:
         unsure = doubt(probabilities)
         return unsure / (1 - unsure)
     first, second, _ = _ladder(probabilities)
-    return _where_known(first, second / first)
+    return _uniform_if_zero(probabilities, first, second / first)
 
 
 def entropy(probabilities: Tensor, *, weights: Tensor | None = None) -> Tensor:
@@ -112,7 +112,7 @@ def entropy(probabilities: Tensor, *, weights: Tensor | None = None) -> Tensor:
             raise InvalidInputError("`weights` of the entropy need (B, n) probabilities; got (B,) confidences")
         unsure = doubt(probabilities)
         return _surprise(unsure).add_(_surprise(1 - unsure))
-    values = _working(probabilities)
+    values = _matrix(probabilities)
     outcomes = values.shape[1]
     if weights is not None and weights.shape != (outcomes,):
         raise InvalidInputError(f"`weights` must be ({outcomes},), one for each outcome; got {tuple(weights.shape)}")
@@ -197,6 +197,12 @@ def _working(values: Tensor) -> Tensor:
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
+def _matrix(probabilities: Tensor) -> Tensor:
+    if probabilities.ndim != 2 or probabilities.shape[1] == 0:
+        raise InvalidInputError(f"`probabilities` must be (B, n) with n >= 1; got {tuple(probabilities.shape)}")
+    return _working(probabilities)
+
+
 def _surprise(shares: Tensor) -> Tensor:
     """`-p log2 p`, elementwise, 0 at 0; a new tensor."""
     # the smallest normal number stands in for 0, and is then multiplied by 0
@@ -209,9 +215,7 @@ def _ladder(probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     One pass over the columns, elementwise: the sum is never formed by subtracting from a total, so it keeps its
     digits where the largest entry is nearly everything.
     """
-    values = _working(probabilities)
-    if values.shape[1] == 0:
-        raise InvalidInputError("`probabilities` must have at least one column; got (B, 0)")
+    values = _matrix(probabilities)
     first = values[:, 0].clone()
     second, rest = torch.zeros_like(first), torch.zeros_like(first)
     for column in values.unbind(1)[1:]:
@@ -222,6 +226,7 @@ def _ladder(probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return first, second, rest
 
 
-def _where_known(first: Tensor, uncertainty: Tensor) -> Tensor:
-    """`uncertainty`, but 1 where the whole row was zero."""
-    return torch.where(first > 0, uncertainty, 1.0)
+def _uniform_if_zero(probabilities: Tensor, first: Tensor, uncertainty: Tensor) -> Tensor:
+    """`uncertainty`, but that of a uniform row where the row was zero, and its largest entry `first` with it."""
+    uniform = 0.0 if probabilities.shape[1] == 1 else 1.0
+    return torch.where(first > 0, uncertainty, uniform)
