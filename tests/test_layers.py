@@ -18,6 +18,7 @@ FLOORS = {
     "rounds": 1,
     "diversity": 1,
     "codec": 2,
+    "ranking": 2,
     "stages": 2,
     "hooks": 2,
     "extraction": 3,
@@ -40,6 +41,7 @@ NEIGHBOURS = {
     ("diversity", "pool"),
     ("scores", "pool"),
     ("reduce", "pool"),
+    ("stages", "ranking"),
 }
 CORE = {"torch", "torchvision", "requests", "pydantic", "tqdm", "numpy", "PIL", "urllib3"}
 EXTRAS = {"server": {"fastapi", "uvicorn", "starlette"}, "cli": {"uvicorn"}}
