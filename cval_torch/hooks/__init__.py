@@ -42,12 +42,15 @@ class KnownAdapter:
         return adapter
 
 
-ADAPTERS: tuple[KnownAdapter, ...] = ()
+ADAPTERS: tuple[KnownAdapter, ...] = (
+    KnownAdapter("YOLO v3 to v12 and 26", "ultralytics", "cval_torch.hooks.ultralytics", "UltralyticsAdapter"),
+)
 """Every family that is known, in the order in which they are asked."""
 
 
 def unwrap(model: Any) -> Any:
-    """The detector itself, out of any nesting of DataParallel, DistributedDataParallel, AveragedModel, torch.compile.
+    """The detector itself, out of any nesting of DataParallel, DistributedDataParallel, AveragedModel, torch.compile,
+    and out of an `ultralytics.YOLO`.
 
     >>> layer = nn.Linear(1, 1)
     >>> unwrap(nn.DataParallel(layer)) is layer
@@ -58,8 +61,18 @@ def unwrap(model: Any) -> Any:
             model = model.module
         elif isinstance(getattr(model, "_orig_mod", None), nn.Module):  # what torch.compile returns
             model = model._orig_mod
+        elif (inner := _network_inside(model)) is not None:
+            model = inner
         else:
             return model
+
+
+def _network_inside(model: Any) -> nn.Module | None:
+    """What an `ultralytics.YOLO` holds; its own `train` would start a training. None for any other model."""
+    if "ultralytics" not in sys.modules:
+        return None
+    found: nn.Module | None = importlib.import_module("cval_torch.hooks.ultralytics").wrapped_network(model)
+    return found
 
 
 def find_adapter(model: Any, adapter: DetectorAdapter | None = None) -> DetectorAdapter:

@@ -1,0 +1,307 @@
+"""Ultralytics YOLO detectors: every detection with the class probabilities of the very anchor it came from.
+
+Nothing of Ultralytics is imported here; models are told by their classes' names, and what is read from them is the
+same from version 8.3 to 8.4: the head's `cv2`, `cv3`, `stride`, `nc`, `reg_max` and `end2end`, and the output of an
+ordinary forward pass. The model is never fused, which the host's own `predict` does in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import nms, roi_align
+
+from cval_torch.errors import HookError, InvalidInputError
+from cval_torch.hooks.base import BatchParts, FrameBatch, Recording
+from cval_torch.hooks.letterbox import Letterbox, letterbox
+
+DEFAULT_SIZE = 640
+CLASS_OFFSET = 7680  # pixels that move boxes of different classes apart for NMS, as in the host
+_NOT_PLAIN_BOXES = {"OBB", "WorldDetect", "YOLOEDetect"}  # rotated boxes; classes that come with a prompt
+
+
+@dataclass
+class _Pass:
+    """One forward of letterboxed images of one size: their positions in the batch, layouts, size and output."""
+
+    rows: list[int]
+    layouts: list[Letterbox]
+    size: tuple[int, int]
+    prediction: Tensor
+
+
+@dataclass
+class _Detections:
+    """What one image holds, in pixels of its letterbox."""
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    probabilities: Tensor
+
+
+class UltralyticsAdapter:
+    """YOLO v3 to v12 and 26 (also v10 and 26 with their NMS-free head), and the boxes of their -seg and -pose kin.
+
+    Detections are those of the host's `predict(image, conf=conf, iou=iou, max_det=max_det)` for that image alone.
+    `probabilities` are the independent sigmoids of the detection's anchor, one column a class; `box_embeddings` the
+    mean of 7 x 7 points of the box in each of the neck's maps, one after another; `frame_embeddings` the mean of the
+    coarsest map over the image without its border. The NMS-free head may report one anchor under several classes.
+
+    Images (C, H, W) are RGB in [0, 1], and letterboxed; images whose letterboxes have one size run together, so that
+    no frame's result depends on its neighbours. A batch of the host's own validation dataset (a dict with `img`,
+    `ori_shape` and `ratio_pad`) is taken as it is.
+
+    Args:
+        conf: keep detections above this score, in [0, 1). Low on purpose: a box that the detector is unsure of is
+            what selection looks for (the host's 0.25 hides most of them).
+        iou: of two boxes of a class that overlap more than this, in (0, 1], the higher score stays.
+        max_det: most detections a frame, highest scores first. The NMS-free head gives at most its own 300.
+        imgsz: side, or (height, width), that images are scaled to; None: what the model was trained with, else 640.
+        rect: leave out the border that the stride does not need, as the host does for one image. False: every
+            letterbox is `imgsz` whole, which runs more images at once where their shapes are mixed.
+
+    Raises:
+        InvalidInputError: an option out of its range.
+    """
+
+    name = "Ultralytics YOLO"
+
+    def __init__(
+        self,
+        *,
+        conf: float = 0.05,
+        iou: float = 0.7,
+        max_det: int = 300,
+        imgsz: int | tuple[int, int] | None = None,
+        rect: bool = True,
+    ) -> None:
+        if not 0 <= conf < 1:
+            raise InvalidInputError(f"`conf` must be in [0, 1); got {conf}")
+        if not 0 < iou <= 1:
+            raise InvalidInputError(f"`iou` must be in (0, 1]; got {iou}")
+        if max_det < 1:
+            raise InvalidInputError(f"`max_det` must be at least 1; got {max_det}")
+        self.conf, self.iou, self.max_det, self.rect = conf, iou, max_det, rect
+        self.imgsz = None if imgsz is None else _two_sides(imgsz)
+
+    def matches(self, model: nn.Module) -> bool:
+        """Whether `model` is one of Ultralytics' networks that ends in a head of upright boxes."""
+        if "BaseModel" not in _host_classes(model):
+            return False
+        head = _host_classes(_head(model))
+        return "Detect" in head and not head & _NOT_PLAIN_BOXES
+
+    def modules(self, model: nn.Module) -> dict[str, nn.Module]:
+        """The head's branches, level by level: the box branch is given the neck's map."""
+        head = _head(model)
+        branches: dict[str, Sequence[nn.Module]] = {"boxes": head.cv2}
+        if head.end2end:
+            branches = {"boxes": head.one2one_cv2, "classes": head.one2one_cv3}
+        return {f"{name} {level}": part for name, parts in branches.items() for level, part in enumerate(parts)}
+
+    def split(self, batch: Any) -> BatchParts | None:
+        """Read a batch of the host's dataset; None for a batch of another kind.
+
+        Raises:
+            InvalidInputError: it does not say how its images lie in their letterboxes.
+        """
+        if not isinstance(batch, Mapping) or "img" not in batch:
+            return None
+        images = batch["img"]
+        ratio_pad = batch.get("ratio_pad", ())
+        nested = [pair for pair in ratio_pad if isinstance(pair, (tuple, list)) and isinstance(pair[0], (tuple, list))]
+        if len(nested) != len(images) or len(batch.get("ori_shape", ())) != len(images):
+            raise InvalidInputError(
+                "a batch with `img` must have `ori_shape` and `ratio_pad` ((gain_y, gain_x), (left, top)) for each of "
+                f"its {len(images)} images, as Ultralytics' dataset gives them with `augment=False`; got "
+                f"{sorted(map(str, batch))}. Its training batches are augmented: their boxes fit no image on disk"
+            )
+        layouts = []
+        for original, ((gain_y, gain_x), (left, top)) in zip(batch["ori_shape"], nested, strict=True):
+            height, width = int(original[0]), int(original[1])
+            content = (round(height * float(gain_y)), round(width * float(gain_x)))
+            layouts.append(Letterbox((height, width), content, round(float(left)), round(float(top))))
+        targets = None
+        if "im_file" in batch:
+            targets = [{"im_file": path} for path in batch["im_file"]]
+        return BatchParts({"img": images, "layouts": layouts}, len(images), targets)
+
+    def forward(self, model: nn.Module, images: Any) -> list[_Pass]:
+        """Letterbox the images, and run the model once for each size there is."""
+        dtype = next(model.parameters()).dtype
+        if isinstance(images, Mapping):
+            return [_run(model, list(range(len(images["img"]))), images["layouts"], _unit_range(images["img"], dtype))]
+        stride = int(_head(model).stride.max())
+        target = self.imgsz or _trained_size(model)
+        sizes: dict[tuple[int, ...], list[tuple[int, Tensor, Letterbox]]] = {}
+        for row, image in enumerate(images):
+            boxed, layout = letterbox(_unit_range(image, dtype), target, stride=stride, rect=self.rect)
+            sizes.setdefault(tuple(boxed.shape), []).append((row, boxed, layout))
+        passes = []
+        for members in sizes.values():
+            rows, boxed_images, layouts = zip(*members, strict=True)
+            passes.append(_run(model, list(rows), list(layouts), torch.stack(boxed_images)))
+        return passes
+
+    def read(self, model: nn.Module, recording: Recording, output: list[_Pass]) -> FrameBatch:
+        """Detections in pixels of the original images, with the rows of the head and the neck they came from."""
+        frames: dict[int, tuple[_Detections, Tensor, Tensor, Tensor]] = {}
+        for number, one in enumerate(output):
+            calls = {name: made[number] for name, made in recording.items()}
+            maps = [call.args[0] for name, call in calls.items() if name.startswith("boxes")]
+            outputs = {name: call.output for name, call in calls.items()}
+            found = self._detections(_head(model), one.prediction, outputs)
+            inside = [layout.clip(each.boxes) for layout, each in zip(one.layouts, found, strict=True)]
+            box_embeddings = torch.cat([_pooled(level, inside, one.size, points=7) for level in maps], dim=1)
+            areas = [one.prediction.new_tensor([layout.bounds()]) for layout in one.layouts]
+            frame_embeddings = _pooled(maps[-1], areas, one.size, points=-1)
+            of_images = torch.split(box_embeddings, [len(boxes) for boxes in inside])
+            for place, row in enumerate(one.rows):
+                boxes = one.layouts[place].to_original(found[place].boxes)
+                frames[row] = (found[place], boxes, of_images[place], frame_embeddings[place])
+        ordered = [frames[row] for row in range(len(frames))]
+        detections = [frame[0] for frame in ordered]
+        return FrameBatch(
+            counts=torch.tensor([len(each.scores) for each in detections]),
+            boxes=torch.cat([frame[1] for frame in ordered]),
+            labels=torch.cat([each.labels for each in detections]),
+            scores=torch.cat([each.scores for each in detections]),
+            probabilities=torch.cat([each.probabilities for each in detections]),
+            activation="sigmoid",
+            box_embeddings=torch.cat([frame[2] for frame in ordered]),
+            frame_embeddings=torch.stack([frame[3] for frame in ordered]),
+        )
+
+    def _detections(self, head: Any, prediction: Tensor, outputs: Mapping[str, Tensor]) -> list[_Detections]:
+        if not head.end2end:
+            return [self._suppressed(image, head.nc) for image in prediction.float()]
+        logits = torch.cat([out.flatten(2) for name, out in outputs.items() if name.startswith("classes")], dim=2)
+        probabilities = logits.sigmoid()
+        anchors = _decoded([out for name, out in outputs.items() if name.startswith("boxes")], head)
+        found = []
+        for image, vectors, boxes in zip(prediction, probabilities.transpose(1, 2), anchors, strict=True):
+            kept = image[image[:, 4] > self.conf][: self.max_det]
+            labels = kept[:, 5].long()
+            rows = _anchor_rows(kept[:, 4], labels, kept[:, :4], vectors, boxes)
+            picked = vectors[rows].float()
+            scores = picked.gather(1, labels[:, None]).flatten()
+            found.append(_Detections(kept[:, :4].float(), labels, scores, picked))
+        return found
+
+    def _suppressed(self, prediction: Tensor, classes: int) -> _Detections:
+        """Non-maximum suppression of one image's (4 + classes + more, A), each anchor under its best class."""
+        scores, labels = prediction[4 : 4 + classes].max(0)
+        rows = (scores > self.conf).nonzero().flatten()
+        centre, half = prediction[:2, rows].T, prediction[2:4, rows].T / 2
+        boxes = torch.cat([centre - half, centre + half], dim=1)
+        kept = nms(boxes + labels[rows, None] * CLASS_OFFSET, scores[rows], self.iou)[: self.max_det]
+        rows = rows[kept]
+        return _Detections(boxes[kept], labels[rows], scores[rows], prediction[4 : 4 + classes, rows].T)
+
+
+def wrapped_network(model: object) -> nn.Module | None:
+    """The network inside an `ultralytics.YOLO`, whose `train` and call mean other things than a module's.
+
+    None if `model` is no such wrapper, or wraps an exported file (ONNX, TensorRT), which holds no network.
+    """
+    if "Model" not in _host_classes(model) or not isinstance(model, nn.Module):
+        return None
+    inner = model._modules.get("model")
+    return inner if isinstance(inner, nn.Module) else None
+
+
+def _host_classes(module: object) -> set[str]:
+    """The names of Ultralytics' classes that `module` is an instance of."""
+    return {kind.__name__ for kind in type(module).__mro__ if kind.__module__.startswith("ultralytics.")}
+
+
+def _head(model: Any) -> Any:
+    return model.model[-1]
+
+
+def _two_sides(size: Any) -> tuple[int, int]:
+    sides = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise InvalidInputError(f"`imgsz` must be a side or (height, width) in pixels; got {size!r}")
+    return sides
+
+
+def _trained_size(model: Any) -> tuple[int, int]:
+    args = getattr(model, "args", None) or {}
+    size = args.get("imgsz") if isinstance(args, Mapping) else getattr(args, "imgsz", None)
+    return _two_sides(size or DEFAULT_SIZE)
+
+
+def _unit_range(image: Tensor, dtype: torch.dtype) -> Tensor:
+    return image.to(dtype) if image.is_floating_point() else image.to(dtype) / 255
+
+
+def _run(model: nn.Module, rows: list[int], layouts: list[Letterbox], images: Tensor) -> _Pass:
+    output = model(images)
+    while isinstance(output, (tuple, list)):  # (prediction, what the losses need), and with masks one level deeper
+        output = output[0]
+    broken = (~output.flatten(1).amax(1).isfinite()).nonzero().flatten().tolist()
+    if broken:  # a threshold would drop NaN without a word
+        raise InvalidInputError(f"the model's output has NaN or inf for image {rows[broken[0]]} of the batch")
+    return _Pass(rows, layouts, (images.shape[-2], images.shape[-1]), output)
+
+
+def _pooled(level: Tensor, boxes: list[Tensor], size: tuple[int, int], *, points: int) -> Tensor:
+    """(B, C), the mean of a map (N, C, h, w) at `points` x `points` places of each box; -1: one place a cell."""
+    scale = level.shape[-1] / size[1]
+    boxes = [part.float() for part in boxes]
+    pooled: Tensor = roi_align(level.float(), boxes, 1, spatial_scale=scale, sampling_ratio=points, aligned=True)
+    return pooled.flatten(1)
+
+
+def _decoded(levels: Sequence[Tensor], head: Any) -> Tensor:
+    """(N, A, 4) xyxy that the box branch's outputs (N, 4 * reg_max, h, w) mean, in pixels of the letterbox."""
+    decoded = []
+    for level, stride in zip(levels, head.stride.tolist(), strict=True):
+        count, _, height, width = level.shape
+        sides = level.float().reshape(count, 4, head.reg_max, height * width)
+        if head.reg_max > 1:  # a distribution over distances; else the distance itself
+            bins = torch.arange(head.reg_max, device=level.device, dtype=torch.float32)
+            sides = sides.softmax(2) * bins[:, None]
+        left, top, right, bottom = sides.sum(2).unbind(1)
+        y, x = torch.meshgrid(
+            torch.arange(height, device=level.device) + 0.5,
+            torch.arange(width, device=level.device) + 0.5,
+            indexing="ij",
+        )
+        x, y = x.flatten(), y.flatten()
+        decoded.append(torch.stack([x - left, y - top, x + right, y + bottom], dim=-1) * stride)
+    return torch.cat(decoded, dim=1)
+
+
+def _anchor_rows(scores: Tensor, labels: Tensor, boxes: Tensor, probabilities: Tensor, anchors: Tensor) -> Tensor:
+    """The anchor (k,) that each detection came from: it has the score in its class, and of several such the box.
+
+    Args:
+        scores: (k,) of the detections.
+        labels: (k,) int64.
+        boxes: (k, 4) xyxy.
+        probabilities: (A, C) of all anchors.
+        anchors: (A, 4) xyxy.
+
+    Raises:
+        HookError: no anchor has a detection's score.
+    """
+    if not len(scores):
+        return labels
+    gaps = (probabilities[:, labels].float() - scores.float()).abs()
+    # The same sigmoid may differ in its last bits when it runs over another layout of the same numbers.
+    possible = gaps <= 4 * torch.finfo(probabilities.dtype).eps * scores.float()
+    if not bool(possible.any(0).all()):
+        lost = int((~possible.any(0)).nonzero()[0])
+        raise HookError(
+            f"no anchor has the score {float(scores[lost]):.6g} of a detection of class {int(labels[lost])}; "
+            "the head's output is not that of its recorded branches"
+        )
+    distances = torch.cdist(anchors, boxes.float(), p=1)
+    return distances.masked_fill(~possible, torch.inf).argmin(0)
