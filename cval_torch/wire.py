@@ -20,6 +20,7 @@ NullPolicy = Literal["protocol", "skip", "last", "sample"]
 DatasetPart = Literal["training", "test", "validation"]
 
 FrameId = Annotated[str, Field(min_length=1, max_length=128)]
+CategoryId = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 def _digits_to_int(value: object) -> object:
@@ -45,7 +46,7 @@ class BBoxScores(Payload):
         probabilities: one non-negative number a class; the distribution that uncertainty is computed from.
     """
 
-    category_id: Annotated[int | None, BeforeValidator(_digits_to_int)] = None
+    category_id: Annotated[CategoryId | None, BeforeValidator(_digits_to_int)] = None
     score: Annotated[float, Field(gt=0, lt=1)] | None = None
     embedding_id: str | None = None
     probabilities: list[Annotated[FiniteFloat, Field(ge=0)]] | None = None
@@ -146,7 +147,7 @@ class Dataset(Payload):
 class StorageConfig(Payload):
     """Where a dataset's images lie in a cloud storage that the service knows."""
 
-    cloud_storage_id: str
+    cloud_storage_id: str | None = None
     dataset_name_in_storage: str | None = None
 
 

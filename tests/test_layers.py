@@ -43,7 +43,7 @@ NEIGHBOURS = {
     ("reduce", "pool"),
     ("stages", "ranking"),
 }
-CORE = {"torch", "torchvision", "requests", "pydantic", "tqdm", "numpy", "PIL", "urllib3"}
+CORE = {"torch", "torchvision", "requests", "pydantic", "pydantic_core", "tqdm", "numpy", "PIL", "urllib3"}
 EXTRAS = {"server": {"fastapi", "uvicorn", "starlette"}, "cli": {"uvicorn"}}
 
 
