@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.rpn import AnchorGenerator
@@ -76,3 +76,10 @@ def faster_rcnn() -> FasterRCNN:
 @pytest.fixture
 def make_frames() -> Callable[..., Frames]:
     return Frames
+
+
+@pytest.fixture
+def readme_names(faster_rcnn: FasterRCNN) -> dict[str, Any]:
+    """What the README's snippets take for granted: a detector, and a loader over unlabeled frames."""
+    unlabeled_loader = DataLoader(Frames(12), batch_size=4, collate_fn=pairs)
+    return {"model": faster_rcnn, "unlabeled_loader": unlabeled_loader}

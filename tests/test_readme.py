@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text()
 def sections() -> list[tuple[str, list[str]]]:
     """(heading, python snippets) for the sections that have any."""
     found = []
-    for section in re.split(r"^## ", README, flags=re.MULTILINE)[1:]:
+    for section in re.split(r"^##? ", README, flags=re.MULTILINE)[1:]:
         snippets = re.findall(r"^```python\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
         if snippets:
             found.append((section.splitlines()[0], snippets))
@@ -31,6 +31,7 @@ def test_there_are_snippets() -> None:
     assert len(sections()) >= 3
 
 
+@pytest.mark.filterwarnings("ignore:num_of_samples=")  # the snippets have the numbers of a real pool, not of a test's
 @pytest.mark.parametrize(("heading", "snippets"), sections(), ids=[heading for heading, _ in sections()])
 def test_snippets_run(
     heading: str, snippets: list[str], readme_names: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
