@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import uuid
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch.utils.data import Dataset, Subset
 
 from cval_torch.errors import InvalidInputError
+from cval_torch.files import read_json, write_json
 from cval_torch.loading import frame_ids_of
 from cval_torch.rounds import Round, as_scores, describe_stage
 from cval_torch.wire import DetectionSampling
@@ -79,7 +77,7 @@ class LabelPool:
         self._round_of: dict[str, int] = {}
         initial = _as_ids(labeled, name="labeled")
         if initial:
-            self._append(Round(initial))
+            self.record(Round(initial))
 
     def __len__(self) -> int:
         return len(self.frame_ids)
@@ -126,6 +124,28 @@ class LabelPool:
         """The frames without labels as they are now, in the order of the dataset."""
         return Subset(self.dataset, self.unlabeled_indices)
 
+    def is_labeled(self, frame_id: str) -> bool:
+        """Whether this frame is labelled."""
+        return frame_id in self._round_of
+
+    def indices_of(self, frame_ids: Iterable[str]) -> list[int]:
+        """The rows of the dataset that these frames are. Raises `InvalidInputError` for one that it has not."""
+        indices = []
+        for frame_id in frame_ids:
+            if frame_id not in self._index_of:
+                raise InvalidInputError(f"frame {frame_id!r} is not in the dataset, which has {len(self)} frames")
+            indices.append(self._index_of[frame_id])
+        return indices
+
+    def ids_of(self, dataset: Any) -> list[str] | None:
+        """The id of each row of `dataset`, which is ours or a `Subset` (of a `Subset` ...) of it; None if it is not."""
+        if dataset is self.dataset:
+            return list(self.frame_ids)
+        if not isinstance(dataset, Subset):
+            return None
+        ids = self.ids_of(dataset.dataset)
+        return None if ids is None else [ids[index] for index in dataset.indices]
+
     def label(
         self,
         frames: Iterable[str] | Chosen,
@@ -155,11 +175,8 @@ class LabelPool:
         if isinstance(frames, Chosen):
             scores = frames.scores if scores is None else scores
             stages = frames.stages if stages is None else stages
-        indices = self._rows_of(frames) if isinstance(frames, Subset) else None
-        if indices is None:
-            frame_ids = _as_ids(frames, name="frames")
-        else:
-            frame_ids = tuple(self.frame_ids[index] for index in indices)
+        ours = self.ids_of(frames) if isinstance(frames, Subset) else None
+        frame_ids = _as_ids(frames, name="frames") if ours is None else tuple(ours)
         round_ = Round(
             frame_ids,
             None if scores is None else as_scores(scores, frame_ids),
@@ -167,23 +184,14 @@ class LabelPool:
             epoch,
             model_fingerprint,
         )
-        self._append(round_)
+        self.record(round_)
         return round_
 
-    def _rows_of(self, frames: Subset[Any]) -> list[int] | None:
-        """The rows of our dataset that a `Subset` of it holds, or None if it is of another dataset."""
-        indices = list(frames.indices)
-        dataset = frames.dataset
-        while dataset is not self.dataset and isinstance(dataset, Subset):
-            indices = [dataset.indices[index] for index in indices]
-            dataset = dataset.dataset
-        return indices if dataset is self.dataset else None
-
-    def _append(self, round_: Round) -> None:
-        number = len(self._rounds)
+    def record(self, round_: Round) -> None:
+        """Label the frames of `round_`, which then is the last of `rounds`. Raises as `label` does."""
         _check_new(round_.frame_ids, self._index_of, self._round_of)
+        self._round_of.update(dict.fromkeys(round_.frame_ids, len(self._rounds)))
         self._rounds.append(round_)
-        self._round_of.update(dict.fromkeys(round_.frame_ids, number))
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs, of str, int, float, bool, list and dict only.
@@ -236,16 +244,7 @@ class LabelPool:
         Raises:
             OSError: the disk is full or read-only.
         """
-        target = Path(path)
-        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-        try:
-            with temporary.open("x", encoding="utf-8") as file:
-                json.dump(self.state_dict(), file, indent=1, allow_nan=False)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_json(path, self.state_dict())
 
     def load(self, path: str | os.PathLike[str], *, strict: bool = True) -> None:
         """Take over the record that `save` wrote, as `load_state_dict` does.
@@ -254,11 +253,7 @@ class LabelPool:
             InvalidInputError: the file is no such record, or of another dataset.
             OSError: it cannot be read.
         """
-        text = Path(path).read_bytes()
-        try:
-            state = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InvalidInputError(f"{os.fspath(path)!r} is not a saved LabelPool: {error}") from error
+        state = read_json(path, what="a saved LabelPool")
         try:
             self.load_state_dict(state, strict=strict)
         except InvalidInputError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cval_torch.errors import InvalidInputError
@@ -21,7 +21,7 @@ class Round:
         stages: the stages that chose them, as plain dicts of what was set; a callable is its dotted name.
             Empty for frames that no stage chose, such as the ones labelled from the start.
         epoch: the epoch after which they were chosen, if it was in a training loop.
-        model_fingerprint: of the weights that chose them (`callbacks.fingerprint`), if it is known.
+        model_fingerprint: of the weights that chose them (`model_fingerprint`), if it is known.
     """
 
     frame_ids: tuple[str, ...]
@@ -39,6 +39,16 @@ class Round:
     def seed(self) -> int | None:
         """The seed of the last stage; None where no stage chose."""
         return int(self.stages[-1]["seed"]) if self.stages else None
+
+    def part(self, frame_ids: Iterable[str]) -> Round:
+        """The same round with only some of its frames, in its own order."""
+        wanted = set(frame_ids)
+        rows = [row for row, frame_id in enumerate(self.frame_ids) if frame_id in wanted]
+        return replace(
+            self,
+            frame_ids=tuple(self.frame_ids[row] for row in rows),
+            scores=None if self.scores is None else tuple(self.scores[row] for row in rows),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The round as str, int, float, bool, list and dict; what is None is left out."""

@@ -12,6 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "cval_torch"
 FLOORS = {
     "errors": 0,
     "wire": 0,
+    "files": 1,
+    "fingerprint": 1,
     "pool": 1,
     "scores": 1,
     "reduce": 1,
@@ -37,6 +39,7 @@ FLOORS = {
 NEIGHBOURS = {
     ("extraction", "loading"),
     ("labels", "loading"),
+    ("callbacks", "pipeline"),
     ("backends", "client"),
     ("diversity", "pool"),
     ("scores", "pool"),

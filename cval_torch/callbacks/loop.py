@@ -1,0 +1,344 @@
+"""`SamplerCallback`: chooses frames from within a training loop of any kind; knows no framework."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from cval_torch.backends.base import Backend, Selection
+from cval_torch.callbacks.ranks import from_rank_zero, is_rank_zero
+from cval_torch.callbacks.schedules import EveryEpochs, Schedule
+from cval_torch.errors import InvalidInputError
+from cval_torch.extraction import Split, extract
+from cval_torch.files import read_json, write_json
+from cval_torch.fingerprint import model_fingerprint
+from cval_torch.hooks import unwrap
+from cval_torch.hooks.base import DetectorAdapter
+from cval_torch.labels import LabelPool
+from cval_torch.pipeline import SelectedFrames, select
+from cval_torch.pool import Pool
+from cval_torch.rounds import Round, as_scores, describe_stage
+from cval_torch.wire import DetectionSampling
+
+STATE_FORMAT = "cval_torch.sampler/1"
+
+MakeLoader = Callable[[Subset[Any]], DataLoader[Any]]
+Annotate = Callable[[SelectedFrames], Iterable[str] | None]
+
+
+class SamplerCallback:
+    """Chooses unlabelled frames after some epochs, has them annotated, and moves them to the labelled part.
+
+    Call `on_epoch_end` once an epoch, in every process; or `choose`, whenever you like. Make the training loader
+    anew from `labels.labeled` after that. While chosen frames wait for their labels no others are chosen.
+
+    Args:
+        labels: which frames are labelled; this callback is what adds to it.
+        make_loader: makes a loader over the `Subset` it is given, the unlabelled part: all of it or a sample of
+            it, without augmentation. It may read the same rows through another view of the dataset.
+        stages: how to choose; see `DetectionSampling`.
+        schedule: after which epochs. None: after every one.
+        annotate: given the chosen frames, returns the ids of those that have labels now: all of them (an oracle,
+            a tool that waits), some, or, with None or an empty list, none yet (a human who comes back later);
+            the others are then `pending` until `confirm`, `discard`, or `labels.label`. It runs on rank 0
+            alone. None: every choice is pending.
+        max_rounds: choices to make at most. None: no limit.
+        save_to: a file to write with everything `state_dict` has, on rank 0, at each change.
+        backend: what chooses; None: in process.
+        adapter: as for `extract`, and so for the rest.
+        split: takes a batch apart.
+        device: where to run the model.
+        autocast: dtype to run it with.
+        embedding_dtype: what embeddings are kept as.
+        progress: whether to show a bar.
+    """
+
+    def __init__(
+        self,
+        labels: LabelPool,
+        make_loader: MakeLoader,
+        stages: DetectionSampling | Sequence[DetectionSampling],
+        *,
+        schedule: Schedule | None = None,
+        annotate: Annotate | None = None,
+        max_rounds: int | None = None,
+        save_to: str | os.PathLike[str] | None = None,
+        backend: Backend | None = None,
+        adapter: DetectorAdapter | None = None,
+        split: Split | None = None,
+        device: torch.device | str | None = None,
+        autocast: torch.dtype | None = None,
+        embedding_dtype: torch.dtype | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.labels, self.make_loader, self.annotate = labels, make_loader, annotate
+        self.stages = (stages,) if isinstance(stages, DetectionSampling) else tuple(stages)
+        if not self.stages:
+            raise InvalidInputError("`stages` must be at least one DetectionSampling; got none")
+        if max_rounds is not None and max_rounds < 1:
+            raise InvalidInputError(f"`max_rounds` must be at least 1; got {max_rounds}")
+        self.schedule = EveryEpochs(1) if schedule is None else schedule
+        self.max_rounds = max_rounds
+        self.save_to = None if save_to is None else Path(save_to)
+        self.backend, self.adapter, self.split = backend, adapter, split
+        self.device, self.autocast, self.embedding_dtype = device, autocast, embedding_dtype
+        self.progress = progress
+        self.rounds_chosen = 0
+        self._waiting: Round | None = None
+        self._warned = False
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """Ids that were chosen, in rank order, and have no labels yet."""
+        if self._waiting is None:
+            return ()
+        labeled = self.labels.is_labeled
+        return tuple(frame_id for frame_id in self._waiting.frame_ids if not labeled(frame_id))
+
+    def on_epoch_end(
+        self, model: nn.Module, epoch: int, metrics: Mapping[str, float] | None = None
+    ) -> SelectedFrames | None:
+        """Choose, if the schedule says so after this epoch.
+
+        Args:
+            model: the detector in training, wrapped or not; left as it was.
+            epoch: counted from 0.
+            metrics: what the schedule may watch.
+
+        Returns:
+            The chosen frames, a `Subset` of `labels.dataset`; None if none were chosen: it is not the time,
+            frames are pending, none are left, or `max_rounds` were chosen.
+        """
+        due, state = from_rank_zero(lambda: (self.schedule.due(epoch, metrics or {}), self.schedule.state_dict()))
+        self.schedule.load_state_dict(state)
+        return self.choose(model, epoch=epoch) if due else None
+
+    def choose(self, model: nn.Module, *, epoch: int | None = None) -> SelectedFrames | None:
+        """Choose now, whatever the schedule says.
+
+        Args:
+            model: as for `on_epoch_end`.
+            epoch: written down in the round.
+
+        Returns:
+            As `on_epoch_end`.
+
+        Raises:
+            InvalidInputError: `make_loader` gave other frames than the unlabelled ones, or `annotate` returned
+                ids that were not chosen.
+            CvalError: see `select`; on ranks other than 0, whatever failed on rank 0.
+        """
+        if not from_rank_zero(self._may_choose):
+            return None
+        choice = from_rank_zero(lambda: self._make_choice(model, epoch))
+        self._waiting, self._warned = choice.round, False
+        self.rounds_chosen += 1
+        self._changed()
+        chosen = choice.frames(self.labels.dataset, self.stages)
+        if annotated := from_rank_zero(lambda: self._annotated(chosen)):
+            self.confirm(annotated)
+        return chosen
+
+    def confirm(self, frame_ids: Iterable[str] | None = None) -> Round:
+        """Say that pending frames have labels now: they become a round of `labels`, with their scores and stages.
+
+        In several processes, call it in every one.
+
+        Args:
+            frame_ids: those that do. None: all that are pending.
+
+        Returns:
+            The round.
+
+        Raises:
+            InvalidInputError: an id is not pending, or none is.
+        """
+        pending = self.pending
+        confirmed = set(pending if frame_ids is None else frame_ids)
+        if self._waiting is None or not confirmed:
+            raise InvalidInputError(f"there must be frames to confirm; got {sorted(confirmed)}, pending: {pending}")
+        for frame_id in sorted(confirmed.difference(pending)):
+            raise InvalidInputError(f"frame {frame_id!r} is not pending; {len(pending)} are: {pending[:5]} ...")
+        round_ = self._waiting.part(confirmed)
+        self.labels.record(round_)
+        self._changed()
+        return round_
+
+    def discard(self) -> tuple[str, ...]:
+        """Wait no longer: what is pending goes back to the unlabelled frames, and may be chosen again."""
+        pending, self._waiting = self.pending, None
+        self._changed()
+        return pending
+
+    def rehearse(self, model: nn.Module, *, frames: int = 2) -> None:
+        """Run `model` over the first few unlabelled frames, and forget what it said: to fail early, if it must.
+
+        Nothing is chosen, annotated or remembered, and no backend is asked.
+
+        Raises:
+            CvalError: see `extract`.
+        """
+        few = Subset(self.labels.dataset, self.labels.unlabeled_indices[:frames])
+        if len(few):
+            extract(
+                model,
+                self.make_loader(few),
+                adapter=self.adapter,
+                split=self.split,
+                device=self.device,
+                autocast=self.autocast,
+                embedding_dtype=self.embedding_dtype,
+                progress=False,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything: labels and their history, what is pending, and the schedule; plain values only."""
+        state: dict[str, Any] = {
+            "format": STATE_FORMAT,
+            "labels": self.labels.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "rounds_chosen": self.rounds_chosen,
+        }
+        if self.pending and self._waiting is not None:
+            state["pending"] = self._waiting.part(self.pending).state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
+        """Take over what a `state_dict` says, labels included. All of it, or nothing.
+
+        Args:
+            state: from `state_dict`.
+            strict: as for `LabelPool.load_state_dict`.
+
+        Raises:
+            InvalidInputError: not a state of this format, or of another dataset.
+        """
+        found = state.get("format") if isinstance(state, Mapping) else type(state).__name__
+        if found != STATE_FORMAT:
+            raise InvalidInputError(f"`state` must be a SamplerCallback state of {STATE_FORMAT!r}; got {found!r}")
+        try:
+            waiting = Round.from_state(state["pending"]) if "pending" in state else None
+            labels, schedule, rounds_chosen = state["labels"], state["schedule"], int(state["rounds_chosen"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidInputError(f"`state` is damaged: {type(error).__name__}: {error}") from error
+        self.labels.load_state_dict(labels, strict=strict)
+        self.schedule.load_state_dict(schedule)
+        self.rounds_chosen, self._waiting, self._warned = rounds_chosen, waiting, False
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `state_dict` as JSON, whole or not at all. Raises OSError."""
+        write_json(path, self.state_dict())
+
+    def load(self, path: str | os.PathLike[str], *, strict: bool = True) -> None:
+        """Take over what `save`, or `save_to`, wrote. Raises as `load_state_dict` does, and OSError."""
+        self.load_state_dict(read_json(path, what="a saved SamplerCallback"), strict=strict)
+
+    def _may_choose(self) -> bool:
+        """Whether a choice can be made at all. Frames that wait for labels are worth a word, once."""
+        if self.pending:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"no frames are chosen while {len(self.pending)} wait for labels: call `confirm` when they have "
+                    "them, or `discard`",
+                    UserWarning,
+                    stacklevel=5,
+                )
+            return False
+        return len(self.labels.labeled_ids) < len(self.labels) and (
+            self.max_rounds is None or self.rounds_chosen < self.max_rounds
+        )
+
+    def _make_choice(self, model: nn.Module, epoch: int | None) -> Choice:
+        """Infer, and choose."""
+        core = unwrap(model)
+        loader = self.make_loader(self.labels.unlabeled)
+        ids = self._ids_of(loader)
+        labels = self.labels
+
+        def frame_id(index: int, _: Any) -> str:
+            if labels.is_labeled(ids[index]):
+                raise InvalidInputError(
+                    f"`make_loader` must give unlabelled frames, those of the Subset that it gets; got {ids[index]!r}, "
+                    "which is labelled"
+                )
+            return ids[index]
+
+        cuda = sorted({tensor.device for tensor in core.parameters() if tensor.is_cuda}, key=str)
+        with torch.random.fork_rng(devices=cuda):  # a training with choices draws the same numbers as one without
+            chosen = select(
+                core,
+                loader,
+                stages=self.stages,
+                backend=self.backend,
+                adapter=self.adapter,
+                frame_id=frame_id,
+                split=self.split,
+                device=self.device,
+                autocast=self.autocast,
+                embedding_dtype=self.embedding_dtype,
+                progress=self.progress,
+            )
+        indices = self.labels.indices_of(chosen.frame_ids)
+        stages = tuple(describe_stage(stage) for stage in chosen.stages)
+        scores = as_scores(chosen.scores.tolist(), chosen.frame_ids)
+        return Choice(
+            Round(chosen.frame_ids, scores, stages, epoch, model_fingerprint(core)),
+            chosen.scores,
+            chosen.predictions.replace(indices=torch.tensor(indices, dtype=torch.int64)),
+        )
+
+    def _ids_of(self, loader: Any) -> Sequence[str]:
+        """The id of each row of the loader's dataset, which may be another view of ours."""
+        dataset = getattr(loader, "dataset", None)
+        ids = self.labels.ids_of(dataset)
+        if ids is not None:
+            return ids
+        unlabeled = self.labels.unlabeled_ids
+        length = len(dataset) if isinstance(dataset, Sized) else None
+        if length != len(unlabeled):
+            raise InvalidInputError(
+                f"`make_loader` must return a DataLoader over the Subset that it gets, of {len(unlabeled)} frames, or "
+                f"over as many rows of another view of it; got {type(loader).__name__} over {length} rows"
+            )
+        return unlabeled
+
+    def _annotated(self, chosen: SelectedFrames) -> list[str]:
+        """The ids that `annotate` has labels for, checked."""
+        answer = None if self.annotate is None else self.annotate(chosen)
+        if answer is None:
+            return []
+        if isinstance(answer, str) or not isinstance(answer, Iterable):
+            raise InvalidInputError(f"`annotate` must return frame ids, or None for later; got {answer!r}")
+        annotated = list(answer)
+        for frame_id in annotated:
+            if frame_id not in chosen.frame_ids:
+                raise InvalidInputError(f"`annotate` returned {frame_id!r}, which is not among the chosen frames")
+        return annotated
+
+    def _changed(self) -> None:
+        if self.save_to is not None and is_rank_zero():
+            self.save(self.save_to)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, in a form that travels between processes."""
+
+    round: Round
+    scores: Tensor
+    predictions: Pool
+
+    def frames(self, dataset: Dataset[Any], stages: Sequence[DetectionSampling]) -> SelectedFrames:
+        """The chosen rows of `dataset`."""
+        rows = torch.arange(len(self.predictions))
+        selection = Selection(self.round.frame_ids, rows, self.scores, tuple(stages))
+        return SelectedFrames(dataset, selection, self.predictions)

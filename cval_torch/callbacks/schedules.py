@@ -1,0 +1,134 @@
+"""When to choose frames: every n epochs, after given epochs, or when a metric stalls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from cval_torch.errors import InvalidInputError
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Says after which epochs frames are chosen. It is asked once an epoch, on rank 0 only."""
+
+    def due(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Whether to choose after `epoch` (counted from 0), whose metrics are these."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, as plain values."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember that instead."""
+        ...
+
+
+class EveryEpochs:
+    """After every `n` epochs: with n=3 after epochs 2, 5, 8 and so on, as epochs are counted from 0.
+
+    >>> [epoch for epoch in range(9) if EveryEpochs(3).due(epoch, {})]
+    [2, 5, 8]
+    """
+
+    def __init__(self, n: int = 1) -> None:
+        if n < 1:
+            raise InvalidInputError(f"`n` must be at least 1; got {n}")
+        self.n = n
+
+    def due(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Whether `epoch` ends a group of n."""
+        return (epoch + 1) % self.n == 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the epoch says it all."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to take over."""
+
+
+class AtEpochs:
+    """After the epochs named, counted from 0.
+
+    >>> [epoch for epoch in range(9) if AtEpochs(1, 4).due(epoch, {})]
+    [1, 4]
+    """
+
+    def __init__(self, *epochs: int) -> None:
+        if not epochs or min(epochs) < 0:
+            raise InvalidInputError(f"`epochs` must be one or more numbers from 0; got {epochs}")
+        self.epochs = frozenset(epochs)
+
+    def due(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Whether `epoch` is one of them."""
+        return epoch in self.epochs
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the epoch says it all."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to take over."""
+
+
+class WhenStalled:
+    """When `metric` has not improved for `patience` epochs in a row.
+
+    After a choice it starts anew, best value included: on more frames the metric may begin lower.
+    A NaN is no improvement.
+
+    Args:
+        metric: its name in `metrics`.
+        patience: epochs without improvement, at least 1.
+        higher_is_better: True for mAP, False for a loss.
+        min_delta: what counts as an improvement is more than this, in the metric's unit.
+
+    >>> schedule = WhenStalled("map", patience=2)
+    >>> [schedule.due(epoch, {"map": value}) for epoch, value in enumerate([0.1, 0.3, 0.3, 0.2, 0.1])]
+    [False, False, False, True, False]
+    """
+
+    def __init__(
+        self, metric: str, *, patience: int = 3, higher_is_better: bool = True, min_delta: float = 0.0
+    ) -> None:
+        if patience < 1:
+            raise InvalidInputError(f"`patience` must be at least 1; got {patience}")
+        if not min_delta >= 0:
+            raise InvalidInputError(f"`min_delta` must be at least 0; got {min_delta}")
+        self.metric, self.patience, self.min_delta = metric, patience, min_delta
+        self.higher_is_better = higher_is_better
+        self._best = -math.inf  # in units where higher is better
+        self._stalled = 0
+
+    def due(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Count `epoch`, and say whether it was one without improvement too many.
+
+        Raises:
+            InvalidInputError: `metrics` do not have the metric.
+        """
+        if self.metric not in metrics:
+            raise InvalidInputError(
+                f"`metrics` of epoch {epoch} must have {self.metric!r}, which the schedule watches; "
+                f"got {sorted(metrics)}"
+            )
+        value = float(metrics[self.metric]) * (1 if self.higher_is_better else -1)
+        if value > self._best + self.min_delta:
+            self._best, self._stalled = value, 0
+            return False
+        self._stalled += 1
+        if self._stalled < self.patience:
+            return False
+        self._best, self._stalled = -math.inf, 0
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value since the last choice (left out before there is one), and the epochs since it."""
+        best = {} if self._best == -math.inf else {"best": self._best}
+        return {**best, "stalled": self._stalled}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._best, self._stalled = float(state.get("best", -math.inf)), int(state.get("stalled", 0))

@@ -1,0 +1,338 @@
+"""`SamplerCallback`: what it chooses and when, what waits, and that a run goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+from shades import Shades, Tiny, make, make_loader, naive_choice, train_epoch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler
+
+from cval_torch.callbacks import AtEpochs, EveryEpochs, Schedule, WhenStalled
+from cval_torch.errors import CvalError, ExtractionError, InvalidInputError
+from cval_torch.fingerprint import model_fingerprint
+from cval_torch.pipeline import SelectedFrames
+from cval_torch.wire import DetectionSampling
+
+TESTS = Path(__file__).parent
+
+
+# What it chooses
+
+
+def test_a_training_script_grows_its_labels() -> None:
+    dataset = Shades(20)
+    callback = make(dataset=dataset)
+    labels, model = callback.labels, Tiny()
+    torch.manual_seed(0)
+    for epoch in range(4):
+        train_epoch(model, labels.labeled)
+        expected, scores = naive_choice(model, dataset, labels.unlabeled_indices, 3)
+        chosen = callback.on_epoch_end(model, epoch)
+        assert chosen is not None
+        assert list(chosen.frame_ids) == expected
+        assert chosen.scores.tolist() == pytest.approx(scores, rel=1e-5)
+        assert chosen.dataset is dataset
+        assert [str(row) for row in chosen.indices] == expected
+        assert [float(image.mean()) for image, _ in chosen] == [float(dataset.shades[row]) for row in chosen.indices]
+        assert chosen.predictions.frame_ids == chosen.frame_ids
+        round_ = labels.rounds[-1]
+        assert list(round_.frame_ids) == expected
+        assert round_.scores == tuple(chosen.scores.tolist())
+        assert (round_.epoch, round_.strategy) == (epoch, "least")
+        assert round_.model_fingerprint == model_fingerprint(model)
+        assert labels.labeled_ids[-3:] == chosen.frame_ids
+        assert callback.pending == ()
+    assert len(labels.labeled) == 3 + 4 * 3
+    assert len({round_.model_fingerprint for round_ in labels.rounds}) == 5
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_training_is_bit_for_bit_the_same_as_without(noise: float) -> None:
+    """Neither the model, nor its flags, nor the random numbers notice, even if the dataset draws some of its own."""
+    fingerprints = []
+    for chooses in (False, True):
+        dataset = Shades(20, noise=noise)
+        callback = make(dataset=dataset)
+        torch.manual_seed(3)
+        model = Tiny()
+        model.drop.eval()
+        for epoch in range(3):
+            train_epoch(model, Subset(dataset, range(12)))
+            if chooses:
+                assert callback.on_epoch_end(model, epoch) is not None
+            assert [module.training for module in model.modules()] == [True, True, False, True]
+        fingerprints.append((model_fingerprint(model), float(torch.rand(()))))
+    assert fingerprints[0] == fingerprints[1]
+
+
+def test_the_model_may_be_wrapped() -> None:
+    plain, wrapped = make(), make()
+    model = Tiny()
+    first, second = plain.on_epoch_end(model, 0), wrapped.on_epoch_end(nn.DataParallel(model), 0)
+    assert first is not None
+    assert second is not None
+    assert first.frame_ids == second.frame_ids
+
+
+# Loaders of the unlabelled part
+
+
+class View(Dataset[Any]):
+    """The same rows, seen otherwise: no `Subset` of the pool's dataset."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, row: int) -> Any:
+        return self.dataset[row]
+
+
+@pytest.mark.parametrize("image_ids", [False, True])
+@pytest.mark.parametrize(
+    "way",
+    [
+        make_loader,
+        lambda subset: make_loader(subset, shuffle=True),
+        lambda subset: make_loader(View(subset)),
+        lambda subset: make_loader(Subset(subset, range(len(subset)))),
+        lambda subset: make_loader(subset.dataset, sampler=SubsetRandomSampler(subset.indices)),
+    ],
+    ids=["plain", "shuffled", "view", "nested", "sampler"],
+)
+def test_any_loader_of_them_gives_the_same_frames(way: Callable[..., Any], image_ids: bool) -> None:
+    """Frames are told by row: an `image_id` that is another frame's id does not confuse them."""
+    dataset = Shades(20, image_ids=image_ids)
+    callback = make(dataset=dataset, make_loader=way)
+    model = Tiny()
+    expected, _ = naive_choice(model, dataset, range(3, 20), 3)
+    chosen = callback.choose(model)
+    assert chosen is not None
+    assert list(chosen.frame_ids) == expected
+    assert list(callback.labels.labeled_ids[3:]) == expected
+    assert chosen.indices == [int(name) for name in expected]
+
+
+def test_a_sample_of_the_unlabelled_part() -> None:
+    dataset = Shades(20)
+    callback = make(dataset=dataset, make_loader=lambda subset: make_loader(Subset(subset, [1, 4, 6, 9])))
+    expected, _ = naive_choice(Tiny(), dataset, [4, 7, 9, 12], 3)
+    chosen = callback.choose(Tiny())
+    assert chosen is not None
+    assert list(chosen.frame_ids) == expected
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        (lambda subset: make_loader(Shades(5)), "of 17 frames, or over as many rows .*; got DataLoader over 5 rows"),
+        (lambda subset: [next(iter(make_loader(subset)))], "got list over None rows"),
+        (
+            lambda subset: make_loader(subset.dataset),
+            "batch 0.*must give unlabelled frames.*got '0', which is labelled",
+        ),
+    ],
+)
+def test_a_loader_of_other_frames_is_refused(way: Callable[..., Any], message: str) -> None:
+    callback = make(make_loader=way)
+    with pytest.raises((InvalidInputError, ExtractionError), match=message):
+        callback.choose(Tiny())
+    assert len(callback.labels.rounds) == 1
+    assert callback.pending == ()
+
+
+# When
+
+
+def test_every_n_epochs_at_epochs_and_no_more_than_max_rounds() -> None:
+    def epochs(**options: Any) -> list[int]:
+        callback = make(40, **options)
+        return [epoch for epoch in range(8) if callback.on_epoch_end(Tiny(), epoch) is not None]
+
+    assert epochs() == list(range(8))
+    assert epochs(schedule=EveryEpochs(3)) == [2, 5]
+    assert epochs(schedule=AtEpochs(0, 6)) == [0, 6]
+    assert epochs(max_rounds=2) == [0, 1]
+    with pytest.warns(UserWarning, match="more than the 7 frames"):
+        assert epochs(stages=DetectionSampling(selection_strategy="least", num_of_samples=30)) == [0, 1]
+
+
+@given(
+    values=st.lists(st.floats(0, 1, width=16) | st.just(float("nan")), max_size=30),
+    patience=st.integers(1, 4),
+    higher=st.booleans(),
+    delta=st.sampled_from([0.0, 0.1]),
+    cut=st.integers(0, 30),
+)
+def test_a_stall_is_patience_epochs_without_a_better_value(
+    values: list[float], patience: int, higher: bool, delta: float, cut: int
+) -> None:
+    """Beside a model that keeps the whole history since the last choice; the state travels at `cut`."""
+
+    def better(value: float, best: float) -> bool:
+        return value > best + delta if higher else value < best - delta
+
+    expected, since = [], []
+    for value in values:
+        since.append(value)
+        best, stalled = None, 0
+        for one in since:
+            if not math.isnan(one) and (best is None or better(one, best)):
+                best, stalled = one, 0
+            else:
+                stalled += 1
+        expected.append(stalled >= patience)
+        if expected[-1]:
+            since = []
+    schedule = WhenStalled("map", patience=patience, higher_is_better=higher, min_delta=delta)
+    found = []
+    for epoch, value in enumerate(values):
+        if epoch == cut:
+            state = schedule.state_dict()
+            schedule = WhenStalled("map", patience=patience, higher_is_better=higher, min_delta=delta)
+            schedule.load_state_dict(json.loads(json.dumps(state)))
+        found.append(schedule.due(epoch, {"map": value}))
+    assert found == expected
+
+
+def test_a_stall_in_a_training_loop() -> None:
+    callback = make(schedule=WhenStalled("loss", patience=2, higher_is_better=False))
+    losses = [3.0, 2.0, 2.0, 2.5, 1.0, 1.0, 1.0]
+    due = [callback.on_epoch_end(Tiny(), epoch, {"loss": loss}) is not None for epoch, loss in enumerate(losses)]
+    assert due == [False, False, False, True, False, False, True]
+    with pytest.raises(InvalidInputError, match=r"`metrics` of epoch 7 must have 'loss'.*got \['map'\]"):
+        callback.on_epoch_end(Tiny(), 7, {"map": 0.5})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: EveryEpochs(0),
+        AtEpochs,
+        lambda: AtEpochs(3, -1),
+        lambda: WhenStalled("map", patience=0),
+        lambda: WhenStalled("map", min_delta=float("nan")),
+        lambda: make(stages=[]),
+        lambda: make(max_rounds=0),
+    ],
+)
+def test_options_out_of_range(wrong: Callable[[], Any]) -> None:
+    with pytest.raises(InvalidInputError, match="must be"):
+        wrong()
+
+
+def test_schedules_are_schedules() -> None:
+    for schedule in (EveryEpochs(), AtEpochs(1), WhenStalled("map")):
+        assert isinstance(schedule, Schedule)
+
+
+# Who annotates
+
+
+def test_chosen_frames_wait_for_a_human() -> None:
+    callback = make(annotate=None)
+    labels, model = callback.labels, Tiny()
+    chosen = callback.on_epoch_end(model, 0)
+    assert chosen is not None
+    assert callback.pending == chosen.frame_ids
+    assert len(labels.labeled) == 3
+    with pytest.warns(UserWarning, match="while 3 wait for labels"):
+        assert callback.on_epoch_end(model, 1) is None
+    assert callback.on_epoch_end(model, 2) is None  # said once
+    first, second, third = chosen.frame_ids
+    round_ = callback.confirm([third, first])
+    assert round_.frame_ids == (first, third)
+    assert round_.scores == (float(chosen.scores[0]), float(chosen.scores[2]))
+    assert (round_.epoch, round_.strategy, round_.model_fingerprint) == (0, "least", model_fingerprint(model))
+    assert callback.pending == (second,)
+    labels.label([second])
+    assert callback.pending == ()
+    again = callback.on_epoch_end(model, 3)
+    assert again is not None
+    assert callback.discard() == again.frame_ids
+    assert callback.pending == ()
+    assert len(labels.labeled) == 6
+    once_more = callback.on_epoch_end(model, 4)
+    assert once_more is not None
+    assert once_more.frame_ids == again.frame_ids
+    assert callback.confirm().frame_ids == again.frame_ids
+
+
+def test_an_annotator_may_do_some_now() -> None:
+    seen = []
+
+    def annotate(selected: SelectedFrames) -> list[str]:
+        seen.append(selected.frame_ids)
+        return [selected.frame_ids[1]]
+
+    callback = make(annotate=annotate)
+    chosen = callback.on_epoch_end(Tiny(), 0)
+    assert chosen is not None
+    assert seen == [chosen.frame_ids]
+    assert callback.labels.labeled_ids[3:] == (chosen.frame_ids[1],)
+    assert callback.pending == (chosen.frame_ids[0], chosen.frame_ids[2])
+
+
+@pytest.mark.parametrize(
+    ("annotate", "message"),
+    [
+        (lambda selected: ["0"], "returned '0', which is not among the chosen"),
+        (lambda selected: True, "must return frame ids, or None for later; got True"),
+        (lambda selected: selected.frame_ids[0], "must return frame ids, or None for later; got '"),
+    ],
+)
+def test_wrong_answers_of_an_annotator(annotate: Callable[..., Any], message: str) -> None:
+    callback = make(annotate=annotate)
+    with pytest.raises(InvalidInputError, match=message):
+        callback.choose(Tiny())
+    assert len(callback.pending) == 3  # the choice is not lost
+
+
+def test_an_annotator_that_fails_leaves_the_choice_pending() -> None:
+    def annotate(selected: SelectedFrames) -> None:
+        raise ConnectionError("the tool is down")
+
+    callback = make(annotate=annotate)
+    with pytest.raises(ConnectionError):
+        callback.choose(Tiny())
+    assert len(callback.confirm().frame_ids) == 3
+
+
+def test_what_cannot_be_confirmed() -> None:
+    callback = make(annotate=None)
+    with pytest.raises(InvalidInputError, match="must be frames to confirm"):
+        callback.confirm()
+    chosen = callback.choose(Tiny())
+    assert chosen is not None
+    with pytest.raises(InvalidInputError, match="frame '0' is not pending"):
+        callback.confirm([chosen.frame_ids[0], "0"])
+    with pytest.raises(InvalidInputError, match="must be frames to confirm"):
+        callback.confirm([])
+    assert callback.pending == chosen.frame_ids
+
+
+def test_a_rehearsal_changes_nothing() -> None:
+    seen: list[int] = []
+
+    def few(subset: Subset[Any]) -> DataLoader[Any]:
+        seen.append(len(subset))
+        return make_loader(subset)
+
+    callback = make(make_loader=few)
+    before = callback.state_dict()
+    callback.rehearse(Tiny())
+    assert seen == [2]
+    assert callback.state_dict() == before
+    with pytest.raises(CvalError):
+        make(adapter=None).rehearse(Tiny())
