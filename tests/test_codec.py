@@ -159,11 +159,12 @@ def test_json_from_columns_is_the_json_of_the_models(
         bodies = list(embeddings_json(pool, max_bytes=max_bytes))
         sent = [frame for body in bodies for frame in json.loads(body.body)]
         assert sent == [frame.model_dump() for batch in batches for frame in batch.embeddings]
-        assert [frame["frame_id"] for frame in sent] == [name for body in bodies for name in body.frame_ids]
+        names = [(frame["frame_id"], [one["embedding_id"] for one in frame["embeddings"]]) for frame in sent]
+        assert [(meta.frame_id, meta.embeddings) for body in bodies for meta in body.frames] == names
         for body in bodies:
-            assert len(body.body) <= max_bytes or len(body.frame_ids) == 1
-        again = list(embeddings_json(pool, max_bytes=max_bytes, start_row=bodies[0].next_row))
-        assert again == bodies[1:]
+            assert len(body.body) <= max_bytes or len(body.frames) == 1
+        arrived = {meta.frame_id for body in bodies[:1] for meta in body.frames}
+        assert list(embeddings_json(pool, max_bytes=max_bytes, without=arrived)) == bodies[1:]
 
 
 def test_no_frames_are_an_empty_array() -> None:

@@ -18,6 +18,7 @@ from cval_torch.codec.decode import Vectors, pool_from_payloads, pool_from_vecto
 from cval_torch.codec.encode import (
     EmbeddingsBody,
     PayloadBatch,
+    bodies_of,
     embeddings_json,
     pool_to_payloads,
     predictions_json,
@@ -29,6 +30,7 @@ __all__ = [
     "EmbeddingsBody",
     "PayloadBatch",
     "Vectors",
+    "bodies_of",
     "embeddings_json",
     "pool_from_payloads",
     "pool_from_vectors",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from pydantic_core import to_json
@@ -13,7 +14,7 @@ from cval_torch.codec.numbers import HIGHEST_SCORE, NO_DETECTION, inner_scores, 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool import Pool
 from cval_torch.scores import class_distribution, distribution_weights
-from cval_torch.wire import BBoxScores, DetectionSampling, FrameEmbedding, FramePrediction
+from cval_torch.wire import BBoxScores, DetectionSampling, FrameEmbedding, FrameEmbeddingMeta, FramePrediction
 
 FRAMES_A_BATCH = 1000
 BYTES_A_BODY = 8 << 20
@@ -37,13 +38,11 @@ class EmbeddingsBody(NamedTuple):
 
     Attributes:
         body: a JSON array with one element a frame.
-        frame_ids: of the frames in it.
-        next_row: the row of the pool to go on with, once this body has arrived.
+        frames: the names of what is in it.
     """
 
     body: bytes
-    frame_ids: tuple[str, ...]
-    next_row: int
+    frames: tuple[FrameEmbeddingMeta, ...]
 
 
 def pool_to_payloads(
@@ -97,30 +96,38 @@ def predictions_json(
     yield b"]" if len(pool) else b"[]"
 
 
-def embeddings_json(pool: Pool, *, max_bytes: int = BYTES_A_BODY, start_row: int = 0) -> Iterator[EmbeddingsBody]:
+def embeddings_json(
+    pool: Pool, *, max_bytes: int = BYTES_A_BODY, without: Collection[str] = ()
+) -> Iterator[EmbeddingsBody]:
     """The embeddings that `predictions_json(embeddings=True)` names, as uploads of at most `max_bytes`.
 
     Args:
         pool: with `box_embeddings`, or with `frame_embeddings` for its frames without boxes.
         max_bytes: of a body; a single frame that is larger goes alone.
-        start_row: the frame to begin with: `next_row` of the last upload that arrived.
+        without: ids of frames to leave out, such as those that arrived before.
 
     Raises:
         InvalidInputError: the pool has no embeddings.
     """
     _wants_embeddings(pool, True)
-    texts, ids, size, row = list[bytes](), list[str](), 2, start_row
-    for part in _slices(pool, _frames_at_once(pool, max_bytes), start_row):
-        for row, text in zip(part.frames, _embeddings_text(part), strict=True):
-            if texts and size + len(text) > max_bytes:
-                yield EmbeddingsBody(b"[" + b",".join(texts) + b"]", tuple(ids), row)
-                texts, ids, size = [], [], 2
-            if text:
-                texts.append(text)
-                ids.append(pool.frame_ids[row])
-                size += len(text) + 1
-    if texts:
-        yield EmbeddingsBody(b"[" + b",".join(texts) + b"]", tuple(ids), len(pool))
+    parts = _slices(pool, _frames_at_once(pool, max_bytes))
+    return bodies_of(itertools.chain.from_iterable(_embeddings_text(part, without) for part in parts), max_bytes)
+
+
+def bodies_of(
+    texts: Iterable[tuple[FrameEmbeddingMeta, bytes]], max_bytes: int = BYTES_A_BODY
+) -> Iterator[EmbeddingsBody]:
+    """Join the JSON of frames to arrays of at most `max_bytes`, or of one frame."""
+    held, frames, size = list[bytes](), list[FrameEmbeddingMeta](), 2
+    for meta, text in texts:
+        if held and size + len(text) > max_bytes:
+            yield EmbeddingsBody(b"[" + b",".join(held) + b"]", tuple(frames))
+            held, frames, size = [], [], 2
+        held.append(text)
+        frames.append(meta)
+        size += len(text) + 1
+    if held:
+        yield EmbeddingsBody(b"[" + b",".join(held) + b"]", tuple(frames))
 
 
 def whole_frames(pool: Pool) -> Pool:
@@ -186,10 +193,10 @@ class _Slice:
         return {row: vector + [0.0] * (width - len(vector)) for row, vector in zip(rows, vectors, strict=True)}
 
 
-def _slices(pool: Pool, size: int, start_row: int = 0) -> Iterator[_Slice]:
+def _slices(pool: Pool, size: int) -> Iterator[_Slice]:
     if size < 1:
         raise InvalidInputError(f"`batch_size` must be at least 1; got {size}")
-    for start in range(start_row, len(pool), size):
+    for start in range(0, len(pool), size):
         yield _Slice(pool, start, start + size)
 
 
@@ -241,7 +248,7 @@ def _stand_in(row: int) -> BBoxScores:
 
 
 def _frame_embeddings(part: _Slice) -> list[FrameEmbedding]:
-    return [FrameEmbedding.model_validate_json(text) for text in _embeddings_text(part) if text]
+    return [FrameEmbedding.model_validate_json(text) for _, text in _embeddings_text(part)]
 
 
 def _predictions_text(part: _Slice, *, probabilities: bool, embeddings: bool) -> Iterator[bytes]:
@@ -271,21 +278,24 @@ def _predictions_text(part: _Slice, *, probabilities: bool, embeddings: bool) ->
         yield b'{"frame_id":%b,"predictions":%b}' % (frame_id, within)
 
 
-def _embeddings_text(part: _Slice) -> Iterator[bytes]:
-    """One JSON object a frame, empty for a frame that has no embeddings."""
+def _embeddings_text(part: _Slice, without: Collection[str] = ()) -> Iterator[tuple[FrameEmbeddingMeta, bytes]]:
+    """What it names, and the JSON object, of every frame that has embeddings."""
     column = part.box_column("box_embeddings")
     vectors = [] if column is None else _rows(short_decimals(column).tolist())
     lone = part.lone_embeddings()
     for row, start, stop in part.spans():
+        frame_id = part.pool.frame_ids[row]
         if row in lone:
-            named = [(_lone_id(row).encode(), to_json(lone[row]))]
-        elif column is not None:
-            named = [(b"%d" % (part.first + box), vectors[box]) for box in range(start, stop)]
+            names, mine = [_lone_id(row)], [to_json(lone[row])]
         else:
-            named = []
-        items = b",".join(b'{"embedding_id":"%b","embedding":%b}' % item for item in named)
-        frame_id = json.dumps(part.pool.frame_ids[row]).encode()
-        yield b'{"frame_id":%b,"embeddings":[%b]}' % (frame_id, items) if named else b""
+            mine = vectors[start:stop]
+            names = [str(box) for box in range(part.first + start, part.first + start + len(mine))]
+        if names and frame_id not in without:
+            items = b",".join(
+                b'{"embedding_id":"%b","embedding":%b}' % (n.encode(), v) for n, v in zip(names, mine, strict=True)
+            )
+            meta = FrameEmbeddingMeta(frame_id=frame_id, embeddings_quantity=len(names), embeddings=names)
+            yield meta, b'{"frame_id":%b,"embeddings":[%b]}' % (json.dumps(frame_id).encode(), items)
 
 
 def _numbers(values: list[float]) -> list[bytes]:

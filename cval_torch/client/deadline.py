@@ -1,0 +1,191 @@
+"""Deadlines that hold whatever the server does, and waits between attempts."""
+
+from __future__ import annotations
+
+import email.utils
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+Clock = Callable[[], float]
+
+_MAX_DIGITS = 12
+
+
+class Deadline:
+    """A point in time on a monotonic clock.
+
+    Args:
+        seconds: from now.
+        clock: in seconds.
+    """
+
+    def __init__(self, seconds: float, *, clock: Clock = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._end = clock() + seconds
+
+    def remaining(self) -> float:
+        """Seconds that are left; negative once it has passed."""
+        return self._end - self._clock()
+
+    def within(self, seconds: float) -> Deadline:
+        """This deadline, or one that many seconds from now if that is earlier."""
+        return Deadline(min(seconds, self.remaining()), clock=self._clock)
+
+
+class Backoff:
+    """Waits that double, each cut by a random part so that many clients do not come back at once.
+
+    Args:
+        first: seconds, about the first wait.
+        ceiling: seconds, the longest wait.
+        jitter: gives a number in [0, 1); the wait lies in (half, whole] of its step.
+    """
+
+    def __init__(self, first: float, ceiling: float, *, jitter: Callable[[], float] = random.random) -> None:
+        self._step, self._ceiling, self._jitter = first, ceiling, jitter
+
+    def next(self) -> float:
+        """Seconds to wait now."""
+        step = min(self._step, self._ceiling)
+        self._step = step * 2
+        return step * (1 - self._jitter() / 2)
+
+
+def retry_after(header: str | None, *, now: float) -> float | None:
+    """Seconds that a `Retry-After` header asks to wait; None if it asks nothing that can be understood.
+
+    Args:
+        header: whole seconds, or an HTTP date; anything else, a negative number or a past date counts as none.
+        now: unix seconds.
+
+    >>> retry_after("120", now=0), retry_after("soon", now=0), retry_after("-5", now=0)
+    (120.0, None, None)
+    >>> retry_after("Thu, 01 Jan 1970 00:01:00 GMT", now=45)
+    15.0
+    """
+    text = (header or "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text) if len(text) <= _MAX_DIGITS else float("inf")
+    try:
+        moment = email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return moment - now if moment > now else None
+
+
+class Watchdog:
+    """Shuts the socket of the request that runs inside this context once the time is over.
+
+    `requests` takes its timeout for each read, so a server that drips a byte a second is never late; this is.
+
+    Attributes:
+        expired: whether the time ran out; the request has then failed with some error of a broken connection.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.expired = False
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(max(seconds, 0), self._expire)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Watchdog:
+        self._token = _watchdog.set(self)
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        _watchdog.reset(self._token)
+
+    def watch(self, connection: Any) -> None:
+        """Take over the socket that the request goes through."""
+        with self._lock:
+            self._socket = connection.sock
+            expired = self.expired
+        if expired:
+            self._shut()
+
+    def _expire(self) -> None:
+        with self._lock:
+            self.expired = True
+        self._shut()
+
+    def _shut(self) -> None:
+        if self._socket is not None:
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                return  # it is closed already
+
+
+_watchdog: ContextVar[Watchdog | None] = ContextVar("watchdog", default=None)
+
+
+def _watch(connection: Any) -> None:
+    watchdog = _watchdog.get()
+    if watchdog is not None and connection.sock is not None:
+        watchdog.watch(connection)
+
+
+class _WatchedConnection(HTTPConnection):
+    debuglevel = 0  # `http.client.HTTPConnection.debuglevel = 1` prints the headers, and so the key, of all others
+
+    def connect(self) -> None:
+        super().connect()
+        _watch(self)
+
+    def putrequest(self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False) -> None:
+        _watch(self)
+        super().putrequest(method, url, skip_host, skip_accept_encoding)
+
+
+class _WatchedTLSConnection(HTTPSConnection):
+    debuglevel = 0
+
+    def connect(self) -> None:
+        super().connect()
+        _watch(self)
+
+    def putrequest(self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False) -> None:
+        _watch(self)
+        super().putrequest(method, url, skip_host, skip_accept_encoding)
+
+
+class _WatchedPool(HTTPConnectionPool):
+    ConnectionCls = _WatchedConnection
+
+
+class _WatchedTLSPool(HTTPSConnectionPool):
+    ConnectionCls = _WatchedTLSConnection
+
+
+_POOLS = {"http": _WatchedPool, "https": _WatchedTLSPool}
+
+
+class WatchedAdapter(HTTPAdapter):
+    """The transport of `requests`, with connections that a `Watchdog` can shut, through a proxy too."""
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
+        """As of `HTTPAdapter`."""
+        super().init_poolmanager(connections, maxsize, block, **pool_kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
+        """As of `HTTPAdapter`."""
+        manager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
