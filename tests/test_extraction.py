@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -244,8 +245,16 @@ class DiesInWorker(Frames):
 
 
 def test_a_worker_that_dies_is_reported_with_the_position() -> None:
-    with pytest.raises(ExtractionError, match=r"batch \d, after \d frames: RuntimeError: DataLoader worker .* exited"):
-        extract(make_faster_rcnn(), loader_of(DiesInWorker(8), num_workers=1), progress=False)
+    """In a process of its own: torch's handler of dead workers may raise again at any later time."""
+    code = """
+import sys; sys.path.insert(0, "tests")
+from test_extraction import DiesInWorker, extract, loader_of, make_faster_rcnn
+extract(make_faster_rcnn(), loader_of(DiesInWorker(8), num_workers=1), progress=False)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    message = r"ExtractionError: batch \d, after \d frames: RuntimeError: DataLoader worker .* (exited|killed)"
+    assert re.search(message, done.stderr), done.stderr
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
