@@ -14,7 +14,8 @@ from cval_torch.errors import ExtractionError, HookError, InvalidInputError, Loa
 from cval_torch.hooks import find_adapter, unwrap
 from cval_torch.hooks.base import BatchParts, DetectorAdapter, FrameBatch, SplitsBatches
 from cval_torch.hooks.recorder import Recorder, evaluating
-from cval_torch.loading import FrameIdOf, FrameNames, LoadingPlan, plan_loading, split_batch
+from cval_torch.loading import LoadingPlan, plan_loading, split_batch
+from cval_torch.naming import FrameIdOf, FrameNames
 from cval_torch.pool import Activation, Pool
 
 Split = Callable[[Any], BatchParts]

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Subset
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.files import read_json, write_json
-from cval_torch.loading import frame_ids_of
+from cval_torch.naming import frame_ids_of
 from cval_torch.rounds import Round, as_scores, describe_stage
 from cval_torch.wire import DetectionSampling
 

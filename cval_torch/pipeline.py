@@ -15,7 +15,8 @@ from cval_torch.backends.local import LocalBackend
 from cval_torch.errors import InvalidInputError, NoSubsetError
 from cval_torch.extraction import Split, extract
 from cval_torch.hooks.base import DetectorAdapter
-from cval_torch.loading import FrameIdOf, plan_loading
+from cval_torch.loading import plan_loading
+from cval_torch.naming import FrameIdOf
 from cval_torch.pool import Pool
 from cval_torch.wire import BboxSelectionPolicy, DetectionSampling, NullPolicy, SortStrategy
 

@@ -23,6 +23,8 @@ FLOORS = {
     "ranking": 2,
     "stages": 2,
     "hooks": 2,
+    "naming": 2,
+    "gathering": 2,
     "extraction": 3,
     "loading": 3,
     "labels": 3,
@@ -38,10 +40,10 @@ FLOORS = {
 # Neighbours on one floor that one may use, in one direction only.
 NEIGHBOURS = {
     ("extraction", "loading"),
-    ("labels", "loading"),
     ("callbacks", "pipeline"),
     ("backends", "client"),
     ("diversity", "pool"),
+    ("diversity", "reduce"),
     ("scores", "pool"),
     ("reduce", "pool"),
     ("stages", "ranking"),

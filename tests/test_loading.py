@@ -30,7 +30,8 @@ from torch.utils.data import (
 from torchvision.datasets import CocoDetection, ImageFolder, wrap_dataset_for_transforms_v2
 
 from cval_torch.errors import InvalidInputError, LoaderOrderError
-from cval_torch.loading import FrameNames, frame_ids_of, own_ids, plan_loading, split_batch
+from cval_torch.loading import plan_loading, split_batch
+from cval_torch.naming import FrameNames, frame_ids_of, own_ids
 
 
 class Rows(Dataset[Tensor]):
