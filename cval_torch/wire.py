@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
 UNCERTAINTY_STRATEGIES = ("least", "margin", "ratio", "entropy", "probability")
 DIVERSITY_STRATEGIES = ("clustering", "hierarchical")
@@ -23,13 +23,6 @@ FrameId = Annotated[str, Field(min_length=1, max_length=128)]
 CategoryId = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
-def _digits_to_int(value: object) -> object:
-    """Old clients send `category_id` as a string of digits."""
-    if isinstance(value, str) and value.removeprefix("-").isdecimal() and len(value) <= 19:
-        return int(value)
-    return value
-
-
 class Payload(BaseModel):
     """What all payloads share: fields are checked when set, and floats are finite."""
 
@@ -40,13 +33,13 @@ class BBoxScores(Payload):
     """One detected box.
 
     Attributes:
-        category_id: class index; -1 means "no detection". A string of digits is accepted.
+        category_id: class index; -1 means "no detection". A string of digits, which old clients send, is accepted.
         score: confidence, strictly between 0 and 1.
         embedding_id: names the box's embedding among those uploaded to the dataset.
         probabilities: one non-negative number a class; the distribution that uncertainty is computed from.
     """
 
-    category_id: Annotated[CategoryId | None, BeforeValidator(_digits_to_int)] = None
+    category_id: CategoryId | None = None
     score: Annotated[float, Field(gt=0, lt=1)] | None = None
     embedding_id: str | None = None
     probabilities: list[Annotated[FiniteFloat, Field(ge=0)]] | None = None

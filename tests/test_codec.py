@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cval_torch.codec import (
     embeddings_json,
+    one_width,
     pool_from_payloads,
     pool_from_vectors,
     pool_to_payloads,
@@ -109,7 +110,7 @@ def test_scores_are_inside_on_the_wire_and_the_same_in_float32(values: list[floa
     batch_size=st.integers(1, 5),
     activation=st.sampled_from(["softmax", None]),
     box_width=st.sampled_from([0, 3]),
-    frame_width=st.sampled_from([0, 3]),
+    frame_width=st.sampled_from([0, 3, 5]),
 )
 @settings(deadline=None, max_examples=60)
 def test_a_pool_comes_back_from_its_payloads(
@@ -205,13 +206,15 @@ def test_a_frame_without_boxes_is_one_box_of_category_minus_1_with_the_frames_em
 @pytest.mark.parametrize(
     ("frame_width", "expected"), [(2, [1.0, 2.0, 0.0]), (3, [1.0, 2.0, 3.0]), (4, [1.0, 2.0, 3.0])]
 )
-def test_a_frames_embedding_is_sent_as_long_as_those_of_boxes(frame_width: int, expected: list[float]) -> None:
+def test_a_frames_embedding_is_as_long_as_those_of_boxes_where_that_is_asked(
+    frame_width: int, expected: list[float]
+) -> None:
     frame = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0] * 4])[:, :frame_width]
     pool = make_pool([0, 1], frame_width=0).replace(frame_embeddings=frame)
+    assert one_width(pool).frame_embeddings[0].tolist() == expected
+    assert one_width(pool.replace(box_embeddings=None)).frame_embeddings is frame
     (batch,) = pool_to_payloads(pool)
-    assert batch.embeddings[0].embeddings[0].embedding == expected
-    (body,) = embeddings_json(pool)
-    assert json.loads(body.body)[0]["embeddings"][0]["embedding"] == expected
+    assert batch.embeddings[0].embeddings[0].embedding == frame[0].tolist()
 
 
 def test_whole_frames_stand_for_boxes_without_embeddings() -> None:

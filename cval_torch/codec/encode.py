@@ -141,6 +141,20 @@ def whole_frames(pool: Pool) -> Pool:
     return Pool(pool.frame_ids, pool.offsets.new_zeros(len(pool) + 1), frame_embeddings=pool.frame_embeddings)
 
 
+def one_width(pool: Pool) -> Pool:
+    """The same pool with `frame_embeddings` as wide as `box_embeddings`: cut, or filled with zeros.
+
+    For a service that takes all embeddings for points of one space. A server of one's own keeps them apart instead.
+    """
+    boxes, frames = pool.box_embeddings, pool.frame_embeddings
+    if boxes is None or frames is None or frames.shape[1] == boxes.shape[1]:
+        return pool
+    fitted = frames.new_zeros(len(pool), boxes.shape[1])
+    width = min(frames.shape[1], boxes.shape[1])
+    fitted[:, :width] = frames[:, :width]
+    return pool.replace(frame_embeddings=fitted)
+
+
 def wire_weights(stage: DetectionSampling, pool: Pool) -> list[float] | None:
     """`probs_weights` as long as a box's probabilities are on the wire, where sigmoids have a "none" that weighs 1.
 
@@ -182,15 +196,13 @@ class _Slice:
         return [str(row) for row in range(self.first, self.stop)]
 
     def lone_embeddings(self) -> dict[int, list[float]]:
-        """By frame row, the embeddings of frames without boxes, as long as those of boxes are."""
+        """By frame row, the embeddings of frames without boxes."""
         column = self.pool.frame_embeddings
         rows = [row for row, start, stop in self.spans() if start == stop]
         if column is None or not rows:
             return {}
-        boxes = self.pool.box_embeddings
-        width = column.shape[1] if boxes is None else boxes.shape[1]
-        vectors: list[list[float]] = short_decimals(column[rows, :width].detach().cpu()).tolist()
-        return {row: vector + [0.0] * (width - len(vector)) for row, vector in zip(rows, vectors, strict=True)}
+        vectors: list[list[float]] = short_decimals(column[rows].detach().cpu()).tolist()
+        return dict(zip(rows, vectors, strict=True))
 
 
 def _slices(pool: Pool, size: int) -> Iterator[_Slice]:
