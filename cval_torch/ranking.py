@@ -7,7 +7,6 @@ through the pool in bounded chunks: a million frames need little more memory tha
 from __future__ import annotations
 
 import heapq
-import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool import Pool
-from cval_torch.reduce import REDUCTIONS
+from cval_torch.reduce import REDUCTIONS, chunks
 from cval_torch.scores import UNCERTAINTIES, class_distribution, distribution_weights, doubt, entropy
 from cval_torch.wire import DetectionSampling
 
@@ -128,14 +127,9 @@ def _box_scores(pool: Pool, begin: int, end: int, stage: DetectionSampling) -> T
 
 
 def _chunks(pool: Pool) -> Iterator[tuple[int, int]]:
-    """Ranges of frames that together are the pool, with a bounded number of box numbers each, or of one frame."""
-    width = 1 if pool.probabilities is None else max(pool.probabilities.shape[1], 1)
+    width = 1 if pool.probabilities is None else pool.probabilities.shape[1]
     elements = _CHUNK_ELEMENTS["cpu" if pool.device.type == "cpu" else "cuda"]
-    boxes = max(elements // width, 1)
-    targets = torch.tensor(range(boxes, pool.num_boxes, boxes), dtype=torch.int64, device=pool.device)
-    holding = torch.searchsorted(pool.offsets, targets, right=True).sub_(1)  # the frame that holds each target box
-    cuts = sorted({*holding.clamp_min_(1).tolist(), 0, len(pool)})
-    yield from itertools.pairwise(cuts)
+    return chunks(pool.offsets, boxes=max(elements // max(width, 1), 1))
 
 
 def _with_null_boxes(values: Tensor, counts: Tensor, null_score: float) -> tuple[Tensor, Tensor]:

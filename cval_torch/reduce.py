@@ -7,7 +7,8 @@ additions, and no differences of running sums. Values are read through windows t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -46,9 +47,10 @@ def sum(values: Tensor, offsets: Tensor) -> Tensor:  # noqa: A001 - named as on 
     """The sum of each frame's values, in float64; 0 for a frame without boxes. Favours crowded frames.
 
     A frame of 20 boxes is a window of 4 and one of 16: its sum is a tree over its own values alone.
+    Vectors, (B, E) to (F, E), are added up too.
     """
     starts, counts = _starts_and_counts(values, offsets)
-    total = torch.zeros(len(counts), dtype=torch.float64, device=values.device)
+    total = torch.zeros(len(counts), *values.shape[1:], dtype=torch.float64, device=values.device)
     if len(values) == 0:
         return total
     position, largest = starts.clone(), int(counts.max())
@@ -69,7 +71,23 @@ REDUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"min": min, "max": 
 """By wire name (`bbox_selection_policy`)."""
 
 
+def chunks(offsets: Tensor, *, boxes: int) -> Iterator[tuple[int, int]]:
+    """Ranges `begin, end` of frames that together are all, in order.
+
+    A range holds fewer than `2 * boxes` boxes, but for the frames that alone hold more than `boxes`.
+
+    >>> list(chunks(torch.tensor([0, 2, 2, 4, 5]), boxes=2))
+    [(0, 2), (2, 3), (3, 4)]
+    """
+    frames = len(offsets) - 1
+    targets = torch.tensor(range(boxes, int(offsets[-1]), boxes), dtype=torch.int64, device=offsets.device)
+    holding = torch.searchsorted(offsets, targets, right=True).sub_(1)  # the frame that holds each target box
+    yield from itertools.pairwise(sorted({*holding.clamp_min_(1).tolist(), 0, frames}))
+
+
 def _extreme(pairwise: Callable[..., Any], values: Tensor, offsets: Tensor) -> Tensor:
+    if values.ndim != 1:
+        raise InvalidInputError(f"`values` must be (B,); got {tuple(values.shape)}")
     starts, counts = _starts_and_counts(values, offsets)
     result = torch.full((len(counts),), torch.nan, dtype=torch.float64, device=values.device)
     if len(values) == 0:
@@ -90,7 +108,7 @@ def _extreme(pairwise: Callable[..., Any], values: Tensor, offsets: Tensor) -> T
 
 
 def _starts_and_counts(values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    if values.ndim != 1 or int(offsets[-1]) != len(values):
+    if values.ndim == 0 or int(offsets[-1]) != len(values):
         raise InvalidInputError(
             f"`values` must be (B,) with B={int(offsets[-1])} boxes from `offsets`; got {tuple(values.shape)}"
         )

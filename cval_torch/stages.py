@@ -1,63 +1,101 @@
 """Stages: fold a list of `DetectionSampling` over a `Pool`, each choosing among the frames that the last one kept.
 
-Ties go to the smaller frame id, and everything random starts from frames in the order of
-their ids: the choice is the same whatever the order in which a loader brought the frames.
+Ties go to the smaller frame id, and everything random starts from frames in the order of their ids: the choice is the
+same whatever the order in which a loader brought the frames.
 
-What one stage hands to the next is the frames, and the last frame scores, which a later diversity stage may use as
-weights. The rank of the result is the last stage's own: by score for a scoring stage, by the method's order for a
-diversity stage. So after `entropy` to 2000 and `clustering` to 200, the first frame is the most typical one of the
-largest cluster, and `scores` still tells its entropy.
+What one stage hands to the next is its frames and the last frame scores, which a later diversity stage may use as
+weights (higher = more informative, whichever direction they were sorted in). The rank of the result is the last
+stage's own: by score for a scoring stage, in the method's order for a diversity stage. So after `entropy` to 2000 and
+`clustering` to 200, the first frame is the most typical one of the largest cluster, and `scores` still tells its
+entropy.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from cval_torch.diversity import CLUSTERED, DIVERSITIES
+from cval_torch.diversity.descriptor import classes_of, frame_descriptors
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool import Pool
 from cval_torch.ranking import callable_name, frame_scores, rank_rows
 from cval_torch.scores import UNCERTAINTIES
 from cval_torch.wire import DetectionSampling
 
+KNOWN_STRATEGIES = (*UNCERTAINTIES, "probability", *DIVERSITIES, "random")
+"""The names that a stage may have in process."""
+
 
 def run_stages(
-    pool: Pool, stages: DetectionSampling | Sequence[DetectionSampling]
+    pool: Pool, stages: DetectionSampling | Sequence[DetectionSampling], *, labeled: Pool | None = None
 ) -> tuple[Tensor, Tensor, tuple[DetectionSampling, ...]]:
     """Choose frames, stage by stage.
 
     Args:
         pool: F frames.
         stages: one, or a sequence of one or more. `dataset_id`, which is for the wire, is ignored.
+        labeled: frames that are annotated already, extracted by the same model: diversity strategies that can, stay
+            away from them.
 
     Returns:
         `rows` (n,) int64 of the pool in rank order, on its device; `scores` (n,) float64 of the last stage that
         scored frames, NaN for frames that none scored; the stages.
 
     Raises:
-        InvalidInputError: no frames or no stages; `frames` set on a stage; an unknown strategy; a column missing.
+        InvalidInputError: no frames or no stages; `frames` set on a stage; an unknown strategy; a column missing;
+            a frame in both pools.
     """
     ran = _as_stages(stages)
     if len(pool) == 0:
         raise InvalidInputError("`pool` must hold at least one frame to choose from; got none")
+    _check_apart(pool, labeled)
     rows = torch.arange(len(pool), device=pool.device)
-    scores = torch.full((len(pool),), torch.nan, dtype=torch.float64, device=pool.device)
-    kept = pool
-    for stage in ran:
-        if stage.num_of_samples > len(kept):
-            warnings.warn(
-                f"num_of_samples={stage.num_of_samples} of the stage {_name_of(stage)!r} is more than the "
-                f"{len(kept)} frames there are: all are kept",
-                UserWarning,
-                stacklevel=3,
-            )
-        chosen, scores = _run_stage(kept, stage, scores)
+    unscored = torch.full((len(pool),), torch.nan, dtype=torch.float64, device=pool.device)
+    kept = _Kept(pool, unscored, descending=True, labeled=labeled)
+    for number, stage in enumerate(ran):
+        _warn_if_too_many(stage, len(kept.pool))
+        chosen, scores = _run_stage(kept, stage)
         rows = rows[chosen]
-        kept = pool.take(rows) if stage is not ran[-1] else kept
+        if number == len(ran) - 1:
+            break
+        descending = stage.descending if _scores(stage) else kept.descending
+        kept = _Kept(kept.pool.take(chosen), scores, descending=descending, labeled=labeled)
     return rows, scores, ran
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """What a stage hands to the next one.
+
+    Attributes:
+        pool: the frames that it kept.
+        scores: (F,) float64, their scores from the last stage that scored; NaN for frames that none scored.
+        descending: whether high scores were that stage's first.
+        labeled: what is annotated already.
+    """
+
+    pool: Pool
+    scores: Tensor
+    descending: bool
+    labeled: Pool | None
+
+    def weights(self) -> Tensor | None:
+        """(F,) non-negative, higher = more informative: the scores, mirrored if low ones came first.
+
+        0 for a frame that was not scored; None if no frame was.
+        """
+        known = ~self.scores.isnan()
+        if not bool(known.any()):
+            return None
+        low, high = torch.aminmax(self.scores[known])
+        weights = self.scores if self.descending else low + high - self.scores
+        return torch.where(known, weights - low.clamp_max(0), 0)
 
 
 def _as_stages(stages: DetectionSampling | Sequence[DetectionSampling]) -> tuple[DetectionSampling, ...]:
@@ -80,49 +118,88 @@ def _as_stages(stages: DetectionSampling | Sequence[DetectionSampling]) -> tuple
     return ran
 
 
-KNOWN_STRATEGIES = (*UNCERTAINTIES, "probability", "random")
-"""The names that a stage may have in process."""
-
-
-def _run_stage(pool: Pool, stage: DetectionSampling, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The chosen rows of `pool` in rank order, and the frame scores of those, new ones or those handed on."""
+def _run_stage(kept: _Kept, stage: DetectionSampling) -> tuple[Tensor, Tensor]:
+    """The chosen rows of `kept.pool` in rank order, and their frame scores, new ones or those handed on."""
+    pool = kept.pool
     n = min(stage.num_of_samples, len(pool))
     nulls = pool.counts == 0
-    if not stage.use_null_detections and bool(nulls.any()):
+    if not bool(nulls.any()):
+        return _choose(kept, stage, torch.arange(len(pool), device=pool.device), n)
+    if not stage.use_null_detections:
         frame_id = pool.frame_ids[int(nulls.nonzero()[0])]
         raise InvalidInputError(f"use_null_detections=False, but frame {frame_id!r} has no boxes")
-    if stage.null_policy == "protocol" or not bool(nulls.any()):
-        return _choose(pool, stage, scores, torch.arange(len(pool), device=pool.device), n)
+    if stage.null_policy == "protocol":
+        return _choose(kept, stage, torch.arange(len(pool), device=pool.device), n)
     seen = (~nulls).nonzero().squeeze(1)
-    empty = sorted(nulls.nonzero().squeeze(1).tolist(), key=pool.frame_ids.__getitem__)
-    if stage.null_policy == "skip" and len(seen) == 0:
+    filling = _null_rows(pool, stage, nulls.nonzero().squeeze(1), n)
+    rows, scores = _choose(kept, stage, seen, min(n - len(filling), len(seen)))
+    return torch.cat([rows, filling]), torch.cat([scores, scores.new_full((len(filling),), torch.nan)])
+
+
+def _null_rows(pool: Pool, stage: DetectionSampling, nulls: Tensor, n: int) -> Tensor:
+    """Which of the frames without boxes join the choice of `n`, after the others, unless the policy is `protocol`."""
+    by_id = nulls[_order_of_ids(pool, nulls)]
+    seen = len(pool) - len(nulls)
+    if stage.null_policy == "sample":
+        share = (n * len(nulls) + len(pool) // 2) // len(pool)
+        return by_id[_shuffled(len(nulls), stage.seed)[:share].to(by_id.device)]
+    if stage.null_policy == "last":
+        return by_id[: max(n - seen, 0)]
+    if seen == 0:
         raise InvalidInputError(
             f"null_policy='skip' leaves nothing to choose from: none of the {len(pool)} frames has boxes"
         )
-    if stage.null_policy == "sample":
-        share = (n * len(empty) + len(pool) // 2) // len(pool)
-        filling = torch.tensor(empty)[_shuffled(len(empty), stage.seed)[:share]]
-    else:
-        filling = torch.tensor(empty if stage.null_policy == "last" else [], dtype=torch.int64)
-        filling = filling[: max(n - len(seen), 0)]
-    rows, new_scores = _choose(pool, stage, scores, seen, min(n - len(filling), len(seen)))
-    unscored = scores.new_full((len(filling),), torch.nan)
-    return torch.cat([rows, filling.to(rows)]), torch.cat([new_scores, unscored])
+    return by_id[:0]
 
 
-def _choose(pool: Pool, stage: DetectionSampling, scores: Tensor, rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def _choose(kept: _Kept, stage: DetectionSampling, rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """`n` of `rows` in rank order, and their scores."""
     if n == 0:
-        return rows[:0], scores[:0]
-    ids = [pool.frame_ids[row] for row in rows.tolist()]
+        return rows[:0], kept.scores[:0]
+    if _scores(stage):
+        scores = frame_scores(kept.pool, stage)
+        ids = (
+            kept.pool.frame_ids if len(rows) == len(kept.pool) else [kept.pool.frame_ids[row] for row in rows.tolist()]
+        )
+        ranked = rank_rows(scores[rows], ids, n, descending=stage.descending)
+        picked = rows[torch.tensor(ranked, dtype=torch.int64, device=rows.device)]
+        return picked, scores[picked]
+    by_id = rows[_order_of_ids(kept.pool, rows)]
     if stage.selection_strategy == "random":
-        by_id = sorted(range(len(ids)), key=ids.__getitem__)
-        chosen = [by_id[position] for position in _shuffled(len(ids), stage.seed)[:n].tolist()]
+        picked = by_id[_shuffled(len(by_id), stage.seed)[:n].to(by_id.device)]
     else:
-        scores = frame_scores(pool, stage)
-        chosen = rank_rows(scores[rows], ids, n, descending=stage.descending)
-    picked = rows[torch.tensor(chosen, dtype=torch.int64, device=rows.device)]
-    return picked, scores[picked]
+        picked = by_id[_diverse(kept, stage, by_id, n)]
+    return picked, kept.scores[picked]
+
+
+def _diverse(kept: _Kept, stage: DetectionSampling, by_id: Tensor, n: int) -> Tensor:
+    """`n` positions in `by_id`, by the diversity strategy of the stage."""
+    strategy = str(stage.selection_strategy)
+    choose = DIVERSITIES[strategy]
+    if strategy in CLUSTERED:
+        choose = partial(choose, num_of_clusters=stage.num_of_clusters)
+    frames = kept.pool.take(by_id)
+    weights, labeled = kept.weights(), kept.labeled
+    classes = classes_of(frames) if labeled is None else classes_of(frames, labeled)
+    return choose(
+        frame_descriptors(frames, classes=classes),
+        n,
+        seed=stage.seed,
+        labeled=None if labeled is None else frame_descriptors(labeled, classes=classes),
+        weights=None if weights is None else weights[by_id],
+    )
+
+
+def _scores(stage: DetectionSampling) -> bool:
+    """Whether the stage gives frames a score, and ranks by it."""
+    strategy = stage.selection_strategy
+    return callable(strategy) or strategy == "probability" or strategy in UNCERTAINTIES
+
+
+def _order_of_ids(pool: Pool, rows: Tensor) -> Tensor:
+    """(len(rows),) positions in `rows`, in the order of their frame ids."""
+    ids = [pool.frame_ids[row] for row in rows.tolist()]
+    return torch.tensor(sorted(range(len(ids)), key=ids.__getitem__), dtype=torch.int64, device=rows.device)
 
 
 def _shuffled(n: int, seed: int) -> Tensor:
@@ -130,6 +207,21 @@ def _shuffled(n: int, seed: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
 
-def _name_of(stage: DetectionSampling) -> str:
-    strategy = stage.selection_strategy
-    return strategy if isinstance(strategy, str) else callable_name(strategy)
+def _check_apart(pool: Pool, labeled: Pool | None) -> None:
+    both = set() if labeled is None else set(labeled.frame_ids).intersection(pool.frame_ids)
+    if both:
+        raise InvalidInputError(
+            f"`labeled` frames cannot be chosen again: leave them out of `pool`; {min(both)!r} is in both"
+        )
+
+
+def _warn_if_too_many(stage: DetectionSampling, frames: int) -> None:
+    if stage.num_of_samples > frames:
+        strategy = stage.selection_strategy
+        name = strategy if isinstance(strategy, str) else callable_name(strategy)
+        warnings.warn(
+            f"num_of_samples={stage.num_of_samples} of the stage {name!r} is more than the {frames} frames there "
+            "are: all are kept",
+            UserWarning,
+            stacklevel=4,
+        )
