@@ -59,7 +59,7 @@ def run_stages(
     unscored = torch.full((len(pool),), torch.nan, dtype=torch.float64, device=pool.device)
     kept = _Kept(pool, unscored, descending=True, labeled=labeled)
     for number, stage in enumerate(ran):
-        _warn_if_too_many(stage, len(kept.pool))
+        _warn_if_too_many(kept.pool, stage)
         chosen, scores = _run_stage(kept, stage)
         rows = rows[chosen]
         if number == len(ran) - 1:
@@ -215,13 +215,16 @@ def _check_apart(pool: Pool, labeled: Pool | None) -> None:
         )
 
 
-def _warn_if_too_many(stage: DetectionSampling, frames: int) -> None:
-    if stage.num_of_samples > frames:
+def _warn_if_too_many(pool: Pool, stage: DetectionSampling) -> None:
+    frames, of = len(pool), "frames there are"
+    if stage.null_policy == "skip":
+        frames = int((pool.counts > 0).sum())
+        of = "frames with boxes, which null_policy='skip' leaves" if frames < len(pool) else of
+    if stage.num_of_samples > frames > 0:
         strategy = stage.selection_strategy
         name = strategy if isinstance(strategy, str) else callable_name(strategy)
         warnings.warn(
-            f"num_of_samples={stage.num_of_samples} of the stage {name!r} is more than the {frames} frames there "
-            "are: all are kept",
+            f"the stage {name!r} keeps all {frames} {of}: fewer than num_of_samples={stage.num_of_samples}",
             UserWarning,
             stacklevel=4,
         )
