@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from cval_torch.diversity.descriptor import CLASS_SCALE, classes_of, frame_descriptors, unit_rows
 from cval_torch.errors import InvalidInputError
