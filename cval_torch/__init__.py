@@ -2,8 +2,12 @@
 
 from cval_torch.backends.base import Backend, Selection
 from cval_torch.backends.local import LocalBackend
+from cval_torch.callbacks import SamplerCallback
+from cval_torch.codec import pool_from_payloads, pool_to_payloads
 from cval_torch.errors import CvalError
 from cval_torch.extraction import extract
+from cval_torch.hooks.base import DetectorAdapter
+from cval_torch.labels import LabelPool
 from cval_torch.pipeline import SelectedFrames, select
 from cval_torch.pool import Pool
 from cval_torch.wire import DetectionSampling
@@ -14,11 +18,16 @@ __all__ = [
     "Backend",
     "CvalError",
     "DetectionSampling",
+    "DetectorAdapter",
+    "LabelPool",
     "LocalBackend",
     "Pool",
+    "SamplerCallback",
     "SelectedFrames",
     "Selection",
     "__version__",
     "extract",
+    "pool_from_payloads",
+    "pool_to_payloads",
     "select",
 ]

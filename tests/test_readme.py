@@ -31,7 +31,7 @@ def test_there_are_snippets() -> None:
     assert len(sections()) >= 3
 
 
-@pytest.mark.filterwarnings("ignore:num_of_samples=")  # the snippets have the numbers of a real pool, not of a test's
+@pytest.mark.filterwarnings("ignore:the stage")  # the snippets have the numbers of a real pool, not of a test's
 @pytest.mark.parametrize(("heading", "snippets"), sections(), ids=[heading for heading, _ in sections()])
 def test_snippets_run(
     heading: str, snippets: list[str], readme_names: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
