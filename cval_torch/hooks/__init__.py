@@ -43,7 +43,17 @@ class KnownAdapter:
 
 
 ADAPTERS: tuple[KnownAdapter, ...] = (
+    KnownAdapter("Faster, Mask and Keypoint R-CNN", "torchvision", "cval_torch.hooks.torchvision", "RCNNAdapter"),
+    KnownAdapter("RetinaNet", "torchvision", "cval_torch.hooks.torchvision", "RetinaNetAdapter"),
+    KnownAdapter("FCOS", "torchvision", "cval_torch.hooks.torchvision", "FCOSAdapter"),
+    KnownAdapter("SSD and SSDLite", "torchvision", "cval_torch.hooks.torchvision", "SSDAdapter"),
     KnownAdapter("YOLO v3 to v12 and 26", "ultralytics", "cval_torch.hooks.ultralytics", "UltralyticsAdapter"),
+    KnownAdapter(
+        "DETR and Conditional, Deformable and DAB-DETR, Table Transformer, RT-DETR, D-FINE, YOLOS",
+        "transformers",
+        "cval_torch.hooks.transformers",
+        "TransformersAdapter",
+    ),
 )
 """Every family that is known, in the order in which they are asked."""
 
