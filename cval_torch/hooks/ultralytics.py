@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
 from cval_torch.errors import HookError, InvalidInputError
-from cval_torch.hooks.base import BatchParts, FrameBatch, Recording
+from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Recording
 from cval_torch.hooks.letterbox import Letterbox, letterbox
+from cval_torch.hooks.passes import in_order
 
 DEFAULT_SIZE = 640
 CLASS_OFFSET = 7680  # pixels that move boxes of different classes apart for NMS, as in the host
@@ -150,31 +151,27 @@ class UltralyticsAdapter:
 
     def read(self, model: nn.Module, recording: Recording, output: list[_Pass]) -> FrameBatch:
         """Detections in pixels of the original images, with the rows of the head and the neck they came from."""
-        frames: dict[int, tuple[_Detections, Tensor, Tensor, Tensor]] = {}
+        parts = []
         for number, one in enumerate(output):
             calls = {name: made[number] for name, made in recording.items()}
-            maps = [call.args[0] for name, call in calls.items() if name.startswith("boxes")]
-            outputs = {name: call.output for name, call in calls.items()}
-            found = self._detections(_head(model), one.prediction, outputs)
-            inside = [layout.clip(each.boxes) for layout, each in zip(one.layouts, found, strict=True)]
-            box_embeddings = torch.cat([_pooled(level, inside, one.size, points=7) for level in maps], dim=1)
-            areas = [one.prediction.new_tensor([layout.bounds()]) for layout in one.layouts]
-            frame_embeddings = _pooled(maps[-1], areas, one.size, points=-1)
-            of_images = torch.split(box_embeddings, [len(boxes) for boxes in inside])
-            for place, row in enumerate(one.rows):
-                boxes = one.layouts[place].to_original(found[place].boxes)
-                frames[row] = (found[place], boxes, of_images[place], frame_embeddings[place])
-        ordered = [frames[row] for row in range(len(frames))]
-        detections = [frame[0] for frame in ordered]
+            parts.append((one.rows, self._frames(_head(model), one, calls)))
+        return in_order(parts)
+
+    def _frames(self, head: Any, one: _Pass, calls: Mapping[str, Call]) -> FrameBatch:
+        maps = [call.args[0] for name, call in calls.items() if name.startswith("boxes")]
+        found = self._detections(head, one.prediction, {name: call.output for name, call in calls.items()})
+        placed = list(zip(one.layouts, found, strict=True))
+        inside = [layout.clip(each.boxes) for layout, each in placed]
+        areas = [one.prediction.new_tensor([layout.bounds()]) for layout in one.layouts]
         return FrameBatch(
-            counts=torch.tensor([len(each.scores) for each in detections]),
-            boxes=torch.cat([frame[1] for frame in ordered]),
-            labels=torch.cat([each.labels for each in detections]),
-            scores=torch.cat([each.scores for each in detections]),
-            probabilities=torch.cat([each.probabilities for each in detections]),
+            counts=torch.tensor([len(each.scores) for each in found]),
+            boxes=torch.cat([layout.to_original(each.boxes) for layout, each in placed]),
+            labels=torch.cat([each.labels for each in found]),
+            scores=torch.cat([each.scores for each in found]),
+            probabilities=torch.cat([each.probabilities for each in found]),
             activation="sigmoid",
-            box_embeddings=torch.cat([frame[2] for frame in ordered]),
-            frame_embeddings=torch.stack([frame[3] for frame in ordered]),
+            box_embeddings=torch.cat([_pooled(level, inside, one.size, points=7) for level in maps], dim=1),
+            frame_embeddings=_pooled(maps[-1], areas, one.size, points=-1),
         )
 
     def _detections(self, head: Any, prediction: Tensor, outputs: Mapping[str, Tensor]) -> list[_Detections]:

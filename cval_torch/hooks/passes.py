@@ -1,0 +1,46 @@
+"""Batches whose images cannot all run in one forward pass, because their sizes differ: the parts put in order again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cval_torch.hooks.base import FrameBatch
+
+
+def in_order(parts: Sequence[tuple[Sequence[int], FrameBatch]]) -> FrameBatch:
+    """One batch out of several passes.
+
+    Args:
+        parts: of each pass the positions of its frames in the batch, and what was read of them. Together the
+            positions are 0, 1, ... N - 1; all parts have the same columns.
+
+    Returns:
+        The N frames by position, each with its boxes in the order they had.
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    batches = [batch for _, batch in parts]
+    positions = torch.tensor([position for rows, _ in parts for position in rows])
+    counts = torch.cat([batch.counts.cpu() for batch in batches])
+    frame_order = positions.argsort()
+    box_order = positions.repeat_interleave(counts).argsort(stable=True)
+
+    def joined(columns: Sequence[Tensor | None], order: Tensor) -> Tensor | None:
+        present = [column for column in columns if column is not None]
+        return torch.cat(present)[order.to(present[0].device)] if present else None
+
+    boxes = torch.cat([batch.boxes for batch in batches])
+    on_device = box_order.to(boxes.device)
+    return FrameBatch(
+        counts=counts[frame_order],
+        boxes=boxes[on_device],
+        labels=torch.cat([batch.labels for batch in batches])[on_device],
+        scores=torch.cat([batch.scores for batch in batches])[on_device],
+        probabilities=joined([batch.probabilities for batch in batches], box_order),
+        activation=batches[0].activation,
+        box_embeddings=joined([batch.box_embeddings for batch in batches], box_order),
+        frame_embeddings=joined([batch.frame_embeddings for batch in batches], frame_order),
+    )

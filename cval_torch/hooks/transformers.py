@@ -1,0 +1,278 @@
+"""Detectors of the transformers library that answer with a fixed number of queries: DETR and its descendants.
+
+Every query is a candidate, so nothing has to be recovered: a detection's row is its query. Models are told by their
+classes' names; of transformers only an image processor is imported, and only for images that have not met one yet.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.ops import box_convert
+
+from cval_torch.errors import InvalidInputError
+from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Recording
+from cval_torch.hooks.passes import in_order
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What differs between the families.
+
+    Attributes:
+        name: as a user knows it.
+        softmax: whether classes compete, with a last column for "no object"; else they are independent sigmoids.
+        processor: the image processor that the family's checkpoints come with.
+        encoder: where the module is whose output holds the image's features.
+        masked: whether the model is told which pixels are padding.
+    """
+
+    name: str
+    softmax: bool
+    processor: str
+    encoder: str = "model.encoder"
+    masked: bool = True
+
+
+FAMILIES = {
+    "DetrForObjectDetection": _Family("DETR", True, "DetrImageProcessor"),
+    "TableTransformerForObjectDetection": _Family("Table Transformer", True, "DetrImageProcessor"),
+    "ConditionalDetrForObjectDetection": _Family("Conditional DETR", False, "ConditionalDetrImageProcessor"),
+    "DabDetrForObjectDetection": _Family("DAB-DETR", False, "ConditionalDetrImageProcessor"),
+    "DeformableDetrForObjectDetection": _Family("Deformable DETR", False, "DeformableDetrImageProcessor"),
+    "RTDetrForObjectDetection": _Family("RT-DETR", False, "RTDetrImageProcessor", masked=False),
+    "RTDetrV2ForObjectDetection": _Family("RT-DETR v2", False, "RTDetrImageProcessor", masked=False),
+    "DFineForObjectDetection": _Family("D-FINE", False, "RTDetrImageProcessor", masked=False),
+    "YolosForObjectDetection": _Family("YOLOS", True, "YolosImageProcessor", encoder="vit", masked=False),
+}
+
+
+@dataclass
+class _Inputs:
+    """What one forward pass takes: positions in the batch, original sizes, pixels, and which of them are no padding."""
+
+    rows: list[int]
+    sizes: list[Size]
+    pixels: Tensor
+    mask: Tensor | None
+
+
+class TransformersAdapter:
+    """DETR, Conditional, Deformable and DAB-DETR, Table Transformer, RT-DETR v1 and v2, D-FINE and YOLOS.
+
+    A detection is a query under its best class, so that a box is reported once; the host's own
+    `post_process_object_detection` may repeat it under a second class where classes are sigmoids. `probabilities` are
+    the query's: a softmax whose last column is "no object" (DETR, Table Transformer, YOLOS), else independent
+    sigmoids. `box_embeddings` are the decoder's last state of the query, `frame_embeddings` the mean of the encoder's
+    output over the image without its padding; where the encoder has several maps, of the coarsest (RT-DETR, D-FINE)
+    or of all (Deformable DETR).
+
+    A batch of an image processor (`pixel_values`, perhaps `pixel_mask` and `labels`) is taken as it is. Its boxes are
+    in pixels of `labels[i]["orig_size"]`; without that, of the image as the model saw it, padding left out. Plain
+    images (C, H, W), RGB in [0, 1], go through `processor` first. YOLOS is not told of padding, so there images of
+    one size run together and none is padded.
+
+    Args:
+        threshold: keep queries whose best class scores above this, in [0, 1). Low on purpose: what the detector is
+            unsure of is what selection looks for.
+        top_k: most detections a frame, highest scores first.
+        processor: the image processor for plain images, such as `AutoImageProcessor.from_pretrained(checkpoint)`.
+            None: the family's own with its default settings: resized to a shortest side of 800 and at most 1333,
+            ImageNet statistics; for RT-DETR and D-FINE resized to 640 x 640, no statistics.
+
+    Raises:
+        InvalidInputError: an option out of its range.
+    """
+
+    name = "transformers detectors"
+
+    def __init__(self, *, threshold: float = 0.05, top_k: int = 100, processor: Any = None) -> None:
+        if not 0 <= threshold < 1:
+            raise InvalidInputError(f"`threshold` must be in [0, 1); got {threshold}")
+        if top_k < 1:
+            raise InvalidInputError(f"`top_k` must be at least 1; got {top_k}")
+        if processor is not None and not callable(processor):
+            raise InvalidInputError(f"`processor` must be an image processor; got {type(processor).__name__}")
+        self.threshold, self.top_k, self.processor = threshold, top_k, processor
+
+    def matches(self, model: nn.Module) -> bool:
+        """Whether `model` is of one of `FAMILIES`, or of a class derived from one."""
+        return _family_of(model) is not None
+
+    def modules(self, model: nn.Module) -> dict[str, nn.Module]:
+        """The encoder: its output holds the image's features, and its input which of them are padding."""
+        return {"encoder": model.get_submodule(_known(model).encoder)}
+
+    def split(self, batch: Any) -> BatchParts | None:
+        """Read a batch of an image processor; None for a batch of another kind.
+
+        Raises:
+            InvalidInputError: `pixel_values` is no (N, C, H, W) tensor, or only some labels have an `orig_size`.
+        """
+        if not isinstance(batch, Mapping) or "pixel_values" not in batch:
+            return None
+        pixels, mask = batch["pixel_values"], batch.get("pixel_mask")
+        if not isinstance(pixels, Tensor) or pixels.ndim != 4:
+            got = tuple(pixels.shape) if isinstance(pixels, Tensor) else type(pixels).__name__
+            raise InvalidInputError(f'`pixel_values` must be a tensor (N, C, H, W), `return_tensors="pt"`; got {got}')
+        labels = batch.get("labels")
+        targets = list(labels) if isinstance(labels, (list, tuple)) and len(labels) == len(pixels) else None
+        sizes = _original_sizes(targets) or _unpadded_sizes(pixels, mask)
+        return BatchParts({"pixel_values": pixels, "pixel_mask": mask, "sizes": sizes}, len(pixels), targets)
+
+    def forward(self, model: nn.Module, images: Any) -> list[tuple[_Inputs, Any]]:
+        """Run the model once, or once for each size where it must not see padding."""
+        family = _known(model)
+        if isinstance(images, Mapping):
+            count = len(images["pixel_values"])
+            batches = [_Inputs(list(range(count)), images["sizes"], images["pixel_values"], images["pixel_mask"])]
+        else:
+            batches = self._prepared(family, images)
+        dtype = next(model.parameters()).dtype
+        passes = []
+        for inputs in batches:
+            given = {"pixel_values": inputs.pixels.to(dtype), "return_dict": True}
+            if family.masked and inputs.mask is not None:
+                given["pixel_mask"] = inputs.mask
+            passes.append((inputs, model(**given)))
+        return passes
+
+    def read(self, model: nn.Module, recording: Recording, output: list[tuple[_Inputs, Any]]) -> FrameBatch:
+        """The best queries of each frame, boxes in original pixels and clipped to the image."""
+        calls = recording["encoder"]
+        parts = [
+            (inputs.rows, self._frames(model, call, inputs, result))
+            for call, (inputs, result) in zip(calls, output, strict=True)
+        ]
+        return in_order(parts)
+
+    def _prepared(self, family: _Family, images: Sequence[Tensor]) -> list[_Inputs]:
+        """Plain images through the processor: together where the model is told of padding or there is none."""
+        processor = self.processor or _default_processor(family)
+        groups: dict[Size | None, list[int]] = {}
+        for row, image in enumerate(images):
+            size = (image.shape[-2], image.shape[-1])
+            groups.setdefault(size if family.encoder == "vit" else None, []).append(row)
+        batches = []
+        for rows in groups.values():
+            members = [_unit_range(images[row]) for row in rows]
+            sizes = [(image.shape[-2], image.shape[-1]) for image in members]
+            made = processor(
+                images=_for_backend(processor, members),
+                do_rescale=False,
+                input_data_format="channels_first",
+                return_tensors="pt",
+            )
+            made = {key: value.to(members[0].device) for key, value in made.items() if isinstance(value, Tensor)}
+            batches.append(_Inputs(rows, sizes, made["pixel_values"], made.get("pixel_mask")))
+        return batches
+
+    def _frames(self, model: nn.Module, call: Call, inputs: _Inputs, result: Any) -> FrameBatch:
+        family = _known(model)
+        logits = result.logits.float()
+        broken = (~logits.flatten(1).abs().amax(1).isfinite()).nonzero().flatten().tolist()
+        if broken:  # a threshold would drop NaN without a word
+            raise InvalidInputError(f"the model's logits have NaN or inf for image {inputs.rows[broken[0]]}")
+        probabilities = logits.softmax(-1) if family.softmax else logits.sigmoid()
+        objects = probabilities[..., :-1] if family.softmax else probabilities
+        scores, labels = objects.max(-1)
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        scores, order = scores[:, : self.top_k], order[:, : self.top_k]
+        kept = scores > self.threshold
+        frames, places = kept.nonzero(as_tuple=True)
+        queries = order[frames, places]
+        count = logits.shape[1]
+        states = result.last_hidden_state[:, -count:]  # YOLOS: its last tokens are the queries
+        height_width = torch.tensor(inputs.sizes, dtype=torch.float32, device=logits.device)
+        limits = height_width.flip(1).repeat(1, 2)[frames]
+        boxes = box_convert(result.pred_boxes[frames, queries].float(), "cxcywh", "xyxy") * limits
+        return FrameBatch(
+            counts=kept.sum(1),
+            boxes=boxes.clamp(min=0).minimum(limits),
+            labels=labels[frames, queries],
+            scores=scores[kept],
+            probabilities=probabilities[frames, queries],
+            activation="softmax" if family.softmax else "sigmoid",
+            box_embeddings=states[frames, queries].float(),
+            frame_embeddings=_frame_vectors(model, call, inputs, count),
+        )
+
+
+def _family_of(model: nn.Module) -> _Family | None:
+    for kind in type(model).__mro__:
+        if kind.__module__.startswith("transformers.") and kind.__name__ in FAMILIES:
+            return FAMILIES[kind.__name__]
+    return None
+
+
+def _known(model: nn.Module) -> _Family:
+    family = _family_of(model)
+    if family is None:
+        raise InvalidInputError(f"`model` must be one of {', '.join(FAMILIES)}; got {type(model).__name__}")
+    return family
+
+
+def _default_processor(family: _Family) -> Any:
+    transformers = importlib.import_module("transformers")
+    name = family.processor
+    if int(transformers.__version__.split(".")[0]) < 5:  # there the plain name is the one that computes with numpy
+        name = f"{name}Fast" if hasattr(transformers, f"{name}Fast") else name
+    return getattr(transformers, name)()
+
+
+def _for_backend(processor: Any, images: list[Tensor]) -> list[Tensor]:
+    """Images where the processor can read them: one that computes with numpy cannot read a GPU's memory."""
+    on_device = getattr(processor, "backend", None) == "torchvision" or getattr(processor, "is_fast", False)
+    return images if on_device else [image.cpu() for image in images]
+
+
+def _unit_range(image: Tensor) -> Tensor:
+    return image.float() if image.is_floating_point() else image.float() / 255
+
+
+def _original_sizes(targets: Sequence[Any] | None) -> list[Size] | None:
+    sizes = [target.get("orig_size") if isinstance(target, Mapping) else None for target in targets or ()]
+    missing = [place for place, size in enumerate(sizes) if size is None]
+    if len(missing) == len(sizes):
+        return None
+    if missing:
+        raise InvalidInputError(f"either every label has an `orig_size` or none; label {missing[0]} has none")
+    pairs = [tuple(int(side) for side in size) for size in sizes if size is not None]
+    return [(height, width) for height, width in pairs]
+
+
+def _unpadded_sizes(pixels: Tensor, mask: Tensor | None) -> list[Size]:
+    if mask is None:
+        return [(pixels.shape[-2], pixels.shape[-1])] * len(pixels)
+    heights, widths = mask.bool().any(2).sum(1).tolist(), mask.bool().any(1).sum(1).tolist()
+    return list(zip(heights, widths, strict=True))
+
+
+def _frame_vectors(model: Any, call: Call, inputs: _Inputs, queries: int) -> Tensor:
+    """(N, D), the mean of the encoder's output over what is no padding."""
+    states: Any = call.output["last_hidden_state"]
+    valid: Tensor | None = call.kwargs.get("attention_mask")  # of the flattened maps, True where an image is
+    if isinstance(states, (list, tuple)):  # one map a level
+        valid = _reduced(inputs.mask, (states[-1].shape[-2], states[-1].shape[-1]))
+        states = states[-1].flatten(2).transpose(1, 2)
+    elif valid is None:  # YOLOS: a class token, the patches, the queries
+        patch = model.config.patch_size
+        valid = _reduced(inputs.mask, (inputs.pixels.shape[-2] // patch, inputs.pixels.shape[-1] // patch))
+        states = states[:, 1:-queries]
+    features: Tensor = states.float()
+    if valid is None:
+        return features.mean(1)
+    weights = valid.flatten(1).to(features.dtype)[..., None]
+    return (features * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def _reduced(mask: Tensor | None, size: Size) -> Tensor | None:
+    return None if mask is None else functional.interpolate(mask[:, None].float(), size=size)[:, 0]
