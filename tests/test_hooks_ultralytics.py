@@ -471,7 +471,7 @@ def test_a_model_that_gives_nan_is_refused() -> None:
 def test_a_head_whose_output_is_not_its_branches_is_refused() -> None:
     model = copy.deepcopy(built("yolo26n", True).model)
     model.model[-1].register_forward_hook(lambda _, __, output: (output[0] * 0.9, output[1]))
-    with pytest.raises(HookError, match="no anchor has the score"):
+    with pytest.raises(HookError, match="no row of the recorded logits"):
         run(UltralyticsAdapter(imgsz=64, conf=0.1), model, [torch.rand(3, 64, 64)])
 
 

@@ -1,4 +1,4 @@
-"""Batches whose images cannot all run in one forward pass, because their sizes differ: the parts put in order again."""
+"""Images on their way into a forward pass of a host's, and batches that need several passes put in order again."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from torch import Tensor
 from cval_torch.hooks.base import FrameBatch
 
 
+def unit_range(image: Tensor) -> Tensor:
+    """An image as float32 in [0, 1]: integers are taken to be 0 to 255, floating point numbers to be in [0, 1]."""
+    return image.float() if image.is_floating_point() else image.float() / 255
+
+
 def in_order(parts: Sequence[tuple[Sequence[int], FrameBatch]]) -> FrameBatch:
-    """One batch out of several passes.
+    """One batch out of the passes that its images ran in, because their sizes differ.
 
     Args:
         parts: of each pass the positions of its frames in the batch, and what was read of them. Together the

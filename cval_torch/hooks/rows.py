@@ -231,6 +231,6 @@ def _unrecovered(detections: Detections, found: Tensor) -> str:
     return (
         f"{len(lost)} of {len(found)} detections are no row of the recorded logits; the first is in frame "
         f"{int(detections.frames[first])} of the batch, label {int(detections.labels[first])}, score "
-        f"{float(detections.scores[first])!r}. The detector's postprocessing is not torchvision's, or another module "
+        f"{float(detections.scores[first])!r}. The detector's postprocessing is not its family's, or another module "
         "than the recorded one made its logits; an adapter of its own can read it"
     )

@@ -18,7 +18,7 @@ from torchvision.ops import box_convert
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Recording
-from cval_torch.hooks.passes import in_order
+from cval_torch.hooks.passes import in_order, unit_range
 
 Size = tuple[int, int]
 
@@ -163,7 +163,7 @@ class TransformersAdapter:
             groups.setdefault(size if family.encoder == "vit" else None, []).append(row)
         batches = []
         for rows in groups.values():
-            members = [_unit_range(images[row]) for row in rows]
+            members = [unit_range(images[row]) for row in rows]
             sizes = [(image.shape[-2], image.shape[-1]) for image in members]
             made = processor(
                 images=_for_backend(processor, members),
@@ -232,10 +232,6 @@ def _for_backend(processor: Any, images: list[Tensor]) -> list[Tensor]:
     """Images where the processor can read them: one that computes with numpy cannot read a GPU's memory."""
     on_device = getattr(processor, "backend", None) == "torchvision" or getattr(processor, "is_fast", False)
     return images if on_device else [image.cpu() for image in images]
-
-
-def _unit_range(image: Tensor) -> Tensor:
-    return image.float() if image.is_floating_point() else image.float() / 255
 
 
 def _original_sizes(targets: Sequence[Any] | None) -> list[Size] | None:

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
-from cval_torch.errors import HookError, InvalidInputError
+from cval_torch.errors import InvalidInputError
 from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Recording
 from cval_torch.hooks.letterbox import Letterbox, letterbox
-from cval_torch.hooks.passes import in_order
+from cval_torch.hooks.passes import in_order, unit_range
+from cval_torch.hooks.rows import CLOSE_ULPS, Candidates, Detections, pairs_above, recover_rows, spread
 
 DEFAULT_SIZE = 640
 CLASS_OFFSET = 7680  # pixels that move boxes of different classes apart for NMS, as in the host
@@ -134,14 +135,13 @@ class UltralyticsAdapter:
 
     def forward(self, model: nn.Module, images: Any) -> list[_Pass]:
         """Letterbox the images, and run the model once for each size there is."""
-        dtype = next(model.parameters()).dtype
         if isinstance(images, Mapping):
-            return [_run(model, list(range(len(images["img"]))), images["layouts"], _unit_range(images["img"], dtype))]
+            return [_run(model, list(range(len(images["img"]))), images["layouts"], unit_range(images["img"]))]
         stride = int(_head(model).stride.max())
         target = self.imgsz or _trained_size(model)
         sizes: dict[tuple[int, ...], list[tuple[int, Tensor, Letterbox]]] = {}
         for row, image in enumerate(images):
-            boxed, layout = letterbox(_unit_range(image, dtype), target, stride=stride, rect=self.rect)
+            boxed, layout = letterbox(unit_range(image), target, stride=stride, rect=self.rect)
             sizes.setdefault(tuple(boxed.shape), []).append((row, boxed, layout))
         passes = []
         for members in sizes.values():
@@ -178,17 +178,9 @@ class UltralyticsAdapter:
         if not head.end2end:
             return [self._suppressed(image, head.nc) for image in prediction.float()]
         logits = torch.cat([out.flatten(2) for name, out in outputs.items() if name.startswith("classes")], dim=2)
-        probabilities = logits.sigmoid()
-        anchors = _decoded([out for name, out in outputs.items() if name.startswith("boxes")], head)
-        found = []
-        for image, vectors, boxes in zip(prediction, probabilities.transpose(1, 2), anchors, strict=True):
-            kept = image[image[:, 4] > self.conf][: self.max_det]
-            labels = kept[:, 5].long()
-            rows = _anchor_rows(kept[:, 4], labels, kept[:, :4], vectors, boxes)
-            picked = vectors[rows].float()
-            scores = picked.gather(1, labels[:, None]).flatten()
-            found.append(_Detections(kept[:, :4].float(), labels, scores, picked))
-        return found
+        boxes = [out for name, out in outputs.items() if name.startswith("boxes")]
+        kept = [image[image[:, 4] > self.conf][: self.max_det] for image in prediction]
+        return _with_anchors(kept, logits.sigmoid().transpose(1, 2), *_decoded(boxes, head))
 
     def _suppressed(self, prediction: Tensor, classes: int) -> _Detections:
         """Non-maximum suppression of one image's (4 + classes + more, A), each anchor under its best class."""
@@ -234,12 +226,8 @@ def _trained_size(model: Any) -> tuple[int, int]:
     return _two_sides(size or DEFAULT_SIZE)
 
 
-def _unit_range(image: Tensor, dtype: torch.dtype) -> Tensor:
-    return image.to(dtype) if image.is_floating_point() else image.to(dtype) / 255
-
-
 def _run(model: nn.Module, rows: list[int], layouts: list[Letterbox], images: Tensor) -> _Pass:
-    output = model(images)
+    output = model(images.to(next(model.parameters()).dtype))
     while isinstance(output, (tuple, list)):  # (prediction, what the losses need), and with masks one level deeper
         output = output[0]
     broken = (~output.flatten(1).amax(1).isfinite()).nonzero().flatten().tolist()
@@ -256,9 +244,13 @@ def _pooled(level: Tensor, boxes: list[Tensor], size: tuple[int, int], *, points
     return pooled.flatten(1)
 
 
-def _decoded(levels: Sequence[Tensor], head: Any) -> Tensor:
-    """(N, A, 4) xyxy that the box branch's outputs (N, 4 * reg_max, h, w) mean, in pixels of the letterbox."""
-    decoded = []
+def _decoded(levels: Sequence[Tensor], head: Any) -> tuple[Tensor, Tensor]:
+    """What the box branch's outputs (N, 4 * reg_max, h, w) mean, in pixels of the letterbox.
+
+    Returns:
+        (N, A, 4) xyxy, and (N, A), the sum of the numbers that went into each box.
+    """
+    decoded, extents = [], []
     for level, stride in zip(levels, head.stride.tolist(), strict=True):
         count, _, height, width = level.shape
         sides = level.float().reshape(count, 4, head.reg_max, height * width)
@@ -273,32 +265,43 @@ def _decoded(levels: Sequence[Tensor], head: Any) -> Tensor:
         )
         x, y = x.flatten(), y.flatten()
         decoded.append(torch.stack([x - left, y - top, x + right, y + bottom], dim=-1) * stride)
-    return torch.cat(decoded, dim=1)
+        extents.append((x + y + head.reg_max + sides.sum(2).abs().sum(1)) * stride)
+    return torch.cat(decoded, dim=1), torch.cat(extents, dim=1)
 
 
-def _anchor_rows(scores: Tensor, labels: Tensor, boxes: Tensor, probabilities: Tensor, anchors: Tensor) -> Tensor:
-    """The anchor (k,) that each detection came from: it has the score in its class, and of several such the box.
+def _with_anchors(kept: list[Tensor], probabilities: Tensor, boxes: Tensor, extents: Tensor) -> list[_Detections]:
+    """What the NMS-free head kept of each image, with the anchors it came from.
 
     Args:
-        scores: (k,) of the detections.
-        labels: (k,) int64.
-        boxes: (k, 4) xyxy.
-        probabilities: (A, C) of all anchors.
-        anchors: (A, 4) xyxy.
+        kept: (k, 6 or more) of each image: box, score, class.
+        probabilities: (N, A, C) of all anchors.
+        boxes: (N, A, 4) xyxy of all anchors.
+        extents: (N, A), see `_decoded`.
 
     Raises:
-        HookError: no anchor has a detection's score.
+        HookError: a detection is no anchor's.
     """
-    if not len(scores):
-        return labels
-    gaps = (probabilities[:, labels].float() - scores.float()).abs()
-    # The same sigmoid may differ in its last bits when it runs over another layout of the same numbers.
-    possible = gaps <= 4 * torch.finfo(probabilities.dtype).eps * scores.float()
-    if not bool(possible.any(0).all()):
-        lost = int((~possible.any(0)).nonzero()[0])
-        raise HookError(
-            f"no anchor has the score {float(scores[lost]):.6g} of a detection of class {int(labels[lost])}; "
-            "the head's output is not that of its recorded branches"
-        )
-    distances = torch.cdist(anchors, boxes.float(), p=1)
-    return distances.masked_fill(~possible, torch.inf).argmin(0)
+    count, anchors, _ = probabilities.shape
+    counts = [len(each) for each in kept]
+    joined = torch.cat(kept)
+    frames = spread(counts, joined.device)
+    scores = joined[:, 4].to(probabilities.dtype)
+    detections = Detections(counts, frames, joined[:, :4], joined[:, 5].long(), scores)
+    vectors = probabilities.reshape(count * anchors, -1)
+    frame_of_row = spread([anchors] * count, joined.device)
+    rows, labels = pairs_above(vectors, detections.lowest_scores(ulps=CLOSE_ULPS)[frame_of_row])
+    candidates = Candidates(rows, labels, frame_of_row[rows], vectors[rows, labels])
+
+    def decode(rows: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        # In the dtype of the branches, whose rounding went into the boxes of the output too.
+        return boxes.flatten(0, 1)[rows].to(vectors.dtype), extents.flatten()[rows]
+
+    picked = vectors[recover_rows(detections, candidates, decode, ulps=CLOSE_ULPS)].float()
+    columns = zip(
+        torch.split(joined[:, :4].float(), counts),
+        torch.split(detections.labels, counts),
+        torch.split(picked.gather(1, detections.labels[:, None])[:, 0], counts),
+        torch.split(picked, counts),
+        strict=True,
+    )
+    return [_Detections(*parts) for parts in columns]
