@@ -14,6 +14,8 @@ FLOORS = {
     "wire": 0,
     "files": 1,
     "fingerprint": 1,
+    "naming": 1,
+    "distributed": 1,
     "pool": 1,
     "scores": 1,
     "reduce": 1,
@@ -23,9 +25,12 @@ FLOORS = {
     "ranking": 2,
     "stages": 2,
     "hooks": 2,
-    "naming": 2,
     "gathering": 2,
+    "identity": 2,
     "extraction": 3,
+    "inference": 3,
+    "sharing": 3,
+    "cache": 3,
     "loading": 3,
     "labels": 3,
     "backends": 3,
@@ -40,6 +45,12 @@ FLOORS = {
 # Neighbours on one floor that one may use, in one direction only.
 NEIGHBOURS = {
     ("extraction", "loading"),
+    ("extraction", "inference"),
+    ("extraction", "sharing"),
+    ("extraction", "cache"),
+    ("inference", "loading"),
+    ("sharing", "loading"),
+    ("cache", "loading"),
     ("callbacks", "pipeline"),
     ("backends", "client"),
     ("diversity", "pool"),
@@ -49,7 +60,11 @@ NEIGHBOURS = {
     ("stages", "ranking"),
 }
 CORE = {"torch", "torchvision", "requests", "pydantic", "pydantic_core", "tqdm", "numpy", "PIL", "urllib3"}
-EXTRAS = {"server": {"fastapi", "uvicorn", "starlette"}, "cli": {"uvicorn"}}
+EXTRAS = {
+    "server": {"fastapi", "uvicorn", "starlette"},
+    "cli": {"uvicorn"},
+    "callbacks": {"lightning", "transformers", "ultralytics"},
+}
 
 
 def modules() -> list[Path]:
