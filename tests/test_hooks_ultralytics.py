@@ -439,6 +439,16 @@ def test_autocast(name: str, end2end: bool) -> None:
     assert torch.equal(pool.probabilities.gather(1, pool.labels[:, None])[:, 0], pool.scores)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(("name", "end2end"), [("yolov8n", False), ("yolo26n", True)])
+def test_models_of_other_precision(name: str, end2end: bool, dtype: torch.dtype) -> None:
+    model = copy.deepcopy(built(name, end2end).model).to(dtype)
+    batch = run(UltralyticsAdapter(imgsz=96), model, [torch.rand(3, 70, 96), torch.rand(3, 96, 96)])
+    assert min(batch.counts.tolist()) > 0
+    assert {getattr(batch, name).dtype for name in ("boxes", "scores", "probabilities")} == {torch.float32}
+    assert torch.equal(batch.probabilities.gather(1, batch.labels[:, None])[:, 0], batch.scores)
+
+
 @pytest.mark.parametrize("name", ["yolov8n-seg", "yolov8n-pose"])
 def test_boxes_of_segmentation_and_pose_models_are_read(name: str) -> None:
     yolo = built(name, False)

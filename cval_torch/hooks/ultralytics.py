@@ -180,7 +180,10 @@ class UltralyticsAdapter:
         logits = torch.cat([out.flatten(2) for name, out in outputs.items() if name.startswith("classes")], dim=2)
         boxes = [out for name, out in outputs.items() if name.startswith("boxes")]
         kept = [image[image[:, 4] > self.conf][: self.max_det] for image in prediction]
-        return _with_anchors(kept, logits.sigmoid().transpose(1, 2), *_decoded(boxes, head))
+        probabilities = logits.sigmoid()
+        if probabilities.dtype == torch.float64:  # matched in float32, as precise as what is decoded here
+            probabilities = probabilities.float()
+        return _with_anchors(kept, probabilities.transpose(1, 2), *_decoded(boxes, head))
 
     def _suppressed(self, prediction: Tensor, classes: int) -> _Detections:
         """Non-maximum suppression of one image's (4 + classes + more, A), each anchor under its best class."""
