@@ -52,9 +52,14 @@ class Oracle:
 
 
 def make_sampler(
-    *, annotate: Any = None, schedule: Schedule | None = None, n: int = 24, **options: Any
-) -> SamplerCallback:
+    *,
+    annotate: Any = None,
+    schedule: Schedule | None = None,
+    n: int = 24,
+    kind: type[SamplerCallback] = SamplerCallback,
+    **options: Any,
+) -> Any:
     """Four frames labelled of `n`; four more at each choice, by entropy."""
     labels = LabelPool(Squares(n), labeled=["0", "1", "2", "3"])
     stage = DetectionSampling(selection_strategy="entropy", num_of_samples=4)
-    return SamplerCallback(labels, make_loader, stage, annotate=annotate, schedule=schedule, progress=False, **options)
+    return kind(labels, make_loader, stage, annotate=annotate, schedule=schedule, progress=False, **options)

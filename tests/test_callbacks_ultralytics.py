@@ -1,0 +1,111 @@
+"""`UltralyticsSampler` in a real training of a YOLO that is built from its yaml."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from squares import Oracle, Squares, make_sampler
+from torchvision.utils import save_image
+
+os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())  # read when ultralytics is imported, below
+os.environ.setdefault("YOLO_OFFLINE", "true")
+ultralytics = pytest.importorskip("ultralytics")
+
+from cval_torch.callbacks import AtEpochs  # noqa: E402
+from cval_torch.callbacks.ultralytics import UltralyticsSampler  # noqa: E402
+from cval_torch.errors import InvalidInputError  # noqa: E402
+from cval_torch.fingerprint import model_fingerprint  # noqa: E402
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator"),
+]
+
+
+def make_yolo() -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ultralytics.YOLO("yolov8n.yaml", verbose=False)
+
+
+def write_images(folder: Path) -> Path:
+    """Squares as the host reads them: images, one text file of boxes each, and a yaml; returns that."""
+    for split, rows in (("train", range(4)), ("val", range(20, 22))):
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        for row in rows:
+            image, target = Squares(24)[row]
+            save_image(image, folder / "images" / split / f"{row}.png")
+            x1, y1, x2, y2 = (target["boxes"][0] / 48).tolist()
+            box = f"{int(target['labels'][0]) - 1} {(x1 + x2) / 2} {(y1 + y2) / 2} {x2 - x1} {y2 - y1}\n"
+            (folder / "labels" / split / f"{row}.txt").write_text(box)
+    path = folder / "data.yaml"
+    path.write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames: {{0: small, 1: large}}\n")
+    return path
+
+
+def train(yolo: Any, data: Path, *, epochs: int) -> None:
+    yolo.train(
+        data=str(data),
+        epochs=epochs,
+        imgsz=64,
+        batch=4,
+        nbs=4,  # a step a batch: the host gathers gradients for 64 images
+        workers=0,
+        device="cpu",
+        amp=False,
+        plots=False,
+        verbose=False,
+        deterministic=False,
+        project=str(data.parent / "runs"),
+    )
+
+
+def test_a_training_stops_after_its_choice(tmp_path: Path) -> None:
+    """The choice is the averaged weights'; the host's extra "epoch" after the last validation chooses nothing."""
+    oracle = Oracle()
+    sampler = make_sampler(annotate=oracle, schedule=AtEpochs(1, 2, 3))
+    yolo, ends, flags = make_yolo(), [], []
+    callback = UltralyticsSampler(sampler).attach(yolo)
+    yolo.add_callback("on_fit_epoch_end", lambda trainer: ends.append(trainer.epoch))
+    yolo.add_callback(
+        "on_fit_epoch_end", lambda trainer: flags.append((trainer.model.training, trainer.ema.ema.training))
+    )
+    train(yolo, write_images(tmp_path), epochs=4)
+    assert ends == [0, 1, 2]  # it trained two epochs: so the host counts
+    assert flags == [(True, False)] * 3
+    assert [round_.epoch for round_ in sampler.labels.rounds] == [None, 1]
+    assert sampler.labels.rounds[1].model_fingerprint == model_fingerprint(yolo.trainer.ema.ema)
+    assert model_fingerprint(yolo.trainer.model) != model_fingerprint(yolo.trainer.ema.ema)
+    assert callback.chosen is not None
+    assert [callback.chosen.frame_ids] == oracle.asked
+
+
+def test_what_it_can_be_attached_to() -> None:
+    yolo = make_yolo()
+    UltralyticsSampler(make_sampler()).attach(yolo)
+    with pytest.raises(InvalidInputError, match="has a sampler attached already"):
+        UltralyticsSampler(make_sampler()).attach(yolo)
+    with pytest.raises(InvalidInputError, match=r"must be an ultralytics.YOLO; got DetectionModel"):
+        UltralyticsSampler(make_sampler()).attach(yolo.model)
+
+
+def test_it_travels_to_the_hosts_processes(tmp_path: Path) -> None:
+    """As the host does it under DDP: all callbacks in one file, by cloudpickle, which is read without it."""
+    cloudpickle = pytest.importorskip("cloudpickle")
+    sampler = make_sampler(annotate=lambda selected: selected.frame_ids)
+    yolo = make_yolo()
+    UltralyticsSampler(sampler).attach(yolo)
+    torch.save({"callbacks": yolo.callbacks}, tmp_path / "state.pt", pickle_module=cloudpickle)
+    callbacks = torch.load(tmp_path / "state.pt", weights_only=False)["callbacks"]
+    again = callbacks["on_fit_epoch_end"][-1].__self__
+    assert again is callbacks["on_train_epoch_end"][-1].__self__
+    assert again.sampler.state_dict() == sampler.state_dict()
+    assert pickle.loads(pickle.dumps(UltralyticsSampler(make_sampler()))).sampler.pending == ()
