@@ -9,6 +9,7 @@ The tree::
     ├── NoSubsetError (TypeError)           frames were chosen, but their dataset cannot be indexed
     ├── HookError (RuntimeError)            a hook did not fire, or what it recorded does not fit the output
     ├── ExtractionError (RuntimeError)      the inference pass failed; carries the position
+    ├── RankError (RuntimeError)            another process of torch.distributed failed; carries its rank
     ├── MissingExtraError (ImportError)     an optional dependency is not installed
     └── ServiceError (RuntimeError)         the selection service
         ├── ServiceUnreachableError         no answer: refused, reset, timed out
@@ -64,6 +65,18 @@ class ExtractionError(CvalError, RuntimeError):
         self.frames_done = frames_done
 
 
+class RankError(CvalError, RuntimeError):
+    """Another process of `torch.distributed` failed, so this one could not go on.
+
+    Attributes:
+        rank: of the process that failed; None if it cannot be told which one died.
+    """
+
+    def __init__(self, message: str, *, rank: int | None) -> None:
+        super().__init__(message)
+        self.rank = rank
+
+
 class MissingExtraError(CvalError, ImportError):
     """An optional dependency is not installed; the message is the command that installs it."""
 
@@ -85,11 +98,13 @@ class DeadlineExceededError(ServiceError, TimeoutError):
 
     Attributes:
         task_id: the task that goes on at the service, to wait for again; None where none was made.
+        stage: of a selection in stages, the number (from 0) of the stage that the task is for; None elsewhere.
     """
 
-    def __init__(self, message: str, *, task_id: str | None = None) -> None:
+    def __init__(self, message: str, *, task_id: str | None = None, stage: int | None = None) -> None:
         super().__init__(message)
         self.task_id = task_id
+        self.stage = stage
 
 
 class ProtocolError(ServiceError):

@@ -24,7 +24,7 @@ from cval_torch.diversity import CLUSTERED, DIVERSITIES
 from cval_torch.diversity.descriptor import classes_of, frame_descriptors
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool import Pool
-from cval_torch.ranking import callable_name, frame_scores, rank_rows
+from cval_torch.ranking import best_rows, callable_name
 from cval_torch.scores import UNCERTAINTIES
 from cval_torch.wire import DetectionSampling
 
@@ -55,18 +55,18 @@ def run_stages(
     if len(pool) == 0:
         raise InvalidInputError("`pool` must hold at least one frame to choose from; got none")
     _check_apart(pool, labeled)
-    rows = torch.arange(len(pool), device=pool.device)
-    unscored = torch.full((len(pool),), torch.nan, dtype=torch.float64, device=pool.device)
+    unscored = torch.tensor(torch.nan, dtype=torch.float64, device=pool.device).expand(len(pool))
+    rows: Tensor | None = None
     kept = _Kept(pool, unscored, descending=True, labeled=labeled)
     for number, stage in enumerate(ran):
-        _warn_if_too_many(kept.pool, stage)
+        warn_if_too_many(kept.pool, stage, stacklevel=4)
         chosen, scores = _run_stage(kept, stage)
-        rows = rows[chosen]
+        rows = chosen if rows is None else rows[chosen]
         if number == len(ran) - 1:
             break
         descending = stage.descending if _scores(stage) else kept.descending
         kept = _Kept(kept.pool.take(chosen), scores, descending=descending, labeled=labeled)
-    return rows, scores, ran
+    return rows, scores, ran  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,17 +122,17 @@ def _run_stage(kept: _Kept, stage: DetectionSampling) -> tuple[Tensor, Tensor]:
     """The chosen rows of `kept.pool` in rank order, and their frame scores, new ones or those handed on."""
     pool = kept.pool
     n = min(stage.num_of_samples, len(pool))
-    nulls = pool.counts == 0
-    if not bool(nulls.any()):
-        return _choose(kept, stage, torch.arange(len(pool), device=pool.device), n)
+    empty = pool.offsets[1:] == pool.offsets[:-1]
+    if not bool(empty.any()):
+        return _choose(kept, stage, n)
     if not stage.use_null_detections:
-        frame_id = pool.frame_ids[int(nulls.nonzero()[0])]
+        frame_id = pool.frame_ids[int(empty.nonzero()[0])]
         raise InvalidInputError(f"use_null_detections=False, but frame {frame_id!r} has no boxes")
     if stage.null_policy == "protocol":
-        return _choose(kept, stage, torch.arange(len(pool), device=pool.device), n)
-    seen = (~nulls).nonzero().squeeze(1)
-    filling = _null_rows(pool, stage, nulls.nonzero().squeeze(1), n)
-    rows, scores = _choose(kept, stage, seen, min(n - len(filling), len(seen)))
+        return _choose(kept, stage, n)
+    seen = (~empty).nonzero().squeeze(1)
+    filling = _null_rows(pool, stage, empty.nonzero().squeeze(1), n)
+    rows, scores = _choose(kept, stage, min(n - len(filling), len(seen)), among=seen)
     return torch.cat([rows, filling]), torch.cat([scores, scores.new_full((len(filling),), torch.nan)])
 
 
@@ -152,19 +152,15 @@ def _null_rows(pool: Pool, stage: DetectionSampling, nulls: Tensor, n: int) -> T
     return by_id[:0]
 
 
-def _choose(kept: _Kept, stage: DetectionSampling, rows: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """`n` of `rows` in rank order, and their scores."""
+def _choose(kept: _Kept, stage: DetectionSampling, n: int, *, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`n` rows, of all or of those `among`, in rank order, and their scores."""
+    pool = kept.pool
     if n == 0:
-        return rows[:0], kept.scores[:0]
+        return torch.empty(0, dtype=torch.int64, device=pool.device), kept.scores[:0]
     if _scores(stage):
-        scores = frame_scores(kept.pool, stage)
-        ids = (
-            kept.pool.frame_ids if len(rows) == len(kept.pool) else [kept.pool.frame_ids[row] for row in rows.tolist()]
-        )
-        ranked = rank_rows(scores[rows], ids, n, descending=stage.descending)
-        picked = rows[torch.tensor(ranked, dtype=torch.int64, device=rows.device)]
-        return picked, scores[picked]
-    by_id = rows[_order_of_ids(kept.pool, rows)]
+        return best_rows(pool, stage, n, among=among)
+    rows = torch.arange(len(pool), device=pool.device) if among is None else among
+    by_id = rows[_order_of_ids(pool, rows)]
     if stage.selection_strategy == "random":
         picked = by_id[_shuffled(len(by_id), stage.seed)[:n].to(by_id.device)]
     else:
@@ -215,7 +211,8 @@ def _check_apart(pool: Pool, labeled: Pool | None) -> None:
         )
 
 
-def _warn_if_too_many(pool: Pool, stage: DetectionSampling) -> None:
+def warn_if_too_many(pool: Pool, stage: DetectionSampling, *, stacklevel: int) -> None:
+    """Say so if a stage asks for more frames than there are, at the caller `stacklevel` frames up."""
     frames, of = len(pool), "frames there are"
     if stage.null_policy == "skip":
         frames = int((pool.counts > 0).sum())
@@ -226,5 +223,5 @@ def _warn_if_too_many(pool: Pool, stage: DetectionSampling) -> None:
         warnings.warn(
             f"the stage {name!r} keeps all {frames} {of}: fewer than num_of_samples={stage.num_of_samples}",
             UserWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )

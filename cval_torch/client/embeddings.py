@@ -55,7 +55,13 @@ class EmbeddingResource(Resource):
         return EmbeddingsMeta(frames_quantity=len(frames), frames=frames)
 
     def upload_pool(
-        self, pool: Pool, *, resume: bool = False, max_bytes: int = UPLOAD_BYTES, progress: bool = True
+        self,
+        pool: Pool,
+        *,
+        resume: bool = False,
+        max_bytes: int = UPLOAD_BYTES,
+        timeout: float | None = None,
+        progress: bool = True,
     ) -> int:
         """Upload the embeddings of a pool straight from its columns, without a second copy of them.
 
@@ -64,18 +70,20 @@ class EmbeddingResource(Resource):
             resume: ask first which frames are stored, and leave those out: for the same pool, after an upload
                 that broke off.
             max_bytes: of one request.
+            timeout: seconds for all of it; None leaves it to the bound of each request.
             progress: whether to show a bar.
 
         Returns:
             The number of frames that were sent.
         """
         stored = set(self.stored_frames()) if resume else set[str]()
+        whole = self._deadline(float("inf") if timeout is None else timeout)
         sent = 0
         with tqdm(
             total=len(pool), desc="uploading embeddings", unit=" frames", disable=not progress, leave=False
         ) as bar:
             for body in embeddings_json(pool, max_bytes=max_bytes, without=stored):
-                self._upload(body, self._deadline())
+                self._upload(body, whole.within(self._timeout))
                 sent += len(body.frames)
                 bar.update(len(body.frames))
         return sent
