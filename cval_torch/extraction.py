@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
-from cval_torch.errors import ExtractionError, HookError, InvalidInputError, LoaderOrderError
+from cval_torch.cache import PassCache, resume
+from cval_torch.distributed import Ranks, model_of_rank_zero
+from cval_torch.errors import CvalError, ExtractionError, InvalidInputError
+from cval_torch.fingerprint import model_fingerprint
+from cval_torch.gathering import Gathered
 from cval_torch.hooks import find_adapter, unwrap
-from cval_torch.hooks.base import BatchParts, DetectorAdapter, FrameBatch, SplitsBatches
-from cval_torch.hooks.recorder import Recorder, evaluating
-from cval_torch.loading import LoadingPlan, plan_loading, split_batch
+from cval_torch.hooks.base import DetectorAdapter
+from cval_torch.hooks.recorder import evaluating
+from cval_torch.identity import dataset_identity, machine_identity, model_identity, option_identity
+from cval_torch.inference import OPTIONAL_COLUMNS, Inference, Keep, Split, device_of, on_device
+from cval_torch.loading import LoadingPlan
 from cval_torch.naming import FrameIdOf, FrameNames
-from cval_torch.pool import Activation, Pool
+from cval_torch.pool import Pool
+from cval_torch.sharing import deal, gather_pools, same_layout
 
-Split = Callable[[Any], BatchParts]
-"""`batch of the loader -> BatchParts`, for loaders whose batches are of a kind of their own."""
+__all__ = ["InferencePass", "PassOptions", "Split", "extract"]
 
-OPTIONAL_COLUMNS = ("probabilities", "box_embeddings", "frame_embeddings")
+_FIRST_ROUND, _LONGEST_ROUND = 1.0, 30.0  # seconds of work between two times that the processes hear of each other
 
 
 def extract(
@@ -38,12 +48,26 @@ def extract(
     box_embeddings: bool = True,
     frame_embeddings: bool = True,
     progress: bool = True,
+    cache_dir: str | os.PathLike[str] | None = None,
+    frames_per_shard: int = 512,
+    distributed: bool | None = None,
+    gather: bool = True,
 ) -> Pool:
     """Run `model` once over `loader`, and keep what it says of every frame.
 
     Nothing of the model is replaced. It is in eval mode and without gradients during the pass; afterwards each
     submodule has its own train or eval flag again, the hooks are gone, and BatchNorm statistics are what they
     were, also when the pass was interrupted. The user's loader, sampler and random state are left alone too.
+
+    With `cache_dir` the rows go to that folder shard by shard, each whole or not there at all, and memory holds one
+    shard. If the process is killed, the same call goes on where it stopped, loading none of the frames that are done;
+    a finished folder is read back without inference. The folder remembers the order in which the pass was begun, so
+    a shuffling loader resumes too. Another model (class, weights, settings), dataset (type, length, ids), loader or
+    option is noticed and refused. What is not: images that changed under their old names, and code that changed.
+
+    Where `torch.distributed` is initialised every process must make the call, and infers its share: batches of one
+    plan are dealt in turn, whole, so the result is bit for bit that of one process. Loaders with a
+    `DistributedSampler` keep their shares, and its padding is left out. An error in one process is raised in all.
 
     Args:
         model: a detector of a known family (torchvision, and transformers and Ultralytics where installed), or
@@ -60,202 +84,221 @@ def extract(
         probabilities: whether to keep them: (B, C) float32.
         box_embeddings: whether to keep them: (B, E).
         frame_embeddings: whether to keep them: (F, D).
-        progress: whether to show a bar, with frames per second.
+        progress: whether to show a bar, with frames per second; of all processes together, on rank 0.
+        cache_dir: a folder for this one pass, which is made; with several processes one that all of them see.
+        frames_per_shard: with `cache_dir`, how many frames are written at a time; after 30 seconds fewer. What a
+            killed process loses, and what waits in memory.
+        distributed: None: with all processes of `torch.distributed`, where it is initialised. False: this one alone.
+        gather: with several processes and no `cache_dir`, whether every one gets the whole pool. False: each gets its
+            own share, for pools past one machine's memory.
 
     Returns:
-        A `Pool` on the CPU, its frames in the loader's order, boxes in pixels of the loader's images. `indices`
-        are rows of `loader.dataset`, None where that has none (`IterableDataset`, a plain iterable).
+        A `Pool` on the CPU, its frames in the loader's order (of a `DistributedSampler`'s shares: batch by batch in
+        turn), boxes in pixels of the loader's images. `indices` are rows of `loader.dataset`, None where that has
+        none (`IterableDataset`, a plain iterable). With `cache_dir` its columns are mapped from the disk.
 
     Raises:
         UnsupportedModelError: no adapter knows the model.
-        LoaderOrderError: the rows that the loader yields cannot be told, or it gives other frames than those.
-        InvalidInputError: a batch, an id or a number (NaN, inf) is not what was expected; the batch is named.
+        LoaderOrderError: the rows that the loader yields cannot be told, or it gives other frames than those; a
+            stream with `cache_dir` or in several processes.
+        InvalidInputError: a batch, an id or a number (NaN, inf) is not what was expected; the batch is named. Or
+            `cache_dir` holds another pass, or is in use; or the processes differ in weights or datasets.
         HookError: a hook did not fire, or what it recorded does not fit the output.
-        ExtractionError: the loader or the model raised; it is the cause, and the position is in the message.
+        ExtractionError: the loader, the model or the disk raised; it is the cause, and the position is in the message.
+        RankError: another process failed; the message says which, and how.
     """
     if embedding_dtype is not None and not embedding_dtype.is_floating_point:
         raise InvalidInputError(f"`embedding_dtype` must be a floating point dtype; got {embedding_dtype}")
-    core = unwrap(model)
-    adapter = find_adapter(core, adapter)
-    plan = plan_loading(loader)
     keep = {"probabilities": probabilities, "box_embeddings": box_embeddings, "frame_embeddings": frame_embeddings}
-    dropped = tuple(name for name in OPTIONAL_COLUMNS if not keep[name])
-    gathered = _Gathered()
-    with ExitStack() as stack:
-        where = stack.enter_context(_on_device(core, device))
-        stack.enter_context(evaluating(core))
-        stack.enter_context(torch.no_grad())
-        if autocast is not None:
-            stack.enter_context(torch.autocast(where.type, dtype=autocast))
-        bar = stack.enter_context(tqdm(total=plan.num_frames, unit="frame", desc="extract", disable=not progress))
-        run = _Inference(core, adapter, plan, where, split=split, dropped=dropped, embedding_dtype=embedding_dtype)
-        for pool in run.pools(FrameNames(plan.dataset, frame_id), gathered):
-            bar.update(len(pool))
-    return gathered.pool()
+    options = PassOptions(
+        adapter=adapter,
+        frame_id=frame_id,
+        split=split,
+        device=device,
+        autocast=autocast,
+        embedding_dtype=embedding_dtype,
+        dropped=tuple(name for name in OPTIONAL_COLUMNS if not keep[name]),
+        progress=progress,
+    )
+    run = InferencePass(model, loader, options, distributed=distributed)
+    if cache_dir is not None:
+        return run.cached(cache_dir, frames_per_shard=frames_per_shard)
+    share = run.share()
+    return gather_pools(share, run.places, run.ranks) if gather and run.ranks.size > 1 else share
 
 
-class _Inference:
-    """The pass itself: batches in, one checked `Pool` a batch out."""
+@dataclass(frozen=True, kw_only=True)
+class PassOptions:
+    """How a pass is made: the options of `extract`, which says what they mean."""
+
+    adapter: DetectorAdapter | None = None
+    frame_id: FrameIdOf | None = None
+    split: Split | None = None
+    device: torch.device | str | None = None
+    autocast: torch.dtype | None = None
+    embedding_dtype: torch.dtype | None = None
+    dropped: tuple[str, ...] = ()
+    progress: bool = True
+
+
+class InferencePass:
+    """One pass, by one process or by several that take the same steps side by side.
+
+    Args:
+        model: the detector, wrapped or not.
+        loader: what to run it over.
+        options: how.
+        distributed: see `extract`.
+
+    Attributes:
+        ranks: the processes.
+        shares: who infers what.
+
+    Raises:
+        CvalError: see `extract`.
+    """
 
     def __init__(
-        self,
-        model: nn.Module,
-        adapter: DetectorAdapter,
-        plan: LoadingPlan,
-        device: torch.device,
-        *,
-        split: Split | None,
-        dropped: tuple[str, ...],
-        embedding_dtype: torch.dtype | None,
+        self, model: nn.Module, loader: Iterable[Any], options: PassOptions, *, distributed: bool | None = None
     ) -> None:
-        self.model, self.adapter, self.plan, self.device = model, adapter, plan, device
-        self.split, self.dropped, self.embedding_dtype = split, dropped, embedding_dtype
-        self.done = 0
+        self.model, self.loader, self.options = unwrap(model), loader, options
+        self.ranks = Ranks(distributed, device=device_of(self.model, options.device))
+        self.adapter = self.ranks.exchange_local(lambda: find_adapter(self.model, options.adapter))
+        self.device = device_of(self.model, options.device)
+        self.shares = deal(loader, self.ranks)
 
-    def pools(self, names: FrameNames, gathered: _Gathered) -> Iterator[Pool]:
-        """Run batch by batch, and add each to `gathered`."""
-        modules = dict(self.adapter.modules(self.model))
-        loaded = self.plan.load()
-        number = 0
-        with Recorder(modules, within=self.model) as recorder:
-            while True:
-                with self._position(number):
-                    item = next(loaded, None)
-                    if item is None:
-                        return
-                    pool = self._read(recorder, names, *item)
-                    gathered.add(pool)
-                self.done += len(pool)
-                number += 1
-                yield pool
+    @property
+    def places(self) -> list[int]:
+        """For each frame of this process's share, its row in the whole."""
+        return self.shares.places(self.ranks.rank)
 
-    def _read(self, recorder: Recorder, names: FrameNames, indices: list[int] | None, data: Any) -> Pool:
-        parts = self._parts(data)
-        if indices is None:
-            positions = list(range(self.done, self.done + parts.count))
-        elif len(indices) != parts.count:
-            raise LoaderOrderError(
-                f"the loader gave {parts.count} frames for {len(indices)} rows ({indices[0]} ... {indices[-1]}), so "
-                "it cannot be told which is which; its `collate_fn` must neither drop nor add frames"
+    def share(self) -> Pool:
+        """Infer this process's share: all of it, where there is one process."""
+        ranks, gathered = self.ranks, Gathered()
+        with model_of_rank_zero(self.model, ranks, model_fingerprint):
+            self._infer(self.shares.plan, self.shares.numbers(ranks.rank), lambda _, pool: gathered.add(pool))
+        if ranks.size == 1:
+            return gathered.pool()
+        return same_layout(ranks.exchange_local(lambda: gathered.pool() if len(gathered) else None), ranks)
+
+    def cached(self, folder: str | os.PathLike[str], *, frames_per_shard: int) -> Pool:
+        """The whole, in every process; each infers its share of what `folder` has not."""
+        ranks = self.ranks
+        with ExitStack() as stack:
+            cache = stack.enter_context(PassCache(Path(folder), frames_per_shard=frames_per_shard))
+            stack.enter_context(_disk_errors(cache))
+            stack.enter_context(model_of_rank_zero(self.model, ranks, model_fingerprint))
+            plan, shares = resume(
+                cache,
+                self.shares.plan,
+                [self.shares.numbers(rank) or [] for rank in range(ranks.size)],
+                ranks,
+                loader=self.loader,
+                identity=self._identity(),
+                machine=machine_identity(self.device),
             )
-        else:
-            positions = indices
-        frame_ids = names.name(positions, parts.targets)
-        recorder.clear()
-        output = self.adapter.forward(self.model, _moved(parts.images, self.device))
-        recorder.check()
-        frames = self.adapter.read(self.model, recorder.recording, output)
-        recorder.clear()
-        if len(frames.counts) != parts.count:
-            raise HookError(f"{self.adapter.name} read {len(frames.counts)} frames of a batch of {parts.count}")
-        return self._pool(frames, frame_ids, indices)
+            missing = sum(len(cache.batches[number]) for share in shares for number in share)
+            if missing:
+                try:
+                    self._infer(plan, shares[ranks.rank], cache.add, done=(plan.num_frames or 0) - missing)
+                except BaseException:  # what is whole is kept, also at Ctrl-C
+                    with suppress(OSError):
+                        cache.flush()
+                    raise
+                ranks.exchange_local(cache.flush)
+                ranks.from_rank_zero(cache.finish)
+            return ranks.exchange_local(cache.pool)
 
-    def _parts(self, data: Any) -> BatchParts:
-        if self.split is not None:
-            return self.split(data)
-        parts = self.adapter.split(data) if isinstance(self.adapter, SplitsBatches) else None
-        return parts or split_batch(data, single=self.plan.single)
-
-    def _pool(self, frames: FrameBatch, frame_ids: list[str], indices: list[int] | None) -> Pool:
-        """The rows of one batch, on the CPU, each number checked."""
-        columns = {
-            name: getattr(frames, name)
-            for name in ("boxes", "labels", "scores", *OPTIONAL_COLUMNS)
-            if name not in self.dropped and getattr(frames, name) is not None
+    def _identity(self) -> dict[str, Any]:
+        options = self.options
+        return {
+            **model_identity(self.model, self.adapter),
+            **dataset_identity(self.shares.plan.dataset),
+            **option_identity(
+                autocast=options.autocast,
+                embedding_dtype=options.embedding_dtype,
+                dropped=options.dropped,
+                frame_id=options.frame_id,
+                split=options.split,
+                device=self.device,
+            ),
         }
-        for name, column in columns.items():
-            dtype = column.dtype if name == "labels" else torch.float32
-            if name.endswith("embeddings") and self.embedding_dtype is not None:
-                dtype = self.embedding_dtype
-            columns[name] = column.detach().to("cpu", dtype)
-        counts = frames.counts.to("cpu", torch.int64)
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return Pool(
-            frame_ids,
-            offsets,
-            indices=None if indices is None else torch.tensor(indices, dtype=torch.int64),
-            activation=frames.activation if "probabilities" in columns else None,
-            **columns,
-        )
 
-    @contextmanager
-    def _position(self, number: int) -> Iterator[None]:
-        """Say in which batch something failed; errors of our own keep their type."""
-        where = f"batch {number}, after {self.done} frames"
-        try:
-            yield
-        except (InvalidInputError, HookError) as error:
-            raise type(error)(f"{where}: {error}") from error
-        except Exception as error:
-            message = f"{where}: {type(error).__name__}: {error}"
-            raise ExtractionError(message, batch=number, frames_done=self.done) from error
-
-
-class _Gathered:
-    """The columns of many small pools, joined at the end; each part is let go as its column is joined."""
-
-    def __init__(self) -> None:
-        self.frame_ids: list[str] = []
-        self.counts: list[Tensor] = []
-        self.columns: dict[str, list[Tensor]] = {}
-        self.activation: Activation | None = None
-
-    def add(self, pool: Pool) -> None:
-        """Take a batch in.
-
-        Raises:
-            InvalidInputError: it has other columns, or other widths, than the batches before it.
-        """
-        columns = {name: column for name, column in pool.columns() if name != "offsets"}
-        if not self.counts:
-            self.columns, self.activation = {name: [] for name in columns}, pool.activation
-        if columns.keys() != self.columns.keys() or pool.activation != self.activation:
-            raise InvalidInputError(
-                f"the columns were {', '.join(self.columns)} ({self.activation}); now they are "
-                f"{', '.join(columns)} ({pool.activation})"
+    def _infer(self, plan: LoadingPlan, numbers: list[int] | None, keep: Keep, *, done: int = 0) -> None:
+        options, ranks = self.options, self.ranks
+        with ExitStack() as stack:
+            where = ranks.exchange_local(lambda: stack.enter_context(on_device(self.model, options.device)))
+            stack.enter_context(evaluating(self.model))
+            stack.enter_context(torch.no_grad())
+            if options.autocast is not None:
+                stack.enter_context(torch.autocast(where.type, dtype=options.autocast))
+            inference = Inference(
+                self.model,
+                self.adapter,
+                plan,
+                where,
+                split=options.split,
+                dropped=options.dropped,
+                embedding_dtype=options.embedding_dtype,
+                done=done,
+                process=f"{ranks!r}, " if ranks.size > 1 else "",
             )
-        for name, column in columns.items():
-            parts = self.columns[name]
-            if parts and parts[0].shape[1:] != column.shape[1:]:
-                raise InvalidInputError(f"`{name}` was {tuple(parts[0].shape)}; now it is {tuple(column.shape)}")
-            parts.append(column)
-        self.frame_ids += pool.frame_ids
-        self.counts.append(pool.counts)
+            bar = stack.enter_context(
+                tqdm(
+                    total=plan.num_frames,
+                    initial=done,
+                    unit="frame",
+                    desc="extract",
+                    disable=not options.progress or ranks.rank != 0,
+                )
+            )
+            names = ranks.exchange_local(lambda: FrameNames(plan.dataset, options.frame_id))
+            steps = stack.enter_context(closing(inference.run(names, keep, numbers)))
+            try:
+                _in_rounds(steps, ranks, bar, done)
+            except CvalError:
+                raise
+            except Exception as error:  # a worker's death is a signal, and may strike outside the batch too
+                raise inference.failure(error) from error
 
-    def pool(self) -> Pool:
-        """All of it as one pool."""
-        if not self.counts:
-            raise InvalidInputError("`loader` must yield at least one frame; got none")
-        counts = torch.cat(self.counts)
-        joined = {}
-        for name in list(self.columns):
-            joined[name] = torch.cat(self.columns.pop(name))
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return Pool(self.frame_ids, offsets, activation=self.activation, **joined)
 
+def _in_rounds(steps: Iterator[int], ranks: Ranks, bar: tqdm[Any], done: int) -> None:
+    """Work through `steps`, and hear now and then of the other processes: how far they are, and whether one failed.
 
-def _moved(value: Any, device: torch.device) -> Any:
-    """The same structure with its tensors on `device`."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, Mapping):
-        return {key: _moved(part, device) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        moved = [_moved(part, device) for part in value]
-        return tuple(moved) if isinstance(value, tuple) else moved
-    return value
+    So a failure is known everywhere within half a minute and a batch, and no process waits for a slower one longer
+    than that at a time, however long the pass is: the timeout of the process group does not have to be longer.
+    """
+    if ranks.size == 1:
+        for frames in steps:
+            bar.update(frames)
+        return
+    seconds, own = _FIRST_ROUND, 0
+
+    def work() -> tuple[bool, int]:
+        nonlocal own
+        until = time.monotonic() + seconds
+        for frames in steps:
+            own += frames
+            bar.update(frames)
+            if time.monotonic() > until:
+                return False, own
+        return True, own
+
+    while True:
+        answers = ranks.exchange(work)
+        bar.update(done + sum(frames for _, frames in answers) - bar.n)
+        if all(finished for finished, _ in answers):
+            return
+        seconds = min(2 * seconds, _LONGEST_ROUND)
 
 
 @contextmanager
-def _on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
-    """The model on `device`, and back where it was when done."""
-    first = next((tensor for tensor in (*model.parameters(), *model.buffers())), None)
-    home = torch.device("cpu") if first is None else first.device
-    target = home if device is None else torch.device(device)
-    if target == home:
-        yield target
-        return
+def _disk_errors(cache: PassCache) -> Iterator[None]:
     try:
-        yield (model.to(target), target)[1]
-    finally:
-        model.to(home)
+        yield
+    except OSError as error:
+        raise ExtractionError(
+            f"`cache_dir` {str(cache.folder)!r} could not be read or written: {error}. The shards before are whole",
+            batch=0,
+            frames_done=0,
+        ) from error

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 
 from cval_torch.errors import InvalidInputError, LoaderOrderError
 from cval_torch.hooks.base import BatchParts
@@ -101,14 +101,57 @@ def plan_loading(loader: Iterable[Any]) -> LoadingPlan:
     return LoadingPlan(loader.dataset, batches, loader, single=unbatched and not listed, listed=listed)
 
 
+def shard_of(loader: Iterable[Any]) -> tuple[int, int] | None:
+    """`(rank, number of ranks)` of a loader that yields one rank's share, by a `DistributedSampler`; else None."""
+    sampler = _sampler_of(loader)
+    return (sampler.rank, sampler.num_replicas) if isinstance(sampler, DistributedSampler) else None
+
+
+def order_varies(loader: Iterable[Any]) -> bool:
+    """Whether the loader's sampler draws its order anew each time: asked from other random states, it answers else."""
+    if not isinstance(loader, DataLoader):
+        return False
+    orders = []
+    for seed in (1, 2):
+        with _random_state_kept(loader, seed=seed):
+            orders.append([list(key) if isinstance(key, (list, tuple)) else key for key in _sampled(loader)])
+    return orders[0] != orders[1]
+
+
+def _sampler_of(loader: Any) -> Any:
+    """What draws the rows, beneath the batches."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    return getattr(loader if batch_sampler is None else batch_sampler, "sampler", None)
+
+
 def _sampled(loader: DataLoader[Any]) -> Iterable[Any]:
     """What the loader's sampler draws: a list of rows a batch, an incomplete last one included; or row by row."""
-    batch_sampler = loader.batch_sampler
+    batch_sampler: Any = loader.batch_sampler
     if batch_sampler is None:
-        return loader.sampler
+        return _undropped(loader.sampler)
     if type(batch_sampler) is BatchSampler:
-        return BatchSampler(batch_sampler.sampler, batch_sampler.batch_size, drop_last=False)
-    return batch_sampler
+        return BatchSampler(_undropped(batch_sampler.sampler), batch_sampler.batch_size, drop_last=False)
+    return batch_sampler  # type: ignore[no-any-return]
+
+
+def _undropped(sampler: Iterable[Any]) -> Iterable[Any]:
+    """A `DistributedSampler(drop_last=True)` leaves out up to a frame a rank: the same one, but without that."""
+    if not isinstance(sampler, DistributedSampler) or not sampler.drop_last:
+        return sampler
+    if type(sampler) is not DistributedSampler:
+        raise LoaderOrderError(
+            f"`loader` has a {_kind(sampler)} with drop_last=True, which leaves frames out; make it without"
+        )
+    whole: DistributedSampler[Any] = DistributedSampler(
+        sampler.dataset,
+        num_replicas=sampler.num_replicas,
+        rank=sampler.rank,
+        shuffle=sampler.shuffle,
+        seed=sampler.seed,
+        drop_last=False,
+    )
+    whole.set_epoch(sampler.epoch)
+    return whole
 
 
 def _distinct_rows(sampled: Iterable[list[Any]], length: int | None) -> list[list[int]]:
@@ -162,16 +205,23 @@ def _same_loader(loader: DataLoader[Any], order: dict[str, Any]) -> DataLoader[A
 
 
 @contextmanager
-def _random_state_kept(loader: DataLoader[Any]) -> Iterator[None]:
-    """Drawing rows from a shuffling sampler must not shift the random numbers of the user's training."""
+def _random_state_kept(loader: DataLoader[Any], *, seed: int | None = None) -> Iterator[None]:
+    """Drawing rows from a shuffling sampler must not shift the random numbers of the user's training.
+
+    With a `seed`, the draw begins from that instead of from the user's random state.
+    """
     generators = {
         id(generator): generator
-        for owner in (loader, loader.sampler, loader.batch_sampler)
+        for owner in (loader, loader.sampler, loader.batch_sampler, _sampler_of(loader))
         if isinstance(generator := getattr(owner, "generator", None), torch.Generator)
     }
     states = {key: generator.get_state() for key, generator in generators.items()}
     try:
         with torch.random.fork_rng(devices=[]):
+            if seed is not None:
+                torch.default_generator.manual_seed(seed)
+                for generator in generators.values():
+                    generator.manual_seed(seed)
             yield
     finally:
         for key, generator in generators.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,10 +14,11 @@ from torch.utils.data import Dataset, Subset
 
 from cval_torch.backends.base import Backend, Selection
 from cval_torch.backends.local import LocalBackend
+from cval_torch.choosing import choose_together, picked
 from cval_torch.errors import InvalidInputError, NoSubsetError
-from cval_torch.extraction import Split, extract
+from cval_torch.extraction import InferencePass, PassOptions
 from cval_torch.hooks.base import DetectorAdapter
-from cval_torch.loading import plan_loading
+from cval_torch.inference import Split
 from cval_torch.naming import FrameIdOf
 from cval_torch.pool import Pool
 from cval_torch.wire import BboxSelectionPolicy, DetectionSampling, NullPolicy, SortStrategy
@@ -91,11 +94,19 @@ def select(
     autocast: torch.dtype | None = None,
     embedding_dtype: torch.dtype | None = None,
     progress: bool = True,
+    cache_dir: str | os.PathLike[str] | None = None,
+    frames_per_shard: int = 512,
+    distributed: bool | None = None,
 ) -> SelectedFrames:
     """Choose the frames of `loader` that are worth annotating next.
 
     One inference pass (see `extract`), then one stage, or several: either say `num_of_samples` and the options of
     one stage, or give `stages`. What the options mean is said at `DetectionSampling`.
+
+    Where `torch.distributed` is initialised every process must make the call: each infers its share, the choice is
+    made once, on rank 0, and every process returns the same one. It is the choice of a single process. Where the
+    first stage goes by name and scores frames (or is `random`), only the frames that it keeps travel; the others of a
+    pool stay in the process that inferred them, so the pool may be larger than one machine's memory.
 
     Args:
         model: an unmodified detector; see `extract`.
@@ -118,6 +129,9 @@ def select(
         autocast: dtype to run it with.
         embedding_dtype: what embeddings are kept as.
         progress: whether to show a bar.
+        cache_dir: a folder in which the inference pass survives the process; see `extract`.
+        frames_per_shard: with `cache_dir`, how many frames are written at a time.
+        distributed: None: with all processes of `torch.distributed`, where it is initialised. False: this one alone.
 
     Returns:
         The chosen frames, the first choice first.
@@ -138,16 +152,7 @@ def select(
         "seed": seed,
     }
     stages = _stages_of(stages, num_of_samples, options)
-    plan = plan_loading(loader)
-    if plan.batches is None:
-        what = type(loader if plan.dataset is None else plan.dataset).__name__
-        raise NoSubsetError(
-            f"a {what} has no rows to index, so there can be no Subset of it. Choose ids instead: "
-            "pool = extract(model, loader); LocalBackend().select(pool, stages).frame_ids"
-        )
-    pool = extract(
-        model,
-        loader,
+    how = PassOptions(
         adapter=adapter,
         frame_id=frame_id,
         split=split,
@@ -156,8 +161,25 @@ def select(
         embedding_dtype=embedding_dtype,
         progress=progress,
     )
-    selection = (LocalBackend() if backend is None else backend).select(pool, stages)
-    return SelectedFrames(plan.dataset, selection, pool)
+    run = InferencePass(model, loader, how, distributed=distributed)
+    plan = run.shares.plan
+    if plan.batches is None:
+        what = type(loader if plan.dataset is None else plan.dataset).__name__
+        raise NoSubsetError(
+            f"a {what} has no rows to index, so there can be no Subset of it. Choose ids instead: "
+            "pool = extract(model, loader); LocalBackend().select(pool, stages).frame_ids"
+        )
+    backend = LocalBackend() if backend is None else backend
+    if cache_dir is not None:
+        pool = run.cached(cache_dir, frames_per_shard=frames_per_shard)
+        if run.ranks.size > 1:
+            selection, pool = run.ranks.from_rank_zero(lambda: picked(backend.select(pool, stages), pool))
+            return SelectedFrames(plan.dataset, replace(selection, stages=tuple(stages)), pool)
+    else:
+        pool = run.share()
+        if run.ranks.size > 1:
+            return SelectedFrames(plan.dataset, *choose_together(pool, run.places, stages, backend, run.ranks))
+    return SelectedFrames(plan.dataset, backend.select(pool, stages), pool)
 
 
 def _stages_of(

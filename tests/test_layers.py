@@ -23,6 +23,7 @@ FLOORS = {
     "diversity": 1,
     "codec": 2,
     "ranking": 2,
+    "screening": 2,
     "stages": 2,
     "hooks": 2,
     "gathering": 2,
@@ -30,6 +31,7 @@ FLOORS = {
     "extraction": 3,
     "inference": 3,
     "sharing": 3,
+    "choosing": 3,
     "cache": 3,
     "loading": 3,
     "labels": 3,
@@ -48,6 +50,8 @@ NEIGHBOURS = {
     ("extraction", "inference"),
     ("extraction", "sharing"),
     ("extraction", "cache"),
+    ("choosing", "sharing"),
+    ("choosing", "backends"),
     ("inference", "loading"),
     ("sharing", "loading"),
     ("cache", "loading"),
@@ -57,6 +61,7 @@ NEIGHBOURS = {
     ("diversity", "reduce"),
     ("scores", "pool"),
     ("reduce", "pool"),
+    ("ranking", "screening"),
     ("stages", "ranking"),
 }
 CORE = {"torch", "torchvision", "requests", "pydantic", "pydantic_core", "tqdm", "numpy", "PIL", "urllib3"}

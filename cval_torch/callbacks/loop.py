@@ -197,6 +197,7 @@ class SamplerCallback:
                 autocast=self.autocast,
                 embedding_dtype=self.embedding_dtype,
                 progress=False,
+                distributed=False,
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -286,6 +287,7 @@ class SamplerCallback:
                 autocast=self.autocast,
                 embedding_dtype=self.embedding_dtype,
                 progress=self.progress,
+                distributed=False,  # rank 0 alone is here
             )
         indices = self.labels.indices_of(chosen.frame_ids)
         stages = tuple(describe_stage(stage) for stage in chosen.stages)

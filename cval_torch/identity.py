@@ -1,0 +1,130 @@
+"""What one inference pass is over and how it is made, as plain values that a later run compares with its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+from torch.utils.data import ConcatDataset, Subset
+
+from cval_torch.fingerprint import model_fingerprint
+from cval_torch.naming import length_of, own_ids
+
+_SHOWN = 80  # characters of a setting that are kept as they are
+
+
+def model_identity(model: nn.Module, adapter: object) -> dict[str, Any]:
+    """The class, weights and settings of a model, and of the adapter that reads it.
+
+    Settings are what the modules hold as plain numbers, strings and tuples or lists of them, such as a detector's
+    score threshold; what a forward pass caches there is taken for one too, so only what two runs both have compares.
+    """
+    settings = {
+        f"{name}.{key}".removeprefix("."): value
+        for name, module in model.named_modules()
+        for key, value in _settings(module).items()
+    }
+    return {
+        "the model's class": _kind(model),
+        "the model's weights": model_fingerprint(model),
+        "the model's": settings,
+        "the adapter": _kind(adapter),
+        "the adapter's": _settings(adapter),
+    }
+
+
+def dataset_identity(dataset: Any) -> dict[str, Any]:
+    """The type, length and ids of a dataset, down through `Subset` and `ConcatDataset`; the data are not read."""
+    ids = own_ids(dataset)
+    return {
+        "the dataset": _structure(dataset),
+        "the dataset's length": length_of(dataset),
+        "the dataset's frame ids": None if ids is None else _digest(ids),
+    }
+
+
+def option_identity(
+    *,
+    autocast: torch.dtype | None,
+    embedding_dtype: torch.dtype | None,
+    dropped: Sequence[str],
+    frame_id: Callable[..., Any] | None,
+    split: Callable[..., Any] | None,
+    device: torch.device,
+) -> dict[str, Any]:
+    """The options of `extract` that change what it returns; an autocast of the caller's counts as one of ours."""
+    if autocast is None and torch.is_autocast_enabled(device.type):
+        autocast = torch.get_autocast_dtype(device.type)
+    return {
+        "`autocast`": str(autocast),
+        "`embedding_dtype`": str(embedding_dtype),
+        "the columns left out": ", ".join(dropped) or "none",
+        "`frame_id`": _function(frame_id),
+        "`split`": _function(split),
+    }
+
+
+def machine_identity(device: torch.device) -> dict[str, Any]:
+    """What may change the last bits of a result: it must not change within a pass, but may after it."""
+    return {
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "the kind of device": device.type,
+    }
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What two identities do not agree on, in words: `"x was 1 and is 2 now"`."""
+    found = []
+    for name in then.keys() & now.keys():
+        old, new = then[name], now[name]
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += [f"{name} {change}" for change in changes(old, new)]
+        elif old != new:
+            found.append(f"{name} was {old} and is {new} now")
+    return sorted(found)
+
+
+def _settings(owner: Any) -> dict[str, str]:
+    """The plain attributes of an object, as text."""
+    found = {}
+    for key, value in getattr(owner, "__dict__", {}).items():
+        if key == "training" or key.startswith("_") or not _is_plain(value):
+            continue
+        text = repr(value)
+        found[key] = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ... {_digest(text)}"
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) in (list, tuple):
+        return bool(value) and all(_is_plain(item) for item in value)
+    return type(value) in (bool, int, float, str)
+
+
+def _structure(dataset: Any) -> Any:
+    if isinstance(dataset, Subset):
+        return f"Subset {_digest(list(map(int, dataset.indices)))} of {_structure(dataset.dataset)}"
+    if isinstance(dataset, ConcatDataset):
+        return f"[{', '.join(_structure(part) for part in dataset.datasets)}]"
+    return f"{_kind(dataset)} of {length_of(dataset)}"
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value) if not isinstance(value, str) else value
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _function(function: Callable[..., Any] | None) -> str:
+    if function is None:
+        return "None"
+    return getattr(function, "__qualname__", None) or _kind(function)
