@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,8 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
+
+os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())  # Ultralytics reads it when it is imported
 
 
 class Frames(Dataset[Any]):
@@ -78,8 +82,36 @@ def make_frames() -> Callable[..., Frames]:
     return Frames
 
 
+@pytest.fixture(scope="session")
+def transformers_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a small RT-DETR and its image processor, as `save_pretrained` writes them."""
+    transformers = pytest.importorskip("transformers")
+    folder = str(tmp_path_factory.mktemp("checkpoint"))
+    backbone = transformers.RTDetrResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16, 16, 16], depths=[1, 1, 1, 1], out_features=["stage2", "stage3", "stage4"]
+    )
+    config = transformers.RTDetrConfig(
+        backbone_config=backbone,
+        encoder_in_channels=[16, 16, 16],
+        encoder_hidden_dim=16,
+        encoder_ffn_dim=16,
+        encoder_attention_heads=2,
+        decoder_in_channels=[16, 16, 16],
+        d_model=16,
+        decoder_ffn_dim=16,
+        decoder_attention_heads=2,
+        decoder_layers=1,
+        num_queries=20,
+        num_denoising=0,
+        num_labels=4,
+    )
+    transformers.RTDetrForObjectDetection(config).save_pretrained(folder)
+    transformers.RTDetrImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def readme_names(faster_rcnn: FasterRCNN) -> dict[str, Any]:
+def readme_names(faster_rcnn: FasterRCNN, transformers_checkpoint: str) -> dict[str, Any]:
     """What the README's snippets take for granted: a detector, and a loader over unlabeled frames."""
     unlabeled_loader = DataLoader(Frames(12), batch_size=4, collate_fn=pairs)
-    return {"model": faster_rcnn, "unlabeled_loader": unlabeled_loader}
+    return {"model": faster_rcnn, "unlabeled_loader": unlabeled_loader, "checkpoint": transformers_checkpoint}
