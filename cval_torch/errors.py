@@ -30,6 +30,10 @@ from __future__ import annotations
 class CvalError(Exception):
     """The root: `except CvalError` catches whatever this library raises on purpose."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors travel between processes, with their attributes, whatever their constructors ask for."""
+        return _rebuilt, (type(self), self.args), self.__dict__
+
 
 class InvalidInputError(CvalError, ValueError):
     """An argument, a column or a payload is not what was expected; the message names it."""
@@ -145,3 +149,7 @@ class RateLimitedError(ResponseError):
 
 class ServerFaultError(ResponseError):
     """5xx: the service failed."""
+
+
+def _rebuilt(kind: type[CvalError], arguments: tuple[object, ...]) -> CvalError:
+    return kind.__new__(kind, *arguments)

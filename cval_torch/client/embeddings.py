@@ -50,7 +50,7 @@ class EmbeddingResource(Resource):
             What the service stored, for all of them together.
         """
         frames = []
-        for body in bodies_of(_texts(embeddings)):
+        for body in bodies_of(_texts(embeddings), UPLOAD_BYTES):
             frames.extend(self._upload(body, self._deadline()).frames)
         return EmbeddingsMeta(frames_quantity=len(frames), frames=frames)
 

@@ -13,6 +13,7 @@ from cval_torch.errors import InvalidInputError
 
 MAX_KEY_LENGTH = 512
 KEY_VARIABLE = "CVAL_API_KEY"
+SHORTEST_SECRET = 4  # what is shorter is no secret, and is in many a word
 
 
 class ApiKey:
@@ -40,7 +41,7 @@ class ApiKey:
 
     def redact(self, text: str) -> str:
         """`text`, as a service said it, with the key blotted out."""
-        return text.replace(self._value, "***")
+        return text.replace(self._value, "***") if len(self._value) >= SHORTEST_SECRET else text
 
     def __repr__(self) -> str:
         return "ApiKey(***)"

@@ -156,7 +156,7 @@ class ResultResource(Resource):
         """
         task = self._remembered(task_id)
         deadline = self._deadline(timeout)
-        backoff = Backoff(0.2, 15.0)
+        backoff = Backoff(0.2, 5.0)
         trouble = ""
         with tqdm(desc="waiting for the service", unit=" polls", disable=not progress, leave=False) as bar:
             while deadline.remaining() > 0:

@@ -26,6 +26,7 @@ from cval_torch.errors import (
     RequestRejectedError,
     ResponseError,
     ServerFaultError,
+    ServiceError,
     ServiceUnreachableError,
 )
 
@@ -43,6 +44,23 @@ _KINDS: dict[int, type[ResponseError]] = {
     404: NotFoundError,
     429: RateLimitedError,
 }
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What is asked, until when, and whether it may be asked twice."""
+
+    method: str
+    path: str
+    deadline: Deadline
+    query: Mapping[str, str | int | None] | None
+    body: Body | None
+    repeatable: bool
+
+    @property
+    def what(self) -> str:
+        """For messages."""
+        return f"{self.method} {self.path}"
 
 
 @dataclass
@@ -120,50 +138,60 @@ class Transport:
         Raises:
             ServiceUnreachableError, DeadlineExceededError, ProtocolError, ResponseError: see `errors`.
         """
-        what = f"{method} {path}"
+        request = _Call(method, path, deadline, query, body, repeatable)
+        value, error = self._settled(request, answer)
+        if error is not None:
+            raise error  # from here, where no frame of the traceback holds what the service sent, which may be the key
+        result: Answer = value
+        return result
+
+    def _settled(self, call: _Call, answer: TypeAdapter[Answer]) -> tuple[Any, ServiceError | None]:
+        """The answer, or the error, after as many attempts as it takes."""
         backoff = Backoff(0.25, 30.0)
+        deadline = call.deadline
         for attempt in range(1, MAX_ATTEMPTS + 1):
             if deadline.remaining() <= 0:
                 break
-            reply = self._attempt(method, path, query, body, deadline)
-            wait = self._wait_before_repeating(reply, backoff, repeatable=repeatable)
+            reply = self._attempt(call)
+            wait = self._wait_before_repeating(reply, backoff, repeatable=call.repeatable)
             if wait is None or attempt == MAX_ATTEMPTS or wait >= deadline.remaining():
-                return self._read(reply, what, answer, deadline)
-            logger.info("%s: %s; once more in %.1f s", what, reply.trouble or reply.status, wait)
+                try:
+                    return self._read(reply, call.what, answer, deadline), None
+                except ServiceError as error:
+                    error.__traceback__ = error.__context__ = None
+                    return None, error
+            logger.info(
+                "%s: %s; again in %.1f s", call.what, self._key.redact(reply.trouble or str(reply.status)), wait
+            )
             self.sleep(wait)
-        raise DeadlineExceededError(f"{what} had no answer within {deadline.seconds:.3g} s")
+        return None, DeadlineExceededError(f"{call.what} had no answer within {deadline.seconds:.3g} s")
 
-    def _attempt(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str | int | None] | None,
-        body: Body | None,
-        deadline: Deadline,
-    ) -> _Reply:
+    def _attempt(self, call: _Call) -> _Reply:
         """One request. Failures are returned, so that no traceback holds frames that know the key."""
-        if body is not None and not isinstance(body, bytes):
-            body.seek(0)
-        seconds = deadline.remaining()
+        if call.body is not None and not isinstance(call.body, bytes):
+            call.body.seek(0)
+        seconds = call.deadline.remaining()
         with Watchdog(seconds) as watchdog:
             try:
                 with self._session.request(
-                    method,
-                    self.base_url + path,
-                    params=query,
-                    data=body,
+                    call.method,
+                    self.base_url + call.path,
+                    params=call.query,
+                    data=call.body,
                     headers={"Content-Type": "application/json", "Accept": "application/json"},
                     timeout=(min(CONNECT_SECONDS, seconds), seconds),
                     allow_redirects=False,
                     stream=True,
                 ) as response:
                     content, too_long = _content(response)
-                    return _Reply(response.status_code, response.headers, content, too_long=too_long)
+                    # a socket shut in the middle of the headers, or of a body without a length, looks like its end
+                    late = watchdog.expired
+                    return _Reply(response.status_code, response.headers, content, late=late, too_long=too_long)
             except (RequestException, OSError, ValueError) as error:
                 return _Reply(
                     trouble=_describe(error),
                     sent=not _never_sent(error),
-                    late=watchdog.expired or deadline.remaining() <= 0,
+                    late=watchdog.expired or call.deadline.remaining() <= 0,
                     truncated=_is_truncated(error),
                 )
 
