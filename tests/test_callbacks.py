@@ -164,7 +164,7 @@ def test_every_n_epochs_at_epochs_and_no_more_than_max_rounds() -> None:
     assert epochs(schedule=EveryEpochs(3)) == [2, 5]
     assert epochs(schedule=AtEpochs(0, 6)) == [0, 6]
     assert epochs(max_rounds=2) == [0, 1]
-    with pytest.warns(UserWarning, match="more than the 7 frames"):
+    with pytest.warns(UserWarning, match="all 7 frames"):
         assert epochs(stages=DetectionSampling(selection_strategy="least", num_of_samples=30)) == [0, 1]
 
 

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch import nn
+from torch.utils.data import DataLoader, Subset
 
-from cval_torch.backends.base import Backend, Selection
-from cval_torch.callbacks.ranks import from_rank_zero, is_rank_zero
+from cval_torch.backends.base import Backend
+from cval_torch.callbacks.choice import Choice, names_of
 from cval_torch.callbacks.schedules import EveryEpochs, Schedule
+from cval_torch.distributed import Ranks, from_rank_zero, is_rank_zero
 from cval_torch.errors import InvalidInputError
-from cval_torch.extraction import Split, extract
+from cval_torch.extraction import extract
 from cval_torch.files import read_json, write_json
 from cval_torch.fingerprint import model_fingerprint
 from cval_torch.hooks import unwrap
 from cval_torch.hooks.base import DetectorAdapter
+from cval_torch.inference import Split
 from cval_torch.labels import LabelPool
 from cval_torch.pipeline import SelectedFrames, select
-from cval_torch.pool import Pool
-from cval_torch.rounds import Round, as_scores, describe_stage
+from cval_torch.rounds import Round
 from cval_torch.wire import DetectionSampling
 
 STATE_FORMAT = "cval_torch.sampler/1"
@@ -59,6 +59,8 @@ class SamplerCallback:
         autocast: dtype to run it with.
         embedding_dtype: what embeddings are kept as.
         progress: whether to show a bar.
+        distributed: whether all processes of `torch.distributed`, if there are several, share the inference; their
+            weights must be the same. False: rank 0 infers alone, with its own weights, and the others wait.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class SamplerCallback:
         autocast: torch.dtype | None = None,
         embedding_dtype: torch.dtype | None = None,
         progress: bool = True,
+        distributed: bool = True,
     ) -> None:
         self.labels, self.make_loader, self.annotate = labels, make_loader, annotate
         self.stages = (stages,) if isinstance(stages, DetectionSampling) else tuple(stages)
@@ -90,7 +93,7 @@ class SamplerCallback:
         self.save_to = None if save_to is None else Path(save_to)
         self.backend, self.adapter, self.split = backend, adapter, split
         self.device, self.autocast, self.embedding_dtype = device, autocast, embedding_dtype
-        self.progress = progress
+        self.progress, self.distributed = progress, distributed
         self.rounds_chosen = 0
         self._waiting: Round | None = None
         self._warned = False
@@ -134,11 +137,14 @@ class SamplerCallback:
         Raises:
             InvalidInputError: `make_loader` gave other frames than the unlabelled ones, or `annotate` returned
                 ids that were not chosen.
-            CvalError: see `select`; on ranks other than 0, whatever failed on rank 0.
+            CvalError: see `select`; `RankError` where another process failed.
         """
         if not from_rank_zero(self._may_choose):
             return None
-        choice = from_rank_zero(lambda: self._make_choice(model, epoch))
+        if self.distributed:
+            choice = self._make_choice(model, epoch, Ranks())
+        else:
+            choice = from_rank_zero(lambda: self._make_choice(model, epoch, Ranks(distributed=False)))
         self._waiting, self._warned = choice.round, False
         self.rounds_chosen += 1
         self._changed()
@@ -258,21 +264,11 @@ class SamplerCallback:
             self.max_rounds is None or self.rounds_chosen < self.max_rounds
         )
 
-    def _make_choice(self, model: nn.Module, epoch: int | None) -> Choice:
-        """Infer, and choose."""
+    def _make_choice(self, model: nn.Module, epoch: int | None, ranks: Ranks) -> Choice:
+        """Infer and choose, with the processes in `ranks`."""
         core = unwrap(model)
-        loader = self.make_loader(self.labels.unlabeled)
-        ids = self._ids_of(loader)
-        labels = self.labels
-
-        def frame_id(index: int, _: Any) -> str:
-            if labels.is_labeled(ids[index]):
-                raise InvalidInputError(
-                    f"`make_loader` must give unlabelled frames, those of the Subset that it gets; got {ids[index]!r}, "
-                    "which is labelled"
-                )
-            return ids[index]
-
+        loader = ranks.exchange_local(lambda: self.make_loader(self.labels.unlabeled))
+        names = ranks.exchange_local(lambda: names_of(loader, self.labels))
         cuda = sorted({tensor.device for tensor in core.parameters() if tensor.is_cuda}, key=str)
         with torch.random.fork_rng(devices=cuda):  # a training with choices draws the same numbers as one without
             chosen = select(
@@ -281,37 +277,16 @@ class SamplerCallback:
                 stages=self.stages,
                 backend=self.backend,
                 adapter=self.adapter,
-                frame_id=frame_id,
+                frame_id=names,
                 split=self.split,
                 device=self.device,
                 autocast=self.autocast,
                 embedding_dtype=self.embedding_dtype,
                 progress=self.progress,
-                distributed=False,  # rank 0 alone is here
+                distributed=None if ranks.size > 1 else False,
             )
-        indices = self.labels.indices_of(chosen.frame_ids)
-        stages = tuple(describe_stage(stage) for stage in chosen.stages)
-        scores = as_scores(chosen.scores.tolist(), chosen.frame_ids)
-        return Choice(
-            Round(chosen.frame_ids, scores, stages, epoch, model_fingerprint(core)),
-            chosen.scores,
-            chosen.predictions.replace(indices=torch.tensor(indices, dtype=torch.int64)),
-        )
-
-    def _ids_of(self, loader: Any) -> Sequence[str]:
-        """The id of each row of the loader's dataset, which may be another view of ours."""
-        dataset = getattr(loader, "dataset", None)
-        ids = self.labels.ids_of(dataset)
-        if ids is not None:
-            return ids
-        unlabeled = self.labels.unlabeled_ids
-        length = len(dataset) if isinstance(dataset, Sized) else None
-        if length != len(unlabeled):
-            raise InvalidInputError(
-                f"`make_loader` must return a DataLoader over the Subset that it gets, of {len(unlabeled)} frames, or "
-                f"over as many rows of another view of it; got {type(loader).__name__} over {length} rows"
-            )
-        return unlabeled
+        fingerprint = ranks.from_rank_zero(lambda: model_fingerprint(core))
+        return Choice.of(chosen, self.labels, epoch=epoch, model_fingerprint=fingerprint)
 
     def _annotated(self, chosen: SelectedFrames) -> list[str]:
         """The ids that `annotate` has labels for, checked."""
@@ -329,18 +304,3 @@ class SamplerCallback:
     def _changed(self) -> None:
         if self.save_to is not None and is_rank_zero():
             self.save(self.save_to)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What was chosen, in a form that travels between processes."""
-
-    round: Round
-    scores: Tensor
-    predictions: Pool
-
-    def frames(self, dataset: Dataset[Any], stages: Sequence[DetectionSampling]) -> SelectedFrames:
-        """The chosen rows of `dataset`."""
-        rows = torch.arange(len(self.predictions))
-        selection = Selection(self.round.frame_ids, rows, self.scores, tuple(stages))
-        return SelectedFrames(dataset, selection, self.predictions)

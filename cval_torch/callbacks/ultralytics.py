@@ -35,6 +35,7 @@ class UltralyticsSampler:
 
     def __init__(self, sampler: SamplerCallback, *, stop_training: bool = True) -> None:
         self.sampler, self.stop_training = sampler, stop_training
+        sampler.distributed = False  # only rank 0 is sure to have the averaged weights
         self.chosen: SelectedFrames | None = None
         self._trained: int | None = None
 
