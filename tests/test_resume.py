@@ -1,0 +1,460 @@
+"""`extract(..., cache_dir=...)`: a killed pass goes on, and is the same bit for bit; another pass is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from conftest import Frames, make_faster_rcnn, pairs
+from killed_passes import FRAMES, one_pass
+from test_extraction import OneBox, Stream
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, DataLoader, Subset
+
+from cval_torch import Pool, extract, select
+from cval_torch.errors import ExtractionError, InvalidInputError, LoaderOrderError
+
+TESTS = Path(__file__).parent
+
+
+def same(one: Pool, other: Pool) -> bool:
+    columns = dict(one.columns()), dict(other.columns())
+    return (
+        one.frame_ids == other.frame_ids
+        and one.activation == other.activation
+        and columns[0].keys() == columns[1].keys()
+        and all(torch.equal(column, columns[1][name]) for name, column in columns[0].items())
+        and all(column.dtype == columns[1][name].dtype for name, column in columns[0].items())
+    )
+
+
+class Watched(Frames):
+    """Remembers which rows were asked for, and fails at row `breaks`, or after `most` rows."""
+
+    def __init__(
+        self, n: int = 12, *, breaks: int | None = None, error: BaseException | None = None, most: int = 1000
+    ) -> None:
+        super().__init__(n, size=48)
+        self.breaks, self.error, self.most = breaks, error or OSError("unreadable"), most
+        self.rows: list[int] = []
+
+    def __getitem__(self, row: int) -> tuple[Tensor, dict[str, Any]]:
+        if row == self.breaks or len(self.rows) == self.most:
+            raise self.error
+        self.rows.append(row)
+        return super().__getitem__(row)
+
+
+def loader_of(dataset: Any, **options: Any) -> DataLoader[Any]:
+    return DataLoader(dataset, **{"batch_size": 2, "collate_fn": pairs, **options})
+
+
+def run(folder: Path | None, dataset: Any = None, *, model: nn.Module | None = None, **options: Any) -> Pool:
+    """A pass of the small detector over 12 frames in 6 batches, 4 frames a shard."""
+    loading = {name: options.pop(name) for name in ("batch_size", "shuffle", "sampler") if name in options}
+    loader = loader_of(Watched() if dataset is None else dataset, **loading)
+    options = {"cache_dir": folder, "frames_per_shard": 4, "progress": False, **options}
+    return extract(make_faster_rcnn() if model is None else model, loader, **options)
+
+
+# Killed
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    root = tmp_path_factory.mktemp("killed")
+    done = subprocess.run(
+        [sys.executable, str(TESTS / "killed_passes.py"), str(root), "7"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return root, {**json.loads(done.stdout), "stderr": done.stderr}
+
+
+def test_a_pass_killed_at_random_moments_is_the_pass(killed: tuple[Path, dict[str, Any]]) -> None:
+    root, outcome = killed
+    reference = Pool.load(root / "reference")
+    assert sum(outcome["random"].values()) > 10
+    for name in outcome["random"]:
+        pool = one_pass(root / name, shuffle="True" in name)  # finished: read back
+        if "True" in name:  # shuffled: the uninterrupted pass in the order in which this one was begun
+            assert pool.indices is not None
+            assert pool.indices.tolist() != list(range(FRAMES))
+            rows = pool.indices.reshape(-1, 2).tolist()
+            loader = DataLoader(Frames(FRAMES), batch_sampler=rows, collate_fn=pairs)
+            assert same(pool, extract(make_faster_rcnn(), loader, progress=False))
+        else:
+            assert same(pool, reference)
+
+
+def test_a_pass_killed_at_any_write_is_the_pass(killed: tuple[Path, dict[str, Any]]) -> None:
+    root, outcome = killed
+    reference = Pool.load(root / "reference")
+    folders = sorted(root.glob("sync-*"))
+    assert len(folders) > 8
+    assert outcome["syncs"] > 30  # five shards of nine files and a journal
+    assert all(same(one_pass(folder), reference) for folder in folders)
+
+
+def test_a_full_disk_is_an_error_and_the_shards_before_it_stay(killed: tuple[Path, dict[str, Any]]) -> None:
+    root, outcome = killed
+    assert outcome["full"] == 1
+    assert "ExtractionError: batch" in outcome["stderr"]
+    assert "File too large" in outcome["stderr"]
+    assert outcome["left after full"] > 10_000
+    assert same(one_pass(root / "full"), Pool.load(root / "reference"))
+
+
+# Going on
+
+
+def test_what_is_done_is_not_loaded_again_and_a_finished_pass_asks_no_model(tmp_path: Path) -> None:
+    broken = Watched(breaks=9)
+    with pytest.raises(ExtractionError, match="batch 4, after 8 frames: OSError: unreadable"):
+        run(tmp_path, broken)
+    assert broken.rows == list(range(9))
+    repaired = Watched()
+    pool = run(tmp_path, repaired)
+    assert repaired.rows == [8, 9, 10, 11]
+    assert same(pool, run(None))
+    untouched = Watched(breaks=0)
+    assert same(run(tmp_path, untouched), pool)
+    assert untouched.rows == []
+    chosen = select(make_faster_rcnn(), loader_of(untouched), num_of_samples=3, cache_dir=tmp_path, progress=False)
+    plain = select(make_faster_rcnn(), loader_of(Watched()), num_of_samples=3, progress=False)
+    assert chosen.frame_ids == plain.frame_ids
+    assert same(chosen.predictions, plain.predictions)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("unreadable")])
+def test_whole_batches_that_wait_are_written_when_a_pass_is_stopped(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises((KeyboardInterrupt, ExtractionError)):
+        run(tmp_path, Watched(breaks=5, error=error), frames_per_shard=1000)
+    repaired = Watched()
+    run(tmp_path, repaired, frames_per_shard=1000)
+    assert repaired.rows == [4, 5, 6, 7, 8, 9, 10, 11]
+
+
+def test_the_bar_starts_at_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ExtractionError):
+        run(tmp_path, Watched(breaks=9))
+    run(tmp_path, progress=True)
+    bar = capsys.readouterr().err
+    assert "8/12" in bar.split("\r")[1]
+    assert "12/12" in bar
+
+
+def test_a_shuffling_loader_goes_on_in_the_order_it_was_begun(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    with pytest.raises(ExtractionError):
+        run(tmp_path, begun := Watched(40, most=20), shuffle=True)
+    again = Watched(40)
+    torch.manual_seed(2)
+    pool = run(tmp_path, again, shuffle=True)
+    assert pool.indices is not None
+    assert pool.indices.tolist() == begun.rows + again.rows
+    assert sorted(pool.frame_ids, key=int) == [str(row) for row in range(40)]
+
+
+def test_columns_come_from_the_disk_and_other_kinds_of_them_survive(tmp_path: Path) -> None:
+    adapter = OneBox(
+        scores=lambda output: torch.zeros(len(output)),
+        probabilities=lambda output: torch.full((len(output), 3), 0.25),
+        frame_embeddings=lambda output: output.repeat(1, 3),
+        counts=lambda output: torch.ones(len(output), dtype=torch.int64),
+    )
+    adapter.read = lambda *args, read=adapter.read: _sigmoid(read(*args))  # type: ignore[method-assign]
+    named = {"frame_id": lambda row, _: f"ü\u2028\n{row}", "embedding_dtype": torch.bfloat16, "adapter": adapter}
+    model = nn.Linear(1, 1)
+    pools = [run(folder, model=model, **named) for folder in (None, tmp_path, tmp_path)]
+    assert same(pools[1], pools[0])
+    assert same(pools[2], pools[0])
+    assert pools[2].frame_embeddings is not None
+    assert pools[2].frame_embeddings.dtype == torch.bfloat16
+    assert same(pools[2].take([3, 1]), pools[0].take([3, 1]))
+    nothing = OneBox(**{name: lambda output: torch.zeros(0) for name in ("scores",)})
+    nothing.columns |= {"boxes": lambda output: torch.zeros(0, 4), "labels": lambda output: torch.zeros(0).long()}
+    nothing.columns |= {"counts": lambda output: torch.zeros(len(output), dtype=torch.int64)}
+    empty = run(tmp_path / "empty", model=model, adapter=nothing)
+    assert (len(empty), empty.num_boxes) == (12, 0)
+
+
+def _sigmoid(frames: Any) -> Any:
+    frames.activation = "sigmoid"
+    return frames
+
+
+def test_memory_holds_a_shard_not_the_pool(tmp_path: Path) -> None:
+    """A fresh process extracts 100 MB of embeddings; what it holds beside files never grows by a third of that."""
+    code = f"""
+import re, sys, threading, time, torch
+sys.path.insert(0, {str(TESTS)!r})
+from pathlib import Path
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from test_extraction import OneBox
+from cval_torch import extract
+loader = DataLoader(TensorDataset(torch.zeros(25_000, 1, 1, 1)), batch_size=100)
+held = lambda: int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+def go(width, folder):
+    adapter = OneBox(box_embeddings=lambda output: torch.ones(len(output), width))
+    return extract(nn.Linear(1, 1), loader, adapter=adapter, progress=False, cache_dir=folder)
+go(1, {str(tmp_path / "thin")!r})
+start, peak, stop = held(), 0, threading.Event()
+def watch():
+    global peak
+    while not stop.wait(0.02):
+        peak = max(peak, held())
+watcher = threading.Thread(target=watch)
+watcher.start()
+pool = go(1024, {str(tmp_path / "wide")!r})
+stop.set(); watcher.join()
+assert pool.box_embeddings.shape == (25_000, 1024) and bool((pool.box_embeddings[::500] == 1).all())
+print(peak - start)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 33_000  # KiB
+
+
+# Damage
+
+
+def damage(path: Path, generator: random.Random) -> None:
+    """A byte that flips, or an end that is lost."""
+    content = bytearray(path.read_bytes())
+    place = generator.randrange(len(content))
+    if generator.random() < 0.5:
+        content[place] ^= 1 << generator.randrange(8)
+    else:
+        del content[place:]
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_damaged_shard_is_found_and_made_again(tmp_path: Path, seed: int) -> None:
+    generator = random.Random(seed)
+    model = nn.Linear(1, 1)
+    with torch.no_grad():
+        model.weight.fill_(1)
+    adapter = OneBox(box_embeddings=lambda output: output)
+    reference = run(tmp_path, model=model, adapter=adapter)
+    reference = reference.replace(**{name: column.clone() for name, column in reference.columns()})
+    files = sorted(path for path in tmp_path.glob("part-*/*") if path.stat().st_size)
+    damage(files[generator.randrange(len(files))], generator)
+    watched = Watched()
+    pool = run(tmp_path, watched, model=model, adapter=adapter)
+    assert same(pool, reference)
+    assert watched.rows in (list(range(12)), list(range(4, 12)), list(range(8, 12)))
+    intact = Watched()
+    run(tmp_path, intact, model=model, adapter=adapter)
+    assert intact.rows == []
+
+
+def test_what_a_killed_process_left_half_written_is_cut_off(tmp_path: Path) -> None:
+    with pytest.raises(ExtractionError):
+        run(tmp_path, Watched(breaks=9))
+    for path in tmp_path.glob("part-*/*"):
+        with path.open("ab") as file:
+            file.write(b"half a shard")
+    assert same(run(tmp_path), run(None))
+
+
+def test_a_manifest_that_is_none_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": "another/1"}')
+    with pytest.raises(InvalidInputError, match=r"must be the manifest of a pass of 'cval_torch.pass/1'; got 'another"):
+        run(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(InvalidInputError, match="is not the manifest of a pass"):
+        run(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_with_the_cause(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExtractionError, match=r"`cache_dir` '.*file/below' could not be read or written") as caught:
+        run(tmp_path / "file" / "below")
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+@contextmanager
+def without_rights(*folders: Path) -> Iterator[None]:
+    """Nothing below `folders` can be written; not by root either, who is somebody else meanwhile."""
+    for folder in folders:
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+    if root := os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights are another thing there")
+def test_a_read_only_folder_is_an_error_but_a_finished_pass_is_read() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        root = Path(folder)
+        root.chmod(0o755)
+        with pytest.raises(ExtractionError):
+            run(root / "begun", Watched(breaks=9))
+        finished = run(root / "finished")
+        with without_rights(root / "begun", root / "finished"):
+            with pytest.raises(ExtractionError, match=r"could not be read or written.*denied"):
+                run(root / "begun")
+            assert same(run(root / "finished"), finished)
+        for path in root.iterdir():
+            path.chmod(0o755)
+        for path in root.glob("*/part-*"):
+            path.chmod(0o755)
+        (root / "begun" / "lock").chmod(0o644)
+        for path in root.glob("begun/part-*/*"):
+            path.chmod(0o644)
+        assert same(run(root / "begun"), finished)
+
+
+# Another pass
+
+
+def changed_weights() -> nn.Module:
+    model = make_faster_rcnn()
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1
+    return model
+
+
+def changed_threshold() -> nn.Module:
+    return make_faster_rcnn(score_thresh=0.07)
+
+
+class NamedFrames(Watched):
+    def __init__(self, first: str) -> None:
+        super().__init__()
+        self.frame_ids = [first, *map(str, range(1, 12))]
+
+
+CHANGES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({}, {"model": changed_weights}, r"the model's weights was [0-9a-f]{32} and is [0-9a-f]{32} now"),
+    ({}, {"model": changed_threshold}, r"the model's roi_heads.score_thresh was 0.05 and is 0.07 now"),
+    ({}, {"model": lambda: nn.Linear(1, 1), "adapter": OneBox()}, r"the adapter was .*; the model's class was"),
+    ({}, {"dataset": Watched(11)}, r"the dataset's length was 12 and is 11 now"),
+    ({"dataset": NamedFrames("a")}, {"dataset": NamedFrames("b")}, r"the dataset's frame ids was"),
+    ({"dataset": Subset(Frames(20), range(12))}, {"dataset": Subset(Frames(20), range(1, 13))}, "the dataset was Sub"),
+    ({"dataset": Frames(12)}, {"dataset": ConcatDataset([Frames(6), Frames(6)])}, r"the dataset was .*Frames of 12"),
+    ({}, {"batch_size": 3}, r"the loader's batch size was 2 and is 3 now"),
+    ({}, {"sampler": range(10)}, r"the loader's frames were 12 and are 10 now \(row 10 is gone\)"),
+    ({}, {"sampler": range(11, -1, -1)}, r"the loader's batch 0 was of rows \[0, 1\] and is of \[11, 10\] now"),
+    ({}, {"embedding_dtype": torch.float16}, r"`embedding_dtype` was None and is torch.float16 now"),
+    ({}, {"autocast": torch.bfloat16}, r"`autocast` was None and is torch.bfloat16 now"),
+    ({}, {"probabilities": False}, r"the columns left out was none and is probabilities now"),
+    ({}, {"frame_id": lambda row, _: f"f{row}"}, r"`frame_id` was None and is <lambda> now"),
+    ({}, {"split": lambda batch: batch}, r"`split` was None and is <lambda> now"),
+]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(("then", "now", "message"), CHANGES, ids=[message[:24] for *_, message in CHANGES])
+def test_another_pass_is_refused_by_name(
+    tmp_path: Path, then: dict[str, Any], now: dict[str, Any], message: str, finished: bool
+) -> None:
+    run(tmp_path, **then)
+    if not finished:
+        os.truncate(next(tmp_path.glob("part-*/journal")), 10)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    if "model" in now:
+        now = {**now, "model": now["model"]()}
+    with pytest.raises(
+        InvalidInputError, match=f"holds another pass: .*{message}.*begin anew give another `cache_dir`"
+    ):
+        run(tmp_path, **{**then, **now})
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_autocast_of_the_callers_counts_as_an_option(tmp_path: Path) -> None:
+    run(tmp_path)
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(InvalidInputError, match="`autocast` was None"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("library", [torch, torchvision])
+def test_another_version_ends_no_pass_but_reads_a_finished_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Any
+) -> None:
+    run(tmp_path / "finished")
+    with pytest.raises(ExtractionError):
+        run(tmp_path / "begun", Watched(breaks=9))
+    monkeypatch.setattr(library, "__version__", "0.1")
+    assert len(run(tmp_path / "finished")) == 12
+    with pytest.raises(InvalidInputError, match=f"{library.__name__} was .* and is 0.1 now"):
+        run(tmp_path / "begun")
+
+
+def test_a_model_that_was_used_meanwhile_is_the_same_model(tmp_path: Path) -> None:
+    """Modules note things in a forward pass, such as the scales of feature maps; these are no change."""
+    model = make_faster_rcnn()
+    run(tmp_path / "fresh", model=model)
+    assert len(run(tmp_path / "fresh", model=model)) == 12
+    run(tmp_path / "used", model=model)
+    assert len(run(tmp_path / "used", model=make_faster_rcnn())) == 12
+
+
+def test_a_stream_cannot_be_resumed_and_says_so(tmp_path: Path) -> None:
+    with pytest.raises(LoaderOrderError, match="`cache_dir` needs a loader whose frames have rows"):
+        extract(make_faster_rcnn(), loader_of(Stream()), cache_dir=tmp_path, progress=False)
+
+
+def test_a_shard_has_a_frame_or_more(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="`frames_per_shard` must be at least 1; got 0"):
+        run(tmp_path, frames_per_shard=0)
+
+
+# Two at once
+
+
+@pytest.fixture
+def holding(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Another process that holds the lock of `tmp_path`, until called."""
+    code = f"""
+import fcntl, sys
+file = open({str(tmp_path / "lock")!r}, "a+")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    yield lambda: process.communicate() and None
+    process.communicate()
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path, holding: Callable[[], None]) -> None:
+    with pytest.raises(InvalidInputError, match=r"is in use by another process: wait for it, or use another folder"):
+        run(tmp_path)
+    holding()
+    assert len(run(tmp_path)) == 12
+
+
+def test_who_holds_a_folder_is_said(tmp_path: Path, holding: Callable[[], None]) -> None:
+    (tmp_path / "lock").write_text('{"process": 4321, "machine": "elsewhere"}')
+    with pytest.raises(InvalidInputError, match="is in use by process 4321 on elsewhere"):
+        run(tmp_path)
+    holding()
+
+
+def test_a_finished_pass_is_read_whoever_holds_it(tmp_path: Path) -> None:
+    run(tmp_path)
+    (tmp_path / "lock").unlink()
+    assert len(run(tmp_path)) == 12
+    assert not (tmp_path / "lock").exists()
