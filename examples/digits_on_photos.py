@@ -35,6 +35,7 @@ _POOL_SHARE_OF_PHOTO = 0.7  # of the width: the left part is for pools, the rest
 _DIGIT_SPLIT_SEED = 1_797  # one split for all pools: a test digit is in no pool of any seed
 
 Array = NDArray[np.floating[Any]]
+Item = tuple[Tensor, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Glyphs:
     instances: NDArray[np.int64]
 
 
-class DigitFrames(Dataset[tuple[Tensor, dict[str, Any]]]):
+class DigitFrames(Dataset[Item]):
     """Frames in memory, as a map-style dataset.
 
     An item is `(image, target)`: image (1, 96, 96) float32 in [0, 1]; target `boxes` (n, 4) float32 xyxy in pixels,
@@ -96,7 +97,7 @@ class DigitFrames(Dataset[tuple[Tensor, dict[str, Any]]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
+    def __getitem__(self, index: int) -> Item:
         target = {"boxes": self.boxes[index], "labels": self.labels[index], "image_id": self.frame_ids[index]}
         return self.images[index].float() / 255, target
 

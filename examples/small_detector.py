@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOSHead
+from tqdm import tqdm
 
-from digits_on_photos import FRAME_SIZE, DigitFrames, letter_frames
+from digits_on_photos import FRAME_SIZE, Item, letter_frames
 
 _CHANNELS = (16, 32, 64, 64)
 _SCORE_THRESHOLD = 0.05
@@ -61,14 +62,18 @@ class _Backbone(nn.Module):
 
 def train(
     model: nn.Module,
-    frames: Dataset[tuple[Tensor, dict[str, Any]]],
+    frames: Dataset[Item],
     *,
     steps: int = 350,
     batch_size: int = 16,
     learning_rate: float = 3e-3,
     seed: int = 0,
+    progress: str | None = None,
 ) -> float:
-    """Train in place with AdamW and a one-cycle schedule; returns the mean loss of the last tenth of the steps."""
+    """Train in place with AdamW and a one-cycle schedule; returns the mean loss of the last tenth of the steps.
+
+    `progress` is what a bar is labelled with; None shows none.
+    """
     rng = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
@@ -77,7 +82,7 @@ def train(
     order = torch.cat([torch.randperm(len(items), generator=rng) for _ in range(passes)]).tolist()
     last: list[float] = []
     model.train()
-    for step in range(steps):
+    for step in tqdm(range(steps), desc=progress, disable=progress is None, unit="step", mininterval=1.0):
         batch = order[step * batch_size : (step + 1) * batch_size]
         images, targets = zip(*(items[row] for row in batch), strict=True)
         loss = sum(model(list(images), list(targets)).values())
@@ -92,13 +97,21 @@ def train(
     return sum(last) / len(last)
 
 
-def pretrained_on_letters(path: Path | None = None, *, steps: int = 1200, frames: int = 3000, seed: int = 0) -> FCOS:
+def pretrained_on_letters(
+    path: Path | None = None, *, steps: int = 800, frames: int = 2000, seed: int = 0, progress: bool = False
+) -> FCOS:
     """A detector of the 26 capitals, to start others from; read from `path` if it is there, else trained and saved."""
     model = small_fcos(26, seed=seed)
     if path is not None and path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
-    train(model, letter_frames(frames, seed=seed), steps=steps, seed=seed)
+    train(
+        model,
+        letter_frames(frames, seed=seed),
+        steps=steps,
+        seed=seed,
+        progress="pre-training on letters" if progress else None,
+    )
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), path)
@@ -114,7 +127,7 @@ def detector_of_digits(letters: FCOS, *, seed: int = 0) -> FCOS:
 
 
 @torch.no_grad()
-def evaluate_map50(model: nn.Module, frames: DigitFrames | Subset[Any]) -> float:
+def evaluate_map50(model: nn.Module, frames: Dataset[Item]) -> float:
     """Mean average precision at an IoU of 0.5, in [0, 1], higher = better; of all classes that `frames` have."""
     metric = MeanAveragePrecision(iou_thresholds=[0.5], backend="faster_coco_eval")
     metric.warn_on_many_detections = False
@@ -125,7 +138,7 @@ def evaluate_map50(model: nn.Module, frames: DigitFrames | Subset[Any]) -> float
     return float(metric.compute()["map_50"])
 
 
-def collate(batch: list[tuple[Tensor, dict[str, Any]]]) -> tuple[list[Tensor], list[dict[str, Any]]]:
+def collate(batch: list[Item]) -> tuple[list[Tensor], list[dict[str, Any]]]:
     """What torchvision's detectors take: a list of images, and a list of targets."""
     images, targets = zip(*batch, strict=True)
     return list(images), list(targets)

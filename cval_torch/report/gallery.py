@@ -1,0 +1,290 @@
+"""A contact sheet: the chosen frames as one picture, with what the detector saw in them."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from cval_torch.errors import InvalidInputError
+from cval_torch.pool import Pool
+
+Colour = tuple[int, int, int]
+
+# Twelve colours that stay apart on a photo and carry white or black text; classes take them in turn.
+_PALETTE: tuple[Colour, ...] = (
+    *((230, 60, 60), (60, 180, 75), (255, 205, 25), (67, 120, 240), (245, 130, 48), (160, 60, 200)),
+    *((70, 215, 230), (240, 50, 210), (170, 230, 60), (250, 165, 175), (0, 150, 140), (180, 130, 80)),
+)
+_INK, _FAINT, _PAPER, _CELL = (25, 25, 30), (110, 110, 120), (255, 255, 255), (228, 229, 233)
+_GAP = 14
+
+
+class ChosenFrames(Protocol):
+    """What a contact sheet is made of; `SelectedFrames` is one.
+
+    Item `i` is an image, or a tuple that begins with one and may go on with a target: a dict with `boxes` and
+    `labels`. An image is a (C, H, W) tensor of 1 or 3 channels, uint8 or floating, or a PIL image.
+    """
+
+    @property
+    def frame_ids(self) -> Sequence[str]:
+        """Names of the n frames, in rank order."""
+
+    @property
+    def scores(self) -> Tensor:
+        """(n,) frame scores; NaN where there is none."""
+
+    @property
+    def predictions(self) -> Pool:
+        """The same n frames, in the same order, with `boxes`."""
+
+    def __len__(self) -> int:
+        """The number of frames, n."""
+
+    def __getitem__(self, index: int) -> Any:
+        """An image, or a tuple that begins with one."""
+
+
+def contact_sheet(
+    frames: ChosenFrames,
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    classes: Mapping[int, str] | Sequence[str] | None = None,
+    columns: int | None = None,
+    tile_size: int = 224,
+    min_score: float = 0.3,
+    max_frames: int = 60,
+    show_truth: bool = False,
+) -> Path:
+    """Draw the chosen frames, the first choice first, with rank, id, score and predicted boxes.
+
+    Args:
+        frames: what `select` returned, or anything like it.
+        path: the picture's file; its suffix says the format, such as `.png`. Its folder is made if it is not there.
+        title: printed on top.
+        classes: names of the classes by label; None prints the numbers.
+        columns: tiles in a row; None: up to 6.
+        tile_size: side in pixels of the square that an image is fitted into.
+        min_score: predicted boxes below it are counted in the caption, but not drawn. In [0, 1].
+        max_frames: no more than this many frames are drawn; the title says of how many.
+        show_truth: draw the boxes of the targets too, dashed.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InvalidInputError: no frames, an option out of range, predictions without boxes or for another number of
+            frames, or an item that does not begin with an image.
+        OSError: the file cannot be written.
+    """
+    _check(frames, tile_size=tile_size, max_frames=max_frames, columns=columns, min_score=min_score)
+    drawn = min(len(frames), max_frames)
+    columns = min(drawn, columns or 6)
+    style = _Style(tile_size, min_score, classes, show_truth)
+    cell_width, cell_height = tile_size + _GAP, tile_size + style.caption_height + _GAP
+    top = _GAP + (style.line * 3 if title else style.line + _GAP // 2)
+    rows = -(-drawn // columns)
+    sheet = Image.new("RGB", (columns * cell_width + _GAP, top + rows * cell_height), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    if title:
+        limit = sheet.width - 2 * _GAP
+        pen.text((_GAP, _GAP), _fitted(pen, title, style.large, limit), fill=_INK, font=style.large)
+    legend = f"{drawn} of {len(frames)} frames, first choice first; solid: predicted, score {min_score:g} or more"
+    legend += "; dashed: annotated" if show_truth else ""
+    position = (_GAP, top - style.line - _GAP // 2)
+    pen.text(position, _fitted(pen, legend, style.small, sheet.width - 2 * _GAP), fill=_FAINT, font=style.small)
+    for rank in range(drawn):
+        left, up = _GAP + rank % columns * cell_width, top + rank // columns * cell_height
+        sheet.paste(_tile(frames, rank, style), (left, up))
+        _caption(pen, frames, rank, style, (left, up + tile_size + 4))
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(target)
+    return target
+
+
+class _Style:
+    """Sizes, fonts and names, the same for all tiles."""
+
+    def __init__(
+        self,
+        tile_size: int,
+        min_score: float,
+        classes: Mapping[int, str] | Sequence[str] | None,
+        show_truth: bool,
+    ) -> None:
+        self.tile_size = tile_size
+        self.min_score = min_score
+        self.classes = dict(enumerate(classes)) if isinstance(classes, Sequence) else dict(classes or {})
+        self.show_truth = show_truth
+        self.small = ImageFont.load_default(size=13)  # Pillow's own font: the same picture on every machine
+        self.large = ImageFont.load_default(size=18)
+        self.line = 17
+        self.caption_height = 2 * self.line + 6
+
+    def name(self, label: int) -> str:
+        return self.classes.get(label, str(label))
+
+
+@dataclass(frozen=True)
+class _Box:
+    corners: tuple[float, float, float, float]  # xyxy, in pixels of the tile
+    label: int
+    score: float | None  # None: an annotated box
+
+
+def _tile(frames: ChosenFrames, rank: int, style: _Style) -> Image.Image:
+    item = frames[rank]
+    image = _as_image(item[0] if isinstance(item, (tuple, list)) and len(item) else item, frames.frame_ids[rank])
+    scale = style.tile_size / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    tile = Image.new("RGB", (style.tile_size, style.tile_size), _CELL)
+    corner = ((tile.width - size[0]) // 2, (tile.height - size[1]) // 2)
+    tile.paste(image.resize(size, Image.Resampling.BICUBIC), corner)
+    pen = ImageDraw.Draw(tile)
+    if style.show_truth:
+        for box in _placed(*_truth(item), corner, scale):
+            _dashed(pen, box.corners)
+    predicted = _placed(*_predicted(frames.predictions, rank, style.min_score), corner, scale)
+    for box in reversed(predicted):  # the surest last, on top
+        pen.rectangle(box.corners, outline=_PALETTE[box.label % len(_PALETTE)], width=2)
+    for box in reversed(predicted):
+        _tag(pen, box, style)
+    return tile
+
+
+def _predicted(pool: Pool, rank: int, min_score: float) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Boxes, labels and scores of one frame, the surest first, those below `min_score` left out."""
+    rows = slice(int(pool.offsets[rank]), int(pool.offsets[rank + 1]))
+    boxes = _required_boxes(pool)[rows].float()
+    labels = torch.zeros(len(boxes), dtype=torch.int64) if pool.labels is None else pool.labels[rows]
+    if pool.scores is None:
+        return boxes, labels, torch.ones(len(boxes))
+    scores = pool.scores[rows].float()
+    order = scores.argsort(descending=True, stable=True)
+    order = order[scores[order] >= min_score]
+    return boxes[order], labels[order], scores[order]
+
+
+def _truth(item: Any) -> tuple[Tensor, Tensor, None]:
+    target = item[1] if isinstance(item, (tuple, list)) and len(item) > 1 else {}
+    boxes = target.get("boxes") if isinstance(target, Mapping) else None
+    found = torch.zeros(0, 4) if boxes is None else torch.as_tensor(boxes).reshape(-1, 4)
+    return found, torch.zeros(len(found), dtype=torch.int64), None
+
+
+def _placed(boxes: Tensor, labels: Tensor, scores: Tensor | None, corner: tuple[int, int], scale: float) -> list[_Box]:
+    """Boxes in pixels of the tile; corners in order, whatever the source's were."""
+    shift = torch.tensor([*corner, *corner])
+    points = (boxes.cpu() * scale + shift).tolist()
+    values = [None] * len(points) if scores is None else scores.tolist()
+    return [
+        _Box((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), int(label), score)
+        for (x0, y0, x1, y1), label, score in zip(points, labels.tolist(), values, strict=True)
+    ]
+
+
+def _tag(pen: ImageDraw.ImageDraw, box: _Box, style: _Style) -> None:
+    """Class and score on a chip above the box, or just inside it where there is no room above."""
+    text = f"{_printable(style.name(box.label))} {box.score:.2f}"
+    colour = _PALETTE[box.label % len(_PALETTE)]
+    width = pen.textlength(text, font=style.small) + 6
+    left = min(max(box.corners[0], 0), style.tile_size - width)
+    top = box.corners[1] - style.line if box.corners[1] >= style.line else box.corners[1]
+    pen.rectangle((left, top, left + width, top + style.line - 1), fill=colour)
+    bright = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] > 140
+    pen.text((left + 3, top), text, fill=_INK if bright else _PAPER, font=style.small)
+
+
+def _dashed(pen: ImageDraw.ImageDraw, corners: tuple[float, float, float, float], *, dash: int = 5) -> None:
+    """A rectangle of alternating white and black dashes: to be seen on any ground."""
+    x0, y0, x1, y1 = (round(value) for value in corners)
+    for start, end, fixed, horizontal in ((x0, x1, y0, 1), (x0, x1, y1, 1), (y0, y1, x0, 0), (y0, y1, x1, 0)):
+        for number, begin in enumerate(range(start, end, dash)):
+            stop = min(begin + dash, end)
+            line = (begin, fixed, stop, fixed) if horizontal else (fixed, begin, fixed, stop)
+            pen.line(line, fill=_INK if number % 2 else _PAPER, width=1)
+
+
+def _caption(pen: ImageDraw.ImageDraw, frames: ChosenFrames, rank: int, style: _Style, corner: tuple[int, int]) -> None:
+    left, top = corner
+    title = _fitted(pen, f"{rank + 1}. {frames.frame_ids[rank]}", style.small, style.tile_size)
+    pen.text((left, top), title, fill=_INK, font=style.small)
+    score = float(frames.scores[rank])
+    pool = frames.predictions
+    count = int(pool.counts[rank])
+    shown = len(_predicted(pool, rank, style.min_score)[0])
+    parts = [] if math.isnan(score) else [f"score {score:.3f}"]
+    parts.append(f"{shown} of {count} {'box' if count == 1 else 'boxes'} drawn" if count else "no detection")
+    pen.text((left, top + style.line), ", ".join(parts), fill=_FAINT, font=style.small)
+
+
+def _fitted(pen: ImageDraw.ImageDraw, text: str, font: Any, width: float) -> str:
+    """The text, its middle cut out if it is too long: ids differ at their ends."""
+    text = _printable(text)
+    if pen.textlength(text, font=font) <= width:
+        return text
+    kept = len(text)
+    while kept > 2 and pen.textlength(_shortened(text, kept), font=font) > width:
+        kept -= 1
+    return _shortened(text, kept)
+
+
+def _shortened(text: str, kept: int) -> str:
+    return text[: (kept + 1) // 2] + "..." + text[len(text) - kept // 2 :]
+
+
+def _printable(text: str) -> str:
+    """Line breaks and control characters would move the text or fail to be drawn."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _as_image(image: Any, frame_id: str) -> Image.Image:
+    """Make it an RGB image; floats outside [0, 1], as of a normalised image, are stretched from least to most."""
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] not in (1, 3) or image.numel() == 0:
+        got = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        raise InvalidInputError(
+            f"an item must begin with an image: a (1, H, W) or (3, H, W) tensor, or a PIL image; "
+            f"got {got} for frame {frame_id!r}"
+        )
+    pixels = image.detach().cpu()
+    if pixels.is_floating_point():
+        pixels = pixels.float().nan_to_num()
+        low, high = torch.aminmax(pixels)
+        if low < 0 or high > 1:
+            pixels = (pixels - low) / (high - low).clamp_min(1e-12)
+        pixels = (pixels * 255).round().to(torch.uint8)
+    pixels = pixels.to(torch.uint8).expand(3, -1, -1).permute(1, 2, 0).contiguous()
+    return Image.fromarray(pixels.numpy())
+
+
+def _required_boxes(pool: Pool) -> Tensor:
+    if pool.boxes is None:
+        raise InvalidInputError("a contact sheet needs predictions with the column `boxes`; this pool has none")
+    return pool.boxes
+
+
+def _check(frames: ChosenFrames, *, tile_size: int, max_frames: int, columns: int | None, min_score: float) -> None:
+    if len(frames) == 0:
+        raise InvalidInputError("`frames` must hold at least one frame to draw; got none")
+    if len(frames.predictions) != len(frames):
+        raise InvalidInputError(
+            f"`predictions` must be of the {len(frames)} frames; got those of {len(frames.predictions)}"
+        )
+    _required_boxes(frames.predictions)
+    for name, value, least in (("tile_size", tile_size, 32), ("max_frames", max_frames, 1), ("columns", columns, 1)):
+        if value is not None and value < least:
+            raise InvalidInputError(f"`{name}` must be at least {least}; got {value}")
+    if not 0 <= min_score <= 1:
+        raise InvalidInputError(f"`min_score` must be in [0, 1]; got {min_score}")
