@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import requests
+import uvicorn
+
+from cval_torch.server.app import create_app
+from cval_torch.server.settings import Limits
 
 KEY = "test-key-one"
 ROOT = Path(__file__).parent.parent
@@ -95,3 +100,23 @@ def own_server(data: Path, *options: str, key: str = KEY) -> Iterator[OwnServer]
         yield server
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def serving_here(
+    data: Path, limits: Limits | None = None, *, keys: Sequence[tuple[str | None, str]] = ((None, KEY),)
+) -> Iterator[str]:
+    """The application in this process, in a thread, behind a socket."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(create_app(data, keys, limits=limits), log_level="error", lifespan="on")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            while not server.started and thread.is_alive():
+                time.sleep(0.01)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -6,26 +6,19 @@ in this process.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import socket
-import threading
-import time
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-import uvicorn
-from own_server import KEY, own_server
+from own_server import KEY, own_server, serving_here
 
 from cval_torch.backends.base import Backend, Selection
 from cval_torch.backends.local import LocalBackend
 from cval_torch.backends.rest import RestBackend
 from cval_torch.errors import CvalError, InvalidInputError
 from cval_torch.pool import Pool
-from cval_torch.server.app import create_app
 from cval_torch.server.settings import Limits
 from cval_torch.stages import KNOWN_STRATEGIES
 from cval_torch.wire import UNCERTAINTY_STRATEGIES, DetectionSampling
@@ -40,24 +33,6 @@ def process_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backen
         RestBackend(api_key=KEY, url=server.url, progress=False) as backend,
     ):
         yield backend
-
-
-@contextlib.contextmanager
-def serving_here(data: Path, limits: Limits) -> Iterator[str]:
-    """The application in this process, in a thread, behind a socket."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(create_app(data, [(None, KEY)], limits=limits), log_level="error", lifespan="on")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            while not server.started and thread.is_alive():
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @pytest.fixture(scope="module")
