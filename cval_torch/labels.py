@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Subset
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.files import read_json, write_json
-from cval_torch.naming import frame_ids_of
+from cval_torch.naming import NamedSubset, frame_ids_of
 from cval_torch.rounds import Round, as_scores, describe_stage
 from cval_torch.wire import DetectionSampling
 
@@ -47,8 +47,8 @@ class LabelPool:
     Args:
         dataset: a dataset with a length and rows, labelled frames and unlabelled ones together.
         labeled: ids that are labelled from the start.
-        frame_ids: one distinct id a row of `dataset`. None: the ids that `extract` and `select` give to its frames
-            where targets have no `image_id`: the dataset's own (`CocoDetection.ids`, file stems), else the row.
+        frame_ids: one distinct id a row of `dataset`. None: the dataset's own (`CocoDetection.ids`, file stems), else
+            the row. `select` over a loader of `unlabeled` gives frames these ids, whatever `image_id` targets have.
 
     Raises:
         InvalidInputError: ids that do not fit the dataset, or that are not distinct.
@@ -117,12 +117,12 @@ class LabelPool:
     @property
     def labeled(self) -> Subset[Any]:
         """The labelled frames as they are now; a later round does not change a `Subset` that was handed out."""
-        return Subset(self.dataset, self.labeled_indices)
+        return NamedSubset(self.dataset, self.labeled_indices, self.labeled_ids)
 
     @property
     def unlabeled(self) -> Subset[Any]:
-        """The frames without labels as they are now, in the order of the dataset."""
-        return Subset(self.dataset, self.unlabeled_indices)
+        """The frames without labels as they are now, in the order of the dataset; `select` calls them by our ids."""
+        return NamedSubset(self.dataset, self.unlabeled_indices, self.unlabeled_ids)
 
     def is_labeled(self, frame_id: str) -> bool:
         """Whether this frame is labelled."""

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from cval_torch.errors import InvalidInputError
 
@@ -20,16 +20,29 @@ _ID_ATTRIBUTES = ("frame_ids", "image_ids", "ids")
 _PATH_ATTRIBUTES = ("image_paths", "im_files", "images", "samples", "imgs", "paths", "files")
 
 
+class NamedSubset(Subset[Any]):
+    """A `Subset` whose frames have names already, as a `LabelPool` gives them: a choice from it has these.
+
+    Attributes:
+        frame_ids: one distinct id a row.
+    """
+
+    def __init__(self, dataset: Dataset[Any], indices: Sequence[int], frame_ids: Sequence[str]) -> None:
+        super().__init__(dataset, indices)
+        self.frame_ids = tuple(frame_ids)
+
+
 class FrameNames:
     """Gives frames their ids, and refuses an id twice.
 
-    The first of these that there is names every frame: the user's `frame_id`; the target's `image_id`; the
-    dataset's own ids (`CocoDetection.ids`, file stems); the row.
+    The first of these that there is names every frame: the user's `frame_id`; the ids of a `NamedSubset`; the target's
+    `image_id`; the dataset's own ids (`CocoDetection.ids`, file stems); the row.
     """
 
     def __init__(self, dataset: Any, frame_id: FrameIdOf | None = None) -> None:
         self._frame_id = frame_id
         self._own = None if frame_id is not None else own_ids(dataset)
+        self._named = frame_id is None and _is_named(dataset)
         self._by_target: bool | None = None
         self._rows: dict[str, int] = {}
 
@@ -58,6 +71,8 @@ class FrameNames:
     def _name(self, index: int, target: Any) -> Any:
         if self._frame_id is not None:
             return self._frame_id(index, target)
+        if self._named and self._own is not None:
+            return self._own[index]
         image_id = target.get("image_id") if isinstance(target, Mapping) else None
         if self._by_target is None:
             self._by_target = image_id is not None
@@ -89,6 +104,8 @@ def frame_ids_of(dataset: Any, frame_id: FrameIdOf | None = None) -> list[str]:
 
 def own_ids(dataset: Any) -> Sequence[str] | None:
     """The ids that a dataset has of its own, one a row, or None: looked for through `Subset` and `ConcatDataset`."""
+    if isinstance(dataset, NamedSubset):
+        return dataset.frame_ids
     if isinstance(dataset, Subset):
         base = own_ids(dataset.dataset)
         return None if base is None else [base[index] for index in dataset.indices]
@@ -105,6 +122,12 @@ def own_ids(dataset: Any) -> Sequence[str] | None:
         if paths and len(paths) == length:
             return _path_ids(paths)
     return None
+
+
+def _is_named(dataset: Any) -> bool:
+    while isinstance(dataset, Subset) and not isinstance(dataset, NamedSubset):
+        dataset = dataset.dataset
+    return isinstance(dataset, NamedSubset)
 
 
 def _paths(values: Any) -> list[PurePath] | None:

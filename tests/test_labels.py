@@ -14,10 +14,13 @@ import pytest
 import torch
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from shades import OneBox, Shades, Tiny, make_loader
 from torch.utils.data import Subset, TensorDataset
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.labels import LabelPool
+from cval_torch.naming import frame_ids_of
+from cval_torch.pipeline import select
 from cval_torch.rounds import Round
 from cval_torch.wire import DetectionSampling
 
@@ -147,6 +150,19 @@ def test_rows_count_where_a_selection_named_frames_otherwise() -> None:
     assert labels.label(chosen).frame_ids == ("4", "1")
     assert labels.rounds[-1].scores is None
     assert labels.label(Subset(labels.dataset, [3])).frame_ids == ("3",)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_choice_from_the_unlabelled_part_has_our_ids(nested: bool) -> None:
+    """Not places in the part, and not the targets' `image_id`, each of which is some other frame's id here."""
+    dataset = Shades(8, image_ids=True)
+    labels = LabelPool(dataset, labeled=["0", "1", "2"])
+    part = Subset(labels.unlabeled, [4, 1]) if nested else labels.unlabeled
+    chosen = select(Tiny(), make_loader(part), num_of_samples=len(part), adapter=OneBox(), progress=False)
+    rows = {"7", "4"} if nested else {"3", "4", "5", "6", "7"}
+    assert set(chosen.frame_ids) == rows
+    assert labels.label(chosen.frame_ids).frame_ids == chosen.frame_ids
+    assert frame_ids_of(labels.labeled) == list(labels.labeled_ids)
 
 
 def test_a_subset_of_another_dataset_counts_by_its_ids() -> None:
