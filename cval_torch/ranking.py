@@ -16,6 +16,7 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.pool import Pool
 from cval_torch.reduce import REDUCTIONS, chunks
 from cval_torch.scores import UNCERTAINTIES, class_distribution, distribution_weights, doubt, entropy
+from cval_torch.screening import kth_smallest, shortlist
 from cval_torch.wire import DetectionSampling
 
 # Elements of a column that are worked on at a time: small enough to stay in a CPU's cache, large enough for the
@@ -66,6 +67,40 @@ def frame_scores(pool: Pool, stage: DetectionSampling) -> Tensor:
     return reduced.masked_fill_(counts == 0, null_score)
 
 
+def best_rows(pool: Pool, stage: DetectionSampling, n: int, *, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The `n` best frames by a scoring stage, in rank order, and their scores.
+
+    What `frame_scores` and `rank_rows` give; of a large pool only the frames on the shortlist are scored exactly.
+
+    Args:
+        pool: F frames.
+        stage: its strategy must be an uncertainty, `probability`, or a callable.
+        n: 1 to F, or to M.
+        among: (M,) rows to choose among; None is all.
+
+    Returns:
+        (n,) int64 rows and (n,) float64 scores.
+
+    Raises:
+        InvalidInputError: as `frame_scores`.
+    """
+    if not callable(stage.selection_strategy):
+        _check_can_score(pool, stage)
+        rows = shortlist(pool, stage, n, among=among)
+        if rows is not None:
+            return _best_of(rows, frame_scores(_scored_columns(pool, rows), stage), pool, stage, n)
+    scores = frame_scores(pool, stage)
+    return _best_of(among, scores if among is None else scores[among], pool, stage, n)
+
+
+def _best_of(
+    rows: Tensor | None, scores: Tensor, pool: Pool, stage: DetectionSampling, n: int
+) -> tuple[Tensor, Tensor]:
+    ids = pool.frame_ids if rows is None else [pool.frame_ids[row] for row in rows.tolist()]
+    ranked = torch.tensor(rank_rows(scores, ids, n, descending=stage.descending), device=scores.device)
+    return ranked if rows is None else rows[ranked], scores[ranked]
+
+
 def rank_rows(scores: Tensor, frame_ids: Sequence[str], n: int, *, descending: bool) -> list[int]:
     """The `n` first rows by score, ties by frame id, in rank order.
 
@@ -74,12 +109,12 @@ def rank_rows(scores: Tensor, frame_ids: Sequence[str], n: int, *, descending: b
     Args:
         scores: (F,) finite.
         frame_ids: F ids.
-        n: at most F.
+        n: 1 to F.
         descending: whether high scores come first.
     """
     keys = -scores if descending else scores
     if n < len(keys):
-        threshold = keys.kthvalue(n).values if n > 0 else keys.new_tensor(-torch.inf)
+        threshold = kth_smallest(keys, n)
         chosen = (keys < threshold).nonzero().squeeze(1).tolist()
         tied = (keys == threshold).nonzero().squeeze(1).tolist()
         chosen += heapq.nsmallest(n - len(chosen), tied, key=frame_ids.__getitem__)
@@ -130,6 +165,21 @@ def _chunks(pool: Pool) -> Iterator[tuple[int, int]]:
     width = 1 if pool.probabilities is None else pool.probabilities.shape[1]
     elements = _CHUNK_ELEMENTS["cpu" if pool.device.type == "cpu" else "cuda"]
     return chunks(pool.offsets, boxes=max(elements // max(width, 1), 1))
+
+
+def _scored_columns(pool: Pool, rows: Tensor) -> Pool:
+    """The frames at `rows` with no more than what scores are made of: `Pool.take` would copy embeddings too."""
+    counts = pool.counts[rows]
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    # a box's place in the pool: where its frame begins there, less where it begins here, plus its place here
+    boxes = (pool.offsets[rows] - offsets[:-1]).repeat_interleave(counts) + torch.arange(int(offsets[-1]))
+    return Pool(
+        [pool.frame_ids[row] for row in rows.tolist()],
+        offsets,
+        scores=None if pool.scores is None else pool.scores[boxes],
+        probabilities=None if pool.probabilities is None else pool.probabilities[boxes],
+        activation=pool.activation,
+    )
 
 
 def _with_null_boxes(values: Tensor, counts: Tensor, null_score: float) -> tuple[Tensor, Tensor]:

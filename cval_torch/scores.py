@@ -215,11 +215,11 @@ def _ladder(probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     One pass over the columns, elementwise: the sum is never formed by subtracting from a total, so it keeps its
     digits where the largest entry is nearly everything.
     """
-    values = _matrix(probabilities)
-    first = values[:, 0].clone()
-    second, rest = torch.zeros_like(first), torch.zeros_like(first)
-    for column in values.unbind(1)[1:]:
-        lower = torch.minimum(first, column)
+    columns = _matrix(probabilities).T.contiguous()  # each is gone through four times: once apart, and the rest is fast
+    first = columns[0].clone()
+    second, rest, lower = torch.zeros_like(first), torch.zeros_like(first), torch.empty_like(first)
+    for column in columns[1:]:
+        torch.minimum(first, column, out=lower)
         rest += lower
         torch.maximum(second, lower, out=second)
         torch.maximum(first, column, out=first)
