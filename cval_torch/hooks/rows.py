@@ -61,12 +61,12 @@ class Detections:
         )
 
     def lowest_scores(self, *, ulps: int) -> Tensor:
-        """(N,) float32: the lowest score of each frame, inf where there is none.
+        """(N,) float32, or float64 where scores are: the lowest score of each frame, inf where there is none.
 
         With `ulps` it is lowered by these and by 1e-5 of itself, which outweighs the rounding of a bound on logits.
         """
-        lowest = torch.full((len(self.counts),), torch.inf, device=self.scores.device)
-        lowest.scatter_reduce_(0, self.frames, self.scores.float(), "amin")
+        scores = self.scores.to(torch.promote_types(self.scores.dtype, torch.float32))
+        lowest = scores.new_full((len(self.counts),), torch.inf).scatter_reduce_(0, self.frames, scores, "amin")
         return lowest * (1 - 1e-5 - ulps * torch.finfo(self.scores.dtype).eps) if ulps else lowest
 
 
