@@ -19,6 +19,7 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Recording
 from cval_torch.hooks.letterbox import Letterbox, letterbox
 from cval_torch.hooks.passes import in_order, unit_range
+from cval_torch.hooks.regions import box_means
 from cval_torch.hooks.rows import CLOSE_ULPS, Candidates, Detections, pairs_above, recover_rows, spread
 
 DEFAULT_SIZE = 640
@@ -51,8 +52,8 @@ class UltralyticsAdapter:
 
     Detections are those of the host's `predict(image, conf=conf, iou=iou, max_det=max_det)` for that image alone.
     `probabilities` are the independent sigmoids of the detection's anchor, one column a class; `box_embeddings` the
-    mean of 7 x 7 points of the box in each of the neck's maps, one after another; `frame_embeddings` the mean of the
-    coarsest map over the image without its border. The NMS-free head may report one anchor under several classes.
+    mean of four samples within the box of each of the neck's maps, one after another; `frame_embeddings` the mean of
+    the coarsest map over the image without its border. The NMS-free head may report one anchor under several classes.
 
     Images (C, H, W) are RGB in [0, 1], and letterboxed; images whose letterboxes have one size run together, so that
     no frame's result depends on its neighbours. A batch of the host's own validation dataset (a dict with `img`,
@@ -162,16 +163,17 @@ class UltralyticsAdapter:
         found = self._detections(head, one.prediction, {name: call.output for name, call in calls.items()})
         placed = list(zip(one.layouts, found, strict=True))
         inside = [layout.clip(each.boxes) for layout, each in placed]
-        areas = [one.prediction.new_tensor([layout.bounds()]) for layout in one.layouts]
+        counts = [len(each.scores) for each in found]
+        frames, regions = spread(counts, one.prediction.device), torch.cat(inside)
         return FrameBatch(
-            counts=torch.tensor([len(each.scores) for each in found]),
+            counts=torch.tensor(counts),
             boxes=torch.cat([layout.to_original(each.boxes) for layout, each in placed]),
             labels=torch.cat([each.labels for each in found]),
             scores=torch.cat([each.scores for each in found]),
             probabilities=torch.cat([each.probabilities for each in found]),
             activation="sigmoid",
-            box_embeddings=torch.cat([_pooled(level, inside, one.size, points=7) for level in maps], dim=1),
-            frame_embeddings=_pooled(maps[-1], areas, one.size, points=-1),
+            box_embeddings=torch.cat([box_means([level], None, frames, regions, one.size) for level in maps], dim=1),
+            frame_embeddings=_content_means(maps[-1], one.layouts, one.size),
         )
 
     def _detections(self, head: Any, prediction: Tensor, outputs: Mapping[str, Tensor]) -> list[_Detections]:
@@ -239,12 +241,12 @@ def _run(model: nn.Module, rows: list[int], layouts: list[Letterbox], images: Te
     return _Pass(rows, layouts, (images.shape[-2], images.shape[-1]), output)
 
 
-def _pooled(level: Tensor, boxes: list[Tensor], size: tuple[int, int], *, points: int) -> Tensor:
-    """(B, C), the mean of a map (N, C, h, w) at `points` x `points` places of each box; -1: one place a cell."""
+def _content_means(level: Tensor, layouts: Sequence[Letterbox], size: tuple[int, int]) -> Tensor:
+    """(N, C), the mean of a map (N, C, h, w) over each image without its border, one sample about every cell."""
+    areas = torch.tensor([layout.bounds() for layout in layouts], device=level.device)
     scale = level.shape[-1] / size[1]
-    boxes = [part.float() for part in boxes]
-    pooled: Tensor = roi_align(level.float(), boxes, 1, spatial_scale=scale, sampling_ratio=points, aligned=True)
-    return pooled.flatten(1)
+    means: Tensor = roi_align(level.float(), list(areas[:, None]), 1, spatial_scale=scale, aligned=True)
+    return means.flatten(1)
 
 
 def _decoded(levels: Sequence[Tensor], head: Any) -> tuple[Tensor, Tensor]:
