@@ -2,6 +2,7 @@
 
 from cval_torch.backends.base import Backend, Selection
 from cval_torch.backends.local import LocalBackend
+from cval_torch.backends.rest import RestBackend
 from cval_torch.callbacks import SamplerCallback
 from cval_torch.codec import pool_from_payloads, pool_to_payloads
 from cval_torch.errors import CvalError
@@ -22,6 +23,7 @@ __all__ = [
     "LabelPool",
     "LocalBackend",
     "Pool",
+    "RestBackend",
     "SamplerCallback",
     "SelectedFrames",
     "Selection",

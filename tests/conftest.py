@@ -115,6 +115,19 @@ def transformers_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def readme_names(faster_rcnn: FasterRCNN, transformers_checkpoint: str) -> dict[str, Any]:
-    """What the README's snippets take for granted: a detector, and a loader over unlabeled frames."""
-    unlabeled_loader = DataLoader(Frames(12), batch_size=4, collate_fn=pairs)
-    return {"model": faster_rcnn, "unlabeled_loader": unlabeled_loader, "checkpoint": transformers_checkpoint}
+    """What the README's snippets take for granted: a detector, frames, and a training step."""
+
+    def train_one_epoch(model: nn.Module, loader: DataLoader[Any]) -> None:
+        assert len(loader) > 0
+        model.train()
+
+    dataset = Frames(12)
+    return {
+        "model": faster_rcnn,
+        "unlabeled_loader": DataLoader(dataset, batch_size=4, collate_fn=pairs),
+        "checkpoint": transformers_checkpoint,
+        "dataset": dataset,
+        "first_ids": ["0", "1"],
+        "collate": pairs,
+        "train_one_epoch": train_one_epoch,
+    }
