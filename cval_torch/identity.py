@@ -78,15 +78,17 @@ def machine_identity(device: torch.device) -> dict[str, Any]:
     }
 
 
-def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two identities do not agree on, in words: `"x was 1 and is 2 now"`."""
+def changes(
+    then: Mapping[str, Any], now: Mapping[str, Any], *, form: str = "{name} was {old} and is {new} now"
+) -> list[str]:
+    """What two identities do not agree on, in words, each in this `form`."""
     found = []
     for name in then.keys() & now.keys():
         old, new = then[name], now[name]
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += [f"{name} {change}" for change in changes(old, new)]
+            found += [f"{name} {change}" for change in changes(old, new, form=form)]
         elif old != new:
-            found.append(f"{name} was {old} and is {new} now")
+            found.append(form.format(name=name, old=old, new=new))
     return sorted(found)
 
 

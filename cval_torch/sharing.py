@@ -76,10 +76,11 @@ def deal(loader: Iterable[Any], ranks: Ranks) -> Shares:
 
     seen = ranks.exchange(look)
     for rank, view in enumerate(seen):
-        if differing := changes(seen[0]["dataset"], view["dataset"]):
+        form = f"{{name}} is {{old}} in rank 0 and {{new}} in rank {rank}"
+        if differing := changes(seen[0]["dataset"], view["dataset"], form=form):
             raise InvalidInputError(
-                f"the processes' datasets differ, from rank 0 to rank {rank}: {'; '.join(differing)}. Give each the "
-                "same: frames are dealt among the processes without your help"
+                f"the processes' datasets differ: {'; '.join(differing)}. Give each the same: frames are dealt among "
+                "the processes without your help"
             )
     plan = plans[0]
     shards = [view["shard"] for view in seen]

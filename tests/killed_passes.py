@@ -101,10 +101,10 @@ def main(root: Path, seed: int) -> None:
     reference.save(root / "reference")
     started = time.monotonic()
     one_pass(root / "timed")
-    longest = 0.7 * (time.monotonic() - started)  # so that most passes are killed more than once
+    longest = 0.5 * (time.monotonic() - started)  # so that most passes are killed more than once
     outcome: dict[str, Any] = {"random": {}, "syncs": 0}
     for shuffle in (False, True):
-        for turn in range(3):
+        for turn in range(2):
             folder = root / f"random-{shuffle}-{turn}"
             outcome["random"][folder.name] = at_random(folder, shuffle=shuffle, generator=generator, longest=longest)
     count = 1

@@ -66,5 +66,5 @@ class FolderLock:
                 holder = f"process {told['process']} on {told['machine']}"
             self.release()
             raise InvalidInputError(
-                f"{str(self._path.parent)!r} is in use by {holder}: wait for it, or use another folder"
+                f"`cache_dir` {str(self._path.parent)!r} is in use by {holder}: wait for it, or use another folder"
             ) from None

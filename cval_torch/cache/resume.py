@@ -49,9 +49,10 @@ def resume(
     if plan.batches is None:
         raise LoaderOrderError("`cache_dir` needs a loader whose frames have rows; a stream's cannot be found again")
     compared = {name: value for name, value in identity.items() if name != MODEL_SETTINGS}
-    for rank, other in enumerate(ranks.exchange(lambda: compared)):
-        if differing := changes(compared, other):
-            raise InvalidInputError(f"the processes' calls differ, from {ranks!r} to rank {rank}: {differing[0]}")
+    everyones = ranks.exchange(lambda: compared)
+    for rank, other in enumerate(everyones):
+        if differing := changes(everyones[0], other, form=f"{{name}} is {{old}} in rank 0 and {{new}} in rank {rank}"):
+            raise InvalidInputError(f"the processes' calls differ: {'; '.join(differing)}")
 
     def look() -> tuple[list[list[int]], list[int], str]:
         missing = _look(cache, plan, loader, identity, machine)

@@ -1,0 +1,117 @@
+"""One choice by several processes from random pools: scenarios for `together.py`."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from together import rank, scenario
+
+from cval_torch import DetectionSampling, LocalBackend, Pool, Selection
+from cval_torch.choosing import choose_together
+from cval_torch.distributed import Ranks, processes
+
+
+def random_pool(generator: random.Random, frames: int, *, activation: str | None) -> Pool:
+    counts = torch.tensor([generator.choice([0, 0, 1, 2, 5]) for _ in range(frames)])
+    boxes = int(counts.sum())
+    with torch.random.fork_rng():
+        torch.manual_seed(generator.randrange(1000))
+        columns: dict[str, Any] = {
+            "scores": torch.randint(0, 4, (boxes,)) / 4,  # few values: ties
+            "labels": torch.randint(0, 3, (boxes,)),
+            "boxes": torch.rand(boxes, 4),
+            "box_embeddings": torch.rand(boxes, 3),
+            "frame_embeddings": torch.rand(frames, 2),
+            "indices": torch.arange(frames),
+        }
+        if activation is not None:
+            numbers = torch.randint(-2, 3, (boxes, 4)).float()
+            columns["probabilities"] = numbers.softmax(1) if activation == "softmax" else numbers.sigmoid()
+    names = [f"frame {generator.randrange(10**6):06}{row:03}" for row in range(frames)]
+    return Pool(names, torch.cat([counts.new_zeros(1), counts.cumsum(0)]), activation=activation, **columns)
+
+
+def most_boxes_of_all(pool: Pool) -> torch.Tensor:
+    """A score that looks at the other frames."""
+    return (pool.counts - pool.counts.double().mean()) / (1 + pool.counts.double().std())
+
+
+def random_stage(generator: random.Random, n: int) -> DetectionSampling:
+    strategies = ["least", "margin", "ratio", "entropy", "probability", "random", "clustering", most_boxes_of_all]
+    strategy = generator.choice(strategies)
+    return DetectionSampling(
+        num_of_samples=n,
+        selection_strategy=strategy,
+        bbox_selection_policy=generator.choice(["min", "max", "mean", "sum", None]),
+        sort_strategy=generator.choice(["ascending", "descending", None]),
+        null_policy=generator.choice(["protocol", "skip", "last", "sample"]),
+        probs_weights=None,
+        seed=generator.randrange(5),
+    )
+
+
+def outcome_of(select_: Callable[[], tuple[Selection, Pool]]) -> Any:
+    """The choice in words, or the error in words."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            selection, pool = select_()
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+    said = sorted(str(warning.message) for warning in caught)
+    assert list(selection.frame_ids) == [pool.frame_ids[row] for row in selection.rows.tolist()]
+    return [list(selection.frame_ids), str(selection.scores.tolist()), selection.indices.tolist(), said]
+
+
+@scenario
+def every_kind_of_stage_chooses_as_in_one_process(_: Path) -> Any:
+    """40 random pools and lists of stages, dealt at random; ties, null frames and more frames than there are."""
+    differing = []
+    for seed in range(40):
+        generator = random.Random(seed)
+        frames = generator.choice([1, 2, 20, 40])
+        whole = random_pool(generator, frames, activation=generator.choice(["softmax", "sigmoid", None]))
+        stages = [random_stage(generator, n) for n in generator.choice([[5], [12, 4], [50], [15, 10, 3]])]
+        owners = [generator.randrange(processes()) for _ in range(frames)]
+        mine = [row for row in range(frames) if owners[row] == rank()]
+        together = outcome_of(
+            lambda mine=mine, whole=whole, stages=stages: choose_together(
+                whole.take(mine), mine, stages, LocalBackend(), Ranks()
+            )
+        )
+        alone = outcome_of(lambda whole=whole, stages=stages: (LocalBackend().select(whole, stages), whole))
+        if rank() == 0 and together != alone:
+            differing.append([seed, together, alone])
+        everybodys = Ranks().exchange(lambda together=together: together[:3])
+        if isinstance(together, list) and any(other != everybodys[0] for other in everybodys):
+            differing.append([seed, everybodys])
+    return differing
+
+
+@scenario
+def only_frames_that_were_kept_travel(_: Path) -> Any:
+    """Of 40 frames with 1 kB of embeddings each, the bytes that are sent are far fewer than 40 kB."""
+    sent: list[int] = []
+    send = Ranks.send
+
+    def counting(self: Ranks, tensor: torch.Tensor, **options: Any) -> torch.Tensor:
+        sent.append(tensor.numel() * tensor.element_size())
+        return send(self, tensor, **options)
+
+    whole = random_pool(random.Random(1), 40, activation=None).replace(frame_embeddings=torch.rand(40, 256))
+    mine = list(range(rank(), 40, processes()))
+    Ranks.send = counting  # type: ignore[method-assign]
+    try:
+        stages = [
+            DetectionSampling(selection_strategy="entropy", num_of_samples=4),
+            DetectionSampling(selection_strategy="clustering", num_of_samples=2),
+        ]
+        choose_together(whole.take(mine), mine, stages, LocalBackend(), Ranks())
+    finally:
+        Ranks.send = send  # type: ignore[method-assign]
+    return sum(sent)
