@@ -32,6 +32,7 @@ LETTER_CLASSES = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _PHOTOS = ("astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel", "moon", "retina", "rocket")
 _GLYPH_SIZE = 8  # pixels: the size of scikit-learn's digits, to which letters are reduced too
 _POOL_SHARE_OF_PHOTO = 0.7  # of the width: the left part is for pools, the rest for tests
+_LIGHT, _NOISE = 0.1, 0.02  # per frame: brightness within 10 %, and normal noise a pixel, of white = 1
 _DIGIT_SPLIT_SEED = 1_797  # one split for all pools: a test digit is in no pool of any seed
 
 Array = NDArray[np.floating[Any]]
@@ -146,7 +147,7 @@ def digit_glyphs(part: Literal["pool", "test"]) -> Glyphs:
     )
 
 
-def letter_glyphs(*, each: int = 40, seed: int = 0) -> Glyphs:
+def letter_glyphs(*, each: int = 20, seed: int = 0) -> Glyphs:
     """`each` slightly turned, slanted and thickened copies of the 26 capitals, reduced to the digits' 8 x 8 pixels."""
     rng = np.random.default_rng([seed, 3])
     font = ImageFont.load_default(size=48)  # Pillow's own; nothing is read from the system
@@ -209,7 +210,7 @@ class _Painter:
             done = position / max(1, length - 1)
             crop = _crop(photo, corner + done * camera).copy()
             boxes = [_paste(crop, stamp, done * drift) for stamp in stamps]
-            crop = crop * rng.uniform(0.9, 1.1) + rng.normal(0, 0.02, crop.shape)
+            crop = crop * rng.uniform(1 - _LIGHT, 1 + _LIGHT) + rng.normal(0, _NOISE, crop.shape)
             yield _Frame(
                 image=(crop.clip(0, 1) * 255).round().astype(np.uint8),
                 boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),

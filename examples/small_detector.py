@@ -107,7 +107,7 @@ def pretrained_on_letters(
         return model.eval()
     train(
         model,
-        letter_frames(frames, seed=seed),
+        letter_frames(min(frames, 16 * steps), seed=seed),  # no more than are seen
         steps=steps,
         seed=seed,
         progress="pre-training on letters" if progress else None,
