@@ -3,126 +3,21 @@
 from __future__ import annotations
 
 import copy
-import functools
-import inspect
 import math
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from tiny_yolo import MODELS, SIZES, as_tensor, built, frames_of, noise, predicted, run, ultralytics
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())  # read when ultralytics is imported, below
-os.environ.setdefault("YOLO_OFFLINE", "true")
-ultralytics = pytest.importorskip("ultralytics")
-
-from ultralytics.cfg import DEFAULT_CFG_DICT  # noqa: E402
-from ultralytics.data.augment import LetterBox  # noqa: E402
-from ultralytics.nn.tasks import DetectionModel  # noqa: E402
-
-from cval_torch.errors import HookError, InvalidInputError, UnsupportedModelError  # noqa: E402
-from cval_torch.extraction import extract  # noqa: E402
-from cval_torch.hooks import find_adapter, unwrap  # noqa: E402
-from cval_torch.hooks.base import FrameBatch  # noqa: E402
-from cval_torch.hooks.letterbox import fit, letterbox  # noqa: E402
-from cval_torch.hooks.recorder import Recorder, evaluating  # noqa: E402
-from cval_torch.hooks.ultralytics import UltralyticsAdapter  # noqa: E402
-
-MODELS = [
-    ("yolov8n", False),
-    ("yolov9t", False),
-    ("yolov10n", True),
-    ("yolo11n", False),
-    ("yolo12n", False),
-    ("yolo26n", False),
-    ("yolo26n", True),
-]
-SIZES = [(96, 128), (128, 96), (128, 128)]  # the longer side is `imgsz`, so nothing is resized
-
-
-@functools.cache
-def built(name: str, end2end: bool) -> Any:
-    """A `YOLO` from its yaml, with scores spread over classes and anchors; never changed by a test."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        try:
-            yolo = ultralytics.YOLO(f"{name}.yaml")
-        except FileNotFoundError:
-            pytest.skip(f"this version of ultralytics has no {name}")
-        network = yolo.model
-        head = network.model[-1]
-        if head.end2end != end2end:
-            if getattr(type(head), "end2end", None).__class__ is not property or type(head).end2end.fset is None:
-                pytest.skip(f"this version of ultralytics cannot run {name} with end2end={end2end}")
-            head.end2end = end2end
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.uniform_(-0.1, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
-        spread_scores(network, head.one2one_cv3 if end2end else head.cv3)
-    return yolo
-
-
-def spread_scores(network: nn.Module, branches: Any) -> None:
-    """Scale the last layer of each class branch, so that over a noise image its logits have mean -4 and sd 2."""
-    inputs: dict[int, Tensor] = {}
-    hooks = [
-        branch[-1].register_forward_pre_hook(lambda _, args, level=level: inputs.__setitem__(level, args[0]))
-        for level, branch in enumerate(branches)
-    ]
-    with evaluating(network), torch.no_grad():
-        network(torch.rand(1, 3, 128, 128))
-        for level, branch in enumerate(branches):
-            last = branch[-1]
-            last.weight.normal_(0, 1)
-            last.bias.zero_()
-            logits = last(inputs[level])
-            mean, sd = logits.mean((0, 2, 3)), logits.std((0, 2, 3)) + 1e-3
-            last.weight.mul_((2 / sd)[:, None, None, None])
-            last.bias.copy_(-4 - 2 * mean / sd)
-    for hook in hooks:
-        hook.remove()
-
-
-def noise(sizes: list[tuple[int, int]], seed: int = 0) -> list[np.ndarray]:
-    """RGB uint8 images (H, W, 3)."""
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
-
-
-def as_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
-
-
-def run(adapter: UltralyticsAdapter, model: nn.Module, images: Any) -> FrameBatch:
-    with evaluating(model), torch.no_grad(), Recorder(adapter.modules(model)) as recorder:
-        output = adapter.forward(model, images)
-        recorder.check()
-        return adapter.read(model, recorder.recording, output)
-
-
-def frames_of(batch: FrameBatch) -> list[dict[str, Tensor]]:
-    """The columns of a batch, frame by frame."""
-    names = ("boxes", "labels", "scores", "probabilities", "box_embeddings")
-    parts = {name: torch.split(getattr(batch, name), batch.counts.tolist()) for name in names}
-    return [{name: parts[name][row] for name in names} for row in range(len(batch.counts))]
-
-
-def predicted(yolo: Any, image: np.ndarray, **options: Any) -> Any:
-    """What the host reports for one image; on a copy, because some versions fuse the model in place."""
-    known = {key: value for key, value in options.items() if key in DEFAULT_CFG_DICT}
-    if "channels_last" in DEFAULT_CFG_DICT:
-        known["channels_last"] = False  # another memory format rounds the last bit elsewhere
-    bgr = np.ascontiguousarray(image[..., ::-1])
-    results = copy.deepcopy(yolo).predict(bgr, device="cpu", verbose=False, save=False, **known)
-    return results[0].boxes
+from cval_torch.errors import HookError, InvalidInputError, UnsupportedModelError
+from cval_torch.extraction import extract
+from cval_torch.hooks import find_adapter, unwrap
+from cval_torch.hooks.ultralytics import UltralyticsAdapter
 
 
 @pytest.mark.parametrize(("name", "end2end"), MODELS)
@@ -291,31 +186,6 @@ def test_a_frames_result_does_not_depend_on_its_neighbours(rect: bool) -> None:
         height, width = image.shape[1:]
         assert float(frame["boxes"].min()) >= 0
         assert bool((frame["boxes"] <= torch.tensor([width, height, width, height])).all())
-
-
-@given(height=st.integers(1, 300), width=st.integers(1, 300), side=st.sampled_from([64, 96, 160]), rect=st.booleans())
-@settings(max_examples=60, deadline=None)
-def test_the_layout_is_that_of_the_hosts_letterbox(height: int, width: int, side: int, rect: bool) -> None:
-    white = np.full((height, width, 3), 255, dtype=np.uint8)
-    truth = LetterBox(side, auto=rect, stride=32)(image=white)[..., 0] == 255
-    layout, size = fit((height, width), (side, side), stride=32, rect=rect)
-    rows, columns = truth.any(1).nonzero()[0], truth.any(0).nonzero()[0]
-    assert tuple(size) == truth.shape
-    assert (layout.top, layout.left) == (rows[0], columns[0])
-    assert layout.content == (len(rows), len(columns))
-    # The image's own corners come back from where they were put.
-    corners = layout.to_original(torch.tensor([layout.bounds(), [-9.0, -9.0, 999.0, 999.0]]))
-    assert torch.allclose(corners, torch.tensor([0.0, 0.0, width, height]).expand(2, 4), atol=1e-3)
-
-
-@pytest.mark.parametrize("size", [(50, 80), (200, 130), (33, 97)])
-def test_resized_pixels_are_the_hosts_within_a_grey_level(size: tuple[int, int]) -> None:
-    (image,) = noise([size])
-    image = np.asarray(image // 4 + np.linspace(0, 190, size[1], dtype=np.uint8)[None, :, None])
-    truth = LetterBox(96, auto=True, stride=32)(image=image)
-    boxed, _ = letterbox(as_tensor(image), (96, 96))
-    assert boxed.shape[1:] == truth.shape[:2]
-    assert float((boxed * 255 - torch.from_numpy(truth).permute(2, 0, 1)).abs().max()) < 1.01
 
 
 def test_uint8_images_are_scaled() -> None:
@@ -492,11 +362,3 @@ def test_a_head_whose_output_is_not_its_branches_is_refused() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError, match=f"`{next(iter(options))}` must be"):
         UltralyticsAdapter(**options)
-
-
-def test_the_class_takes_no_arguments_and_every_option_has_a_default() -> None:
-    assert all(
-        part.default is not inspect.Parameter.empty
-        for part in inspect.signature(UltralyticsAdapter).parameters.values()
-    )
-    assert isinstance(DetectionModel("yolov8n.yaml", verbose=False), nn.Module)
