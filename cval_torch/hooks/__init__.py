@@ -47,7 +47,7 @@ ADAPTERS: tuple[KnownAdapter, ...] = (
     KnownAdapter("RetinaNet", "torchvision", "cval_torch.hooks.torchvision", "RetinaNetAdapter"),
     KnownAdapter("FCOS", "torchvision", "cval_torch.hooks.torchvision", "FCOSAdapter"),
     KnownAdapter("SSD and SSDLite", "torchvision", "cval_torch.hooks.torchvision", "SSDAdapter"),
-    KnownAdapter("YOLO v3 to v12 and 26", "ultralytics", "cval_torch.hooks.ultralytics", "UltralyticsAdapter"),
+    KnownAdapter("YOLO v3, 5, 6, 8 to 12 and 26", "ultralytics", "cval_torch.hooks.ultralytics", "UltralyticsAdapter"),
     KnownAdapter(
         "DETR and Conditional, Deformable and DAB-DETR, Table Transformer, RT-DETR, D-FINE, YOLOS",
         "transformers",

@@ -48,7 +48,7 @@ class _Detections:
 
 
 class UltralyticsAdapter:
-    """YOLO v3 to v12 and 26 (also v10 and 26 with their NMS-free head), and the boxes of their -seg and -pose kin.
+    """YOLO v3, 5, 6, 8 to 12 and 26, the NMS-free heads of v10 and 26, and the boxes of -seg and -pose models.
 
     Detections are those of the host's `predict(image, conf=conf, iou=iou, max_det=max_det)` for that image alone.
     `probabilities` are the independent sigmoids of the detection's anchor, one column a class; `box_embeddings` the
