@@ -69,9 +69,9 @@ def test_predicted_boxes_are_where_they_are(tmp_path: Path) -> None:
     tile = draw(chosen_of([BLACK], [[10, 20, 30, 45]], [3], [0.8]), tmp_path)
     coloured = tile[41:].any(axis=2)  # below the box's tag: from its first rows down, at twice the size
     rows, columns = np.flatnonzero(coloured.any(1)) + 41, np.flatnonzero(coloured.any(0))
-    assert (columns[0], columns[-1], rows[-1]) == (20, 60, 90)
+    assert (columns[0], columns[-1], rows[-1]) == (20, 59, 89)
     assert not tile[46:86, 26:56].any()  # an outline, not a filling
-    assert set(map(tuple, tile[60, [20, 60]])) == {gallery._PALETTE[3]}
+    assert set(map(tuple, tile[60, [20, 59]])) == {gallery._PALETTE[3]}
 
 
 def test_boxes_below_the_score_are_not_drawn(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_images_keep_their_proportions(tmp_path: Path) -> None:
     tile = draw_cell(chosen_of([wide], [[0, 0, 50, 25]], [0], [0.9]), tmp_path)
     assert (tile[:25, 80:] == gallery._CELL).all()  # right of the box's tag
     assert (tile[75:] == gallery._CELL).all()
-    assert tuple(tile[50, 0]) == gallery._PALETTE[0]  # boxes move with the image
+    assert tuple(tile[50, 0]) == tuple(tile[50, -1]) == tuple(tile[74, 50]) == gallery._PALETTE[0]
 
 
 def draw_cell(chosen: Chosen, path: Path) -> np.ndarray:

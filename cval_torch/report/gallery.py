@@ -183,13 +183,17 @@ def _truth(item: Any) -> tuple[Tensor, Tensor, None]:
 
 
 def _placed(boxes: Tensor, labels: Tensor, scores: Tensor | None, corner: tuple[int, int], scale: float) -> list[_Box]:
-    """Boxes in pixels of the tile; corners in order, whatever the source's were."""
-    shift = torch.tensor([*corner, *corner])
-    points = (boxes.cpu() * scale + shift).tolist()
-    values = [None] * len(points) if scores is None else scores.tolist()
+    """Boxes in pixels of the tile, corners in order whatever the source's were.
+
+    The right and bottom sides are drawn on the last pixel inside, so that a box as large as its image is seen.
+    """
+    points = (boxes.cpu() * scale + torch.tensor([*corner, *corner])).reshape(-1, 2, 2)
+    low, high = points.amin(1), points.amax(1)
+    corners = torch.cat([low, torch.maximum(high - 1, low)], dim=1).tolist()
+    values = [None] * len(corners) if scores is None else scores.tolist()
     return [
-        _Box((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), int(label), score)
-        for (x0, y0, x1, y1), label, score in zip(points, labels.tolist(), values, strict=True)
+        _Box((x0, y0, x1, y1), int(label), score)
+        for (x0, y0, x1, y1), label, score in zip(corners, labels.tolist(), values, strict=True)
     ]
 
 
