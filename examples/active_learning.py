@@ -63,9 +63,7 @@ class Settings:
 
 
 FULL = Settings()
-QUICK = Settings(
-    pool=160, test=40, start=16, batch=16, rounds=2, steps=10, letters=20, letter_frames=100, random_draws=1
-)
+QUICK = Settings(pool=120, test=20, start=12, batch=12, rounds=2, steps=6, letters=10, letter_frames=50, random_draws=1)
 
 
 def main() -> None:

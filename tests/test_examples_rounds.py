@@ -85,8 +85,8 @@ def test_active_learning_goes_on_where_it_was_killed(
     whole = tmp_path / "whole" / "quick-seed0"
     results = json.loads((whole / "results.json").read_text())
     assert {arm: list(curve) for arm, curve in results.items()} == {
-        "entropy, clustering": ["16", "32", "48"],
-        "random 0": ["16", "32", "48"],
+        "entropy, clustering": ["12", "24", "36"],
+        "random 0": ["12", "24", "36"],
     }
     with Image.open(whole / "map_over_frames.png") as picture:
         assert len(set(picture.convert("L").resize((60, 40)).tobytes())) > 10
