@@ -11,9 +11,22 @@ from collections.abc import Callable
 from torch import Tensor
 
 from cval_torch.diversity.clustering import clustering
+from cval_torch.diversity.facility_location import facility_location
 from cval_torch.diversity.hierarchical import hierarchical
+from cval_torch.diversity.k_center import k_center
+from cval_torch.diversity.kmeans_plus_plus import kmeans_plus_plus
+from cval_torch.diversity.typicality import typicality
+from cval_torch.diversity.weighted_kmeans import weighted_kmeans
 
-DIVERSITIES: dict[str, Callable[..., Tensor]] = {"clustering": clustering, "hierarchical": hierarchical}
+DIVERSITIES: dict[str, Callable[..., Tensor]] = {
+    "clustering": clustering,
+    "hierarchical": hierarchical,
+    "k_center": k_center,
+    "weighted_kmeans": weighted_kmeans,
+    "kmeans_plus_plus": kmeans_plus_plus,
+    "typicality": typicality,
+    "facility_location": facility_location,
+}
 """By wire name."""
 
 CLUSTERED = frozenset({"clustering", "hierarchical"})

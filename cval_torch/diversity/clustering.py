@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cval_torch.diversity.kmeans import kmeans
+from cval_torch.diversity.kmeans import kmeans_beside
 
 
 def clustering(
@@ -36,16 +36,14 @@ def clustering(
         (n,) int64 distinct rows, in rank order.
     """
     k = min(n if num_of_clusters == -1 else num_of_clusters, len(embeddings))
-    fixed = None
-    if labeled is not None and len(labeled):
-        fixed = kmeans(labeled, min(n, len(labeled)), seed=seed).centres
-    found = kmeans(embeddings, k, seed=seed, fixed=fixed)
+    found, covered = kmeans_beside(embeddings, k, n, seed=seed, labeled=labeled)
     nearest_first = found.distances.argsort(stable=True)
-    covered = found.labels < (0 if fixed is None else len(fixed))
     return rows_by_turns(found.labels, nearest_first, n, last=covered)
 
 
-def rows_by_turns(labels: Tensor, order: Tensor, n: int, *, last: Tensor | None = None) -> Tensor:
+def rows_by_turns(
+    labels: Tensor, order: Tensor, n: int, *, last: Tensor | None = None, values: Tensor | None = None
+) -> Tensor:
     """Take one row of each cluster in turn, the largest cluster first, until there are n.
 
     Args:
@@ -53,6 +51,7 @@ def rows_by_turns(labels: Tensor, order: Tensor, n: int, *, last: Tensor | None 
         order: (N,) a permutation of the rows: within a cluster, the earlier is taken first.
         n: rows to take.
         last: (N,) bool, rows to take only when the others have run out.
+        values: (N,) then the rows of one turn follow by their values, high ones first, and not by cluster size.
 
     Returns:
         (n,) int64. Clusters of one size follow one another by the row that they give first.
@@ -67,7 +66,8 @@ def rows_by_turns(labels: Tensor, order: Tensor, n: int, *, last: Tensor | None 
     first_rows[labels[firsts]] = firsts
     # stable sorts, the least important key first
     rows = first_rows[labels].argsort(stable=True)
-    rows = rows[(-sizes[labels[rows]]).argsort(stable=True)]
+    keys = sizes[labels] if values is None else values
+    rows = rows[(-keys[rows]).argsort(stable=True)]
     rows = rows[turn[rows].argsort(stable=True)]
     if last is not None:
         rows = rows[last[rows].to(torch.int8).argsort(stable=True)]

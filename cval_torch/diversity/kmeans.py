@@ -83,6 +83,39 @@ def kmeans(
     return Clusters(centres + middle, labels, _exact_distances(rows, centres, labels))
 
 
+def kmeans_beside(
+    points: Tensor, k: int, n: int, *, seed: int, labeled: Tensor | None, weights: Tensor | None = None
+) -> tuple[Clusters, Tensor]:
+    """New clusters beside what is labeled, which keeps up to `n` centres of its own.
+
+    Args:
+        points: (N, D) float.
+        k: clusters to find.
+        n: the most centres that the labeled points get.
+        seed: of both starts.
+        labeled: (L, D), or None.
+        weights: (N,) of the points.
+
+    Returns:
+        All clusters, and (N,) bool, the points that are nearest to what is labeled.
+    """
+    fixed = None
+    if labeled is not None and len(labeled):
+        fixed = kmeans(labeled, min(n, len(labeled)), seed=seed).centres
+    found = kmeans(points, k, seed=seed, fixed=fixed, weights=weights)
+    return found, found.labels < (0 if fixed is None else len(fixed))
+
+
+def squared_distances(rows: Tensor, centres: Tensor) -> Tensor:
+    """(N, k) squared distances in float32, exactly 0 where rounding cannot tell two points apart.
+
+    Points should lie about the origin: expanded squares lose the digits that all of them share.
+    """
+    lengths = (rows * rows).sum(1)[:, None] + (centres * centres).sum(1)
+    distances = torch.addmm(lengths, rows, centres.T, alpha=-2)
+    return distances.masked_fill_(distances <= _SAME_POINT * lengths, 0)
+
+
 def _start(rows: Tensor, k: int, held: Tensor, pull: Tensor, seed: int) -> Tensor:
     """Greedy k-means++: of a few rows drawn by squared distance, keep the one that lowers the inertia most."""
     generator = torch.Generator().manual_seed(seed)
@@ -93,7 +126,7 @@ def _start(rows: Tensor, k: int, held: Tensor, pull: Tensor, seed: int) -> Tenso
     trials = 2 + int(math.log(k))
     closest = torch.full((len(rows),), torch.inf, device=rows.device)
     for begin in range(0, len(held), 256):
-        closest = torch.minimum(closest, _squared(rows, held[begin : begin + 256]).amin(1))
+        closest = torch.minimum(closest, squared_distances(rows, held[begin : begin + 256]).amin(1))
     chosen: list[int] = []
     for _ in range(min(k, len(rows))):
         mass = (pull if not len(held) and not chosen else closest * pull).double().cumsum(0)
@@ -101,19 +134,12 @@ def _start(rows: Tensor, k: int, held: Tensor, pull: Tensor, seed: int) -> Tenso
             break
         draws = torch.rand(trials, dtype=torch.float64, generator=generator).to(rows.device) * mass[-1]
         candidates = torch.searchsorted(mass, draws, right=True).clamp_max_(len(rows) - 1)
-        left = torch.minimum(closest[:, None], _squared(rows, rows[candidates]))
+        left = torch.minimum(closest[:, None], squared_distances(rows, rows[candidates]))
         best = int((left.double() * pull[:, None]).sum(0).argmin())
         chosen.append(int(candidates[best]))
         closest = left[:, best].contiguous()
         closest[chosen[-1]] = 0
     return rows[torch.tensor(chosen, dtype=torch.int64, device=rows.device)]
-
-
-def _squared(rows: Tensor, centres: Tensor) -> Tensor:
-    """(N, k) squared distances, exactly 0 where rounding cannot tell two points apart."""
-    lengths = (rows * rows).sum(1)[:, None] + (centres * centres).sum(1)
-    distances = torch.addmm(lengths, rows, centres.T, alpha=-2)
-    return distances.masked_fill_(distances <= _SAME_POINT * lengths, 0)
 
 
 def _assign(rows: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
