@@ -21,6 +21,7 @@ from cval_torch.hooks.base import DetectorAdapter
 from cval_torch.inference import Split
 from cval_torch.naming import FrameIdOf
 from cval_torch.pool import Pool
+from cval_torch.stages import checked_stages
 from cval_torch.wire import BboxSelectionPolicy, DetectionSampling, NullPolicy, SortStrategy
 
 
@@ -152,6 +153,8 @@ def select(
         "seed": seed,
     }
     stages = _stages_of(stages, num_of_samples, options)
+    if backend is None:
+        checked_stages(stages)  # what is wrong with them is said before the pass
     how = PassOptions(
         adapter=adapter,
         frame_id=frame_id,

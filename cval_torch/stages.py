@@ -51,7 +51,7 @@ def run_stages(
         InvalidInputError: no frames or no stages; `frames` set on a stage; an unknown strategy; a column missing;
             a frame in both pools.
     """
-    ran = _as_stages(stages)
+    ran = checked_stages(stages)
     if len(pool) == 0:
         raise InvalidInputError("`pool` must hold at least one frame to choose from; got none")
     _check_apart(pool, labeled)
@@ -98,7 +98,12 @@ class _Kept:
         return torch.where(known, weights - low.clamp_max(0), 0)
 
 
-def _as_stages(stages: DetectionSampling | Sequence[DetectionSampling]) -> tuple[DetectionSampling, ...]:
+def checked_stages(stages: DetectionSampling | Sequence[DetectionSampling]) -> tuple[DetectionSampling, ...]:
+    """The stages as a tuple, each of which can be run in process.
+
+    Raises:
+        InvalidInputError: no stages, `frames` set on one, or a strategy that is not known.
+    """
     ran = (stages,) if isinstance(stages, DetectionSampling) else tuple(stages)
     if not ran:
         raise InvalidInputError("`stages` must hold at least one DetectionSampling; got none")

@@ -131,6 +131,8 @@ def test_a_stream_has_no_subset_and_says_so_before_the_pass() -> None:
         ({}, "`num_of_samples` must be given, or `stages`; got neither"),
         ({"num_of_samples": 0}, r"`num_of_samples`: .*greater than or equal to 1; got 0"),
         ({"num_of_samples": -3}, r"`num_of_samples`: .*got -3"),
+        ({"num_of_samples": 2, "selection_strategy": "entropi"}, r"`selection_strategy` must be .*; got 'entropi'"),
+        ({"stages": []}, r"`stages` must hold at least one DetectionSampling; got none"),
         ({"num_of_samples": 2, "sort_strategy": "up"}, r"`sort_strategy`: .*got 'up'"),
         ({"num_of_samples": 2, "bbox_selection_policy": "median"}, r"`bbox_selection_policy`: .*got 'median'"),
         (
