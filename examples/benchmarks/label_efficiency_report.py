@@ -1,0 +1,215 @@
+"""Tables and pictures of `label_efficiency.py`: learning curves, paired differences, and what selection saves.
+
+Pools are the unit of everything said about chance: starts and draws within a pool are averaged first, since they share
+its frames, and intervals are Student's t over pools.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Literal
+
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("Agg")  # a file, no window
+from matplotlib import pyplot as plt
+from scipy.stats import t as student_t
+
+Cost = Literal["frames", "boxes"]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One training: on what, and how well it went.
+
+    Attributes:
+        setting, pool, start: the kind of pool, its seed, the seed of the initial set.
+        arm, draw: the strategy, and which repetition of it (`random` alone has several).
+        round: 0 is the initial set, which all arms share.
+        frames, boxes, empty_frames, sequences, classes: of the labelled set.
+        map50: on unseen frames, in [0, 1].
+        seconds: of training, measuring and choosing.
+    """
+
+    setting: str
+    pool: int
+    start: int
+    arm: str
+    draw: int
+    round: int
+    frames: int
+    boxes: int
+    empty_frames: int
+    sequences: int
+    classes: int
+    map50: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An arm on one pool, starts and draws averaged: K rounds.
+
+    Attributes:
+        frames, boxes: (K,) labelled so far.
+        map50: (K,).
+    """
+
+    frames: np.ndarray
+    boxes: np.ndarray
+    map50: np.ndarray
+
+
+def curves_of(rounds: Iterable[Round], setting: str) -> dict[str, dict[int, Curve]]:
+    """By arm, then by pool."""
+    grouped: dict[tuple[str, int, int], list[Round]] = defaultdict(list)
+    for each in rounds:
+        if each.setting == setting:
+            grouped[each.arm, each.pool, each.round].append(each)
+    found: dict[str, dict[int, Curve]] = defaultdict(dict)
+    for arm, pool in dict.fromkeys((arm, pool) for arm, pool, _ in grouped):
+        numbers = sorted(number for a, p, number in grouped if (a, p) == (arm, pool))
+        columns = [
+            np.array([fmean(getattr(each, name) for each in grouped[arm, pool, number]) for number in numbers])
+            for name in ("frames", "boxes", "map50")
+        ]
+        found[arm][pool] = Curve(*columns)
+    return dict(found)
+
+
+def interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
+    """Mean, and half the width of its Student's t interval; infinite for a single value."""
+    if len(values) < 2:
+        return fmean(values), math.inf
+    quantile = float(student_t.ppf((1 + level) / 2, len(values) - 1))
+    return fmean(values), quantile * stdev(values) / math.sqrt(len(values))
+
+
+def cost_to_reach(curve: Curve, target: float, *, cost: Cost) -> float:
+    """Where the curve first reaches `target`, straight lines between its points; infinite if it does not."""
+    spent = getattr(curve, cost)
+    if curve.map50[0] >= target:
+        return float(spent[0])
+    for k in range(1, len(spent)):
+        before, after = curve.map50[k - 1], curve.map50[k]
+        if after >= target:
+            return float(spent[k - 1] + (target - before) / (after - before) * (spent[k] - spent[k - 1]))
+    return math.inf
+
+
+def savings(curves: dict[int, Curve], baseline: dict[int, Curve], *, cost: Cost) -> list[float]:
+    """For each pool: the share of random's final cost at which the arm reaches random's final mAP; infinite if never.
+
+    0.5 means half the cost. Random's end is its mean over draws and starts on the same pool.
+    """
+    return [
+        cost_to_reach(curves[pool], float(baseline[pool].map50[-1]), cost=cost)
+        / float(getattr(baseline[pool], cost)[-1])
+        for pool in sorted(curves)
+    ]
+
+
+def gap_closed(curves: dict[int, Curve], baseline: dict[int, Curve], best: dict[int, Curve], k: int) -> float:
+    """The share of the way from random to the oracle after round k, of the means over pools.
+
+    NaN where the oracle is less than 0.01 ahead: a share of nothing means nothing.
+    """
+    means = [fmean(float(of[pool].map50[k]) for pool in sorted(curves)) for of in (curves, baseline, best)]
+    mean, low, high = means
+    return (mean - low) / (high - low) if high - low >= 0.01 else math.nan
+
+
+def table_of(rounds: Sequence[Round], setting: str) -> str:
+    """The setting's table, in Markdown: mAP by round, difference to random in pairs, savings, gap closed."""
+    curves = curves_of(rounds, setting)
+    baseline = curves["random"]
+    frames = next(iter(baseline.values())).frames.astype(int).tolist()
+    head = ["arm", *(f"mAP@50, {n} frames" for n in frames), "minus random, last (95 %)", "better on"]
+    head += ["frames for random's last", "boxes for random's last", f"gap closed at {frames[1]}"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for arm, by_pool in curves.items():
+        pools = sorted(by_pool)
+        means = [fmean(float(by_pool[pool].map50[k]) for pool in pools) for k in range(len(frames))]
+        differences = [float(by_pool[pool].map50[-1] - baseline[pool].map50[-1]) for pool in pools]
+        mean, half = interval(differences)
+        closed = (
+            gap_closed(by_pool, baseline, curves.get("oracle (cheats)", {}), 1) if _has_oracle(curves) else math.nan
+        )
+        cells = [arm, *(f"{value:.3f}" for value in means)]
+        if arm == "random":
+            cells += ["", "", "1", "1", ""]
+        else:
+            cells.append(f"{mean:+.3f}" + ("" if math.isinf(half) else f" [{mean - half:+.3f}, {mean + half:+.3f}]"))
+            cells.append(f"{sum(value > 0 for value in differences)} of {len(pools)} pools")
+            cells += [_share(savings(by_pool, baseline, cost=cost)) for cost in ("frames", "boxes")]
+            cells.append("" if math.isnan(closed) else f"{closed:.0%}")
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "Difference to random after the last round, pool by pool:", ""]
+    for arm, by_pool in curves.items():
+        if arm != "random":
+            values = (by_pool[pool].map50[-1] - baseline[pool].map50[-1] for pool in sorted(by_pool))
+            lines.append(f"- {arm}: " + ", ".join(f"{value:+.3f}" for value in values))
+    return "\n".join(lines)
+
+
+def _has_oracle(curves: dict[str, dict[int, Curve]]) -> bool:
+    return "oracle (cheats)" in curves
+
+
+def _share(shares: list[float]) -> str:
+    """The median over pools, and on how many pools random's mAP was reached at all."""
+    reached = sum(math.isfinite(share) for share in shares)
+    middle = float(np.median(shares))
+    text = "not reached" if math.isinf(middle) or math.isnan(middle) else f"{middle:.2f}"
+    return text if reached == len(shares) else f"{text} ({reached} of {len(shares)} pools)"
+
+
+def draw_curves(rounds: Sequence[Round], setting: str, path: Path) -> None:
+    """mAP@50 against frames and boxes; bands: 95 % intervals of the paired difference to random, around the mean."""
+    curves = curves_of(rounds, setting)
+    baseline = curves["random"]
+    figure, axes = plt.subplots(1, 2, figsize=(13, 5), sharey=True, layout="constrained")
+    colours = plt.get_cmap("tab10").colors + plt.get_cmap("Dark2").colors  # type: ignore[attr-defined]
+    for number, (arm, by_pool) in enumerate(curves.items()):
+        pools = sorted(by_pool)
+        middle = np.mean([by_pool[pool].map50 for pool in pools], axis=0)
+        differences = np.array([by_pool[pool].map50 - baseline[pool].map50 for pool in pools])
+        halves = np.array([interval(column.tolist())[1] for column in differences.T])
+        style = {"random": "-", "every n-th": ":", "oracle (cheats)": "--"}.get(arm, "-")
+        colour = "black" if arm == "random" else colours[number % len(colours)]
+        for axis, cost in zip(axes, ("frames", "boxes"), strict=True):
+            spent = np.mean([getattr(by_pool[pool], cost) for pool in pools], axis=0)
+            axis.plot(spent, middle, style, color=colour, label=arm, marker="o", markersize=4)
+            if arm != "random" and np.isfinite(halves).all():
+                axis.fill_between(spent, middle - halves, middle + halves, color=colour, alpha=0.12, linewidth=0)
+    for axis, cost in zip(axes, ("frames", "boxes"), strict=True):
+        axis.set_xlabel(f"{cost} labelled")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("mAP@50 on unseen frames, mean of pools")
+    axes[1].legend(fontsize=8, loc="lower right")
+    said = f"{len(baseline)} pools; bands: 95 % interval of the paired difference to random"
+    figure.suptitle(f"{setting.replace('_', ' ')}: {said if len(baseline) > 1 else 'one pool, which proves nothing'}")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def write_report(rounds: Sequence[Round], folder: Path) -> str:
+    """Write `rounds.csv`, `summary.md` and a picture for each setting; returns the summary."""
+    with (folder / "rounds.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [each.name for each in fields(Round)])
+        writer.writeheader()
+        writer.writerows(asdict(each) for each in rounds)
+    parts = []
+    for setting in dict.fromkeys(each.setting for each in rounds):
+        draw_curves(rounds, setting, folder / f"curves-{setting}.png")
+        parts.append(f"### {setting.replace('_', ' ')}\n\n{table_of(rounds, setting)}\n")
+    summary = "\n".join(parts)
+    (folder / "summary.md").write_text(summary)
+    return summary
