@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,12 @@ def test_the_check_finds_a_breach() -> None:
     ]
     assert breaches("stages", {"cval_torch.Pool"}) == ["stages (floor 2) imports cval_torch.Pool (floor 5)"]
     assert breaches("stages", {"cval_torch.pool.Pool", "torch.nn"}) == []
+
+
+def test_the_contributing_guide_names_every_module_on_its_floor() -> None:
+    rows = re.findall(r"^\| (\d) \| (.*?) \|", (PACKAGE.parent / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)
+    said = {name.strip("`/ "): int(floor) for floor, names in rows for name in names.split(",")}
+    assert said == FLOORS
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
