@@ -172,10 +172,13 @@ def _share(shares: list[float]) -> str:
 
 
 def draw_curves(rounds: Sequence[Round], setting: str, path: Path) -> None:
-    """mAP@50 against frames and boxes; bands: 95 % intervals of the paired difference to random, around the mean."""
+    """mAP@50 against frames, with bands, and against boxes.
+
+    The bands are the 95 % intervals of the paired difference to random, around the mean.
+    """
     curves = curves_of(rounds, setting)
     baseline = curves["random"]
-    figure, axes = plt.subplots(1, 2, figsize=(13, 5), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(15, 5), sharey=True, layout="constrained")
     colours = plt.get_cmap("tab10").colors + plt.get_cmap("Dark2").colors  # type: ignore[attr-defined]
     for number, (arm, by_pool) in enumerate(curves.items()):
         pools = sorted(by_pool)
@@ -187,13 +190,13 @@ def draw_curves(rounds: Sequence[Round], setting: str, path: Path) -> None:
         for axis, cost in zip(axes, ("frames", "boxes"), strict=True):
             spent = np.mean([getattr(by_pool[pool], cost) for pool in pools], axis=0)
             axis.plot(spent, middle, style, color=colour, label=arm, marker="o", markersize=4)
-            if arm != "random" and np.isfinite(halves).all():
+            if cost == "frames" and arm != "random" and np.isfinite(halves).all():  # differences at equal frames
                 axis.fill_between(spent, middle - halves, middle + halves, color=colour, alpha=0.12, linewidth=0)
     for axis, cost in zip(axes, ("frames", "boxes"), strict=True):
         axis.set_xlabel(f"{cost} labelled")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("mAP@50 on unseen frames, mean of pools")
-    axes[1].legend(fontsize=8, loc="lower right")
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
     said = f"{len(baseline)} pools; bands: 95 % interval of the paired difference to random"
     figure.suptitle(f"{setting.replace('_', ' ')}: {said if len(baseline) > 1 else 'one pool, which proves nothing'}")
     figure.savefig(path, dpi=110)
