@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
@@ -82,7 +83,7 @@ class EmbeddingResource(Resource):
         with tqdm(
             total=len(pool), desc="uploading embeddings", unit=" frames", disable=not progress, leave=False
         ) as bar:
-            for body in embeddings_json(pool, max_bytes=max_bytes, without=stored):
+            for body in _one_ahead(embeddings_json(pool, max_bytes=max_bytes, without=stored)):
                 self._upload(body, whole.within(self._timeout))
                 sent += len(body.frames)
                 bar.update(len(body.frames))
@@ -156,6 +157,15 @@ class EmbeddingResource(Resource):
         except NotFoundError:
             return False
         return True
+
+
+def _one_ahead(bodies: Iterator[EmbeddingsBody]) -> Iterator[EmbeddingsBody]:
+    """The same, the next one being encoded while this one is on its way."""
+    with ThreadPoolExecutor(1) as encoder:
+        following = encoder.submit(next, bodies, None)
+        while (body := following.result()) is not None:
+            following = encoder.submit(next, bodies, None)
+            yield body
 
 
 def _texts(embeddings: Iterable[FrameEmbedding | Mapping[str, Any]]) -> Iterator[tuple[FrameEmbeddingMeta, bytes]]:
