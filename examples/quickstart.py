@@ -79,14 +79,14 @@ def choose(detector: FCOS, unlabeled: Subset[Item], frames: int) -> SelectedFram
     """The selection itself: all that a script of yours needs."""
     loader = DataLoader(unlabeled, batch_size=64, collate_fn=collate)
     stages = [
-        # 1. Four times the budget by doubt. "sum" adds up the entropies of all boxes with a score of 0.05 or more (the
-        # detector's own threshold), so a frame with several doubtful boxes comes before one with a single one.
-        # A frame without any detection has nothing to add up: the protocol counts it as one box of score 0.5, as
-        # doubtful as can be. That finds missed objects, but two fifths of this pool are truly empty, and under "max"
-        # all of those would come first. "last" takes such frames only when no others are left.
+        # 1. Four times the budget by doubt: a frame is as doubtful as its most doubtful box ("max").
+        # A frame without any detection has no box to ask. The protocol counts it as one box of score 0.5, as doubtful
+        # as can be: that finds missed objects, but two fifths of this pool are truly empty, and under "max" all of
+        # those would come first. "last" takes such frames only when no others are left. ("sum" would add up the doubt
+        # of all boxes, and favour crowded frames, which cost more to annotate.)
         DetectionSampling(
             selection_strategy="entropy",
-            bbox_selection_policy="sum",
+            bbox_selection_policy="max",
             null_policy="last",
             num_of_samples=4 * frames,
         ),
@@ -96,14 +96,13 @@ def choose(detector: FCOS, unlabeled: Subset[Item], frames: int) -> SelectedFram
     return select(detector, loader, stages=stages)
 
 
-def report_choice(chosen: SelectedFrames, out: Path, classes: tuple[str, ...], *, shown: int = 12) -> None:
-    """List the first few, write all to a file, and draw them."""
+def report_choice(chosen: SelectedFrames, out: Path, classes: tuple[str, ...]) -> None:
+    """List the chosen frames, write the list to a file, and draw the first of them."""
     ranked = list(zip(range(1, len(chosen) + 1), chosen.frame_ids, chosen.scores.tolist(), strict=True))
-    print(f"\nWorth annotating next: {len(chosen)} frames (largest cluster first; the score is the summed entropy)")
-    for rank, frame_id, score in ranked[:shown]:
-        print(f"  {rank:3d}. {frame_id}  {score:.3f}")
-    if len(ranked) > shown:
-        print(f"  ... and {len(ranked) - shown} more in {out / 'selected.csv'}")
+    print(f"\nWorth annotating next: {len(chosen)} frames, with the entropy of their most doubtful box")
+    print("(in the order of the last stage: a frame that stands for many others comes first)")
+    for begin in range(0, len(ranked), 3):
+        print("".join(f"{rank:5d}. {frame_id}  {score:.3f}" for rank, frame_id, score in ranked[begin : begin + 3]))
     with (out / "selected.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("rank", "frame_id", "score"), *ranked])
     sheet = contact_sheet(
@@ -115,7 +114,7 @@ def report_choice(chosen: SelectedFrames, out: Path, classes: tuple[str, ...], *
         min_score=0.2,
         show_truth=True,
     )
-    print(f"  drawn in {sheet}\n")
+    print(f"The list is in {out / 'selected.csv'}, and the first {min(24, len(chosen))} frames are drawn in {sheet}\n")
 
 
 def report_comparison(results: list[Result], start: float, *, started_from: int, added: int) -> None:
