@@ -111,8 +111,10 @@ def ignite(sampler: SamplerCallback, folder: Path) -> nn.Module:
     def choose(trainer: Any) -> None:
         sampler.on_epoch_end(model, trainer.state.epoch - 1, trainer.state.metrics)
         trainer.set_data(training_loader(sampler))
+        trainer.state.epoch_length = len(training_loader(sampler))  # else it stays that of the first loader
 
     trainer.run(training_loader(sampler), max_epochs=EPOCHS)
+    assert trainer.state.iteration == 1 + 2  # batches of four
     return model
 
 
@@ -214,27 +216,21 @@ def test_one_call_an_epoch(host: str, tmp_path: Path) -> None:
 # Hosts that are not there
 
 
-def run_python(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    return done.stdout.strip()
-
-
-def test_no_host_is_imported_unasked_and_a_missing_one_names_its_extra() -> None:
-    found = run_python(
-        """
-import importlib, sys
+SCRIPT = """
+import importlib, sys, types
 import cval_torch.callbacks
 hosts = ("lightning", "pytorch_lightning", "transformers", "ultralytics", "ignite", "skorch", "accelerate")
 print([host for host in hosts if host in sys.modules])
-for host in hosts:
+
+stub = types.ModuleType("pytorch_lightning")
+stub.Callback = type("Callback", (), {})
+sys.modules["pytorch_lightning"] = stub
+from cval_torch.callbacks.lightning import LightningSampler
+print(LightningSampler.__mro__[1] is stub.Callback, "lightning" in sys.modules)
+del sys.modules["cval_torch.callbacks.lightning"]
+
+for host in (*hosts, "lightning.pytorch"):
     sys.modules[host] = None
-sys.modules["lightning.pytorch"] = None
 from cval_torch.errors import MissingExtraError
 for name in ("lightning", "transformers", "ultralytics"):
     try:
@@ -242,24 +238,16 @@ for name in ("lightning", "transformers", "ultralytics"):
     except MissingExtraError as error:
         print(error)
 """
-    )
-    assert found.splitlines() == [
+
+
+def test_no_host_is_imported_unasked_and_a_missing_one_names_its_extra() -> None:
+    """And of the two Lightnings, the one that is imported already is used."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines() == [
         "[]",
+        "True False",
         'LightningSampler needs an extra: pip install "cval_torch[lightning]"',
         'TransformersSampler needs an extra: pip install "cval_torch[transformers]"',
         'UltralyticsSampler needs an extra: pip install "cval_torch[ultralytics]"',
     ]
-
-
-def test_of_the_two_lightnings_the_one_that_is_imported_is_used() -> None:
-    found = run_python(
-        """
-import sys, types
-stub = types.ModuleType("pytorch_lightning")
-stub.Callback = type("Callback", (), {})
-sys.modules["pytorch_lightning"] = stub
-from cval_torch.callbacks.lightning import LightningSampler
-print(LightningSampler.__mro__[1] is stub.Callback, "lightning" in sys.modules)
-"""
-    )
-    assert found == "True False"

@@ -119,90 +119,92 @@ def test_it_can_be_pickled() -> None:
 # Several processes
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_two_processes_make_one_choice(tmp_path: Path, shared: bool) -> None:
-    """Rank 0 chooses and annotates, the other has the same, and errors reach both.
-
-    Their batch statistics differ, as in any training; where rank 0 infers alone, so may their weights.
-    """
-    script = tmp_path / "rank.py"
-    script.write_text(
-        """
+SCRIPT = """
 import json, sys
 import torch, torch.distributed as dist
 from shades import Tiny, make, make_loader
 from cval_torch.callbacks import AtEpochs
 
-rank, store, shared = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "True"
+rank, store = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{store}/store", rank=rank, world_size=2)
-asked, loaded = [], []
-def annotate(selected):
-    asked.append(list(selected.frame_ids))
-    return selected.frame_ids[:2]
-class Loads:
-    def __init__(self, subset):
-        self.subset = subset
-    def __len__(self):
-        return len(self.subset)
-    def __getitem__(self, row):
-        loaded.append(row)
-        return self.subset[row]
-callback = make(
-    annotate=annotate,
-    schedule=AtEpochs(0, 2, 3),
-    save_to=f"{store}/state{rank}.json",
-    distributed=shared,
-    make_loader=lambda subset: make_loader(Loads(subset)),
-)
-model = Tiny()
-model.norm.running_mean.fill_(rank)
-if not shared:
-    with torch.no_grad():
-        model.linear.bias.sub_(rank)
-returned = []
-for epoch in range(3):
-    chosen = callback.on_epoch_end(model, epoch)
-    returned.append(None if chosen is None else [list(chosen.frame_ids), chosen.indices, chosen.scores.tolist()])
-    if callback.pending:
-        callback.discard()
-if rank == 1 or not shared:
-    callback.make_loader = lambda subset: 1 / 0
-try:
-    callback.on_epoch_end(model, 3)
-except Exception as error:
-    failure = [type(error).__name__, str(error)]
-print(json.dumps({
-    "asked": asked, "returned": returned, "state": callback.state_dict(), "failure": failure, "loaded": loaded,
-    "mean": float(model.norm.running_mean),
-}))
-"""
+
+
+def run(shared):
+    asked, loaded, returned, failure = [], [], [], None
+
+    def annotate(selected):
+        asked.append(list(selected.frame_ids))
+        return selected.frame_ids[:2]
+
+    class Loads:
+        def __init__(self, subset):
+            self.subset = subset
+
+        def __len__(self):
+            return len(self.subset)
+
+        def __getitem__(self, row):
+            loaded.append(row)
+            return self.subset[row]
+
+    callback = make(
+        annotate=annotate,
+        schedule=AtEpochs(0, 2, 3),
+        save_to=f"{store}/{shared}{rank}.json",
+        distributed=shared,
+        make_loader=lambda subset: make_loader(Loads(subset)),
     )
+    model = Tiny()
+    model.norm.running_mean.fill_(rank)
+    if not shared:
+        with torch.no_grad():
+            model.linear.bias.sub_(rank)
+    for epoch in range(3):
+        chosen = callback.on_epoch_end(model, epoch)
+        returned.append(None if chosen is None else [list(chosen.frame_ids), chosen.indices, chosen.scores.tolist()])
+        if callback.pending:
+            callback.discard()
+    if rank == 1 or not shared:
+        callback.make_loader = lambda subset: 1 / 0
+    try:
+        callback.on_epoch_end(model, 3)
+    except Exception as error:
+        failure = [type(error).__name__, str(error)]
+    mean = float(model.norm.running_mean)
+    return {"asked": asked, "loaded": loaded, "returned": returned, "failure": failure, "mean": mean,
+            "state": callback.state_dict()}
+
+
+print(json.dumps([run(True), run(False)]))
+"""
+
+
+def test_two_processes_make_one_choice(tmp_path: Path) -> None:
+    """Rank 0 chooses and annotates, the other has the same, and errors reach both.
+
+    Their batch statistics differ, as in any training; where rank 0 infers alone, so may their weights.
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
     ranks = [
         subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(tmp_path), str(shared)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
+            [sys.executable, "-c", SCRIPT, str(rank), str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
         )
         for rank in (0, 1)
     ]
-    first, second = (json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in ranks)
-    assert [len(first["asked"]), len(second["asked"])] == [2, 0]
-    assert first["returned"] == second["returned"]
-    assert first["returned"][1] is None
+    found = [json.loads(process.communicate(timeout=200)[0].splitlines()[-1]) for process in ranks]
     expected, _ = naive_choice(Tiny(), Shades(20), range(3, 20), 3)
-    assert first["returned"][0][0] == expected
-    assert first["state"] == second["state"]
-    assert len(first["state"]["labels"]["rounds"]) == 3
-    assert sorted([*first["loaded"], *second["loaded"]]) == sorted([*range(17), *range(15)])
-    assert bool(second["loaded"]) == shared
-    assert [first["mean"], second["mean"]] == [0, 1]
-    failures = [first["failure"], second["failure"]]
-    if shared:
-        failures.reverse()
-    assert failures[0] == ["ZeroDivisionError", "division by zero"]
-    assert failures[1][0] == "RankError"
-    assert "ZeroDivisionError: division by zero" in failures[1][1]
-    assert (tmp_path / "state0.json").exists()
-    assert not (tmp_path / "state1.json").exists()
+    for shared, first, second in zip((True, False), *found, strict=True):
+        assert [len(first["asked"]), len(second["asked"])] == [2, 0]
+        assert first["returned"] == second["returned"]
+        assert first["returned"][0][0] == expected
+        assert first["returned"][1] is None
+        assert first["state"] == second["state"]
+        assert len(first["state"]["labels"]["rounds"]) == 3
+        assert sorted([*first["loaded"], *second["loaded"]]) == sorted([*range(17), *range(15)])
+        assert bool(second["loaded"]) == shared
+        assert [first["mean"], second["mean"]] == [0, 1]
+        failed, told = (second, first) if shared else (first, second)
+        assert failed["failure"] == ["ZeroDivisionError", "division by zero"]
+        assert told["failure"][0] == "RankError"
+        assert "ZeroDivisionError: division by zero" in told["failure"][1]
+        assert [(tmp_path / f"{shared}{rank}.json").exists() for rank in (0, 1)] == [True, False]

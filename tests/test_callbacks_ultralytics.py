@@ -17,6 +17,7 @@ os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())  # read when ultral
 os.environ.setdefault("YOLO_OFFLINE", "true")
 ultralytics = pytest.importorskip("ultralytics")
 
+from cval_torch.backends.rest import RestBackend  # noqa: E402
 from cval_torch.callbacks import AtEpochs  # noqa: E402
 from cval_torch.callbacks.ultralytics import UltralyticsSampler  # noqa: E402
 from cval_torch.errors import InvalidInputError  # noqa: E402
@@ -109,3 +110,12 @@ def test_it_travels_to_the_hosts_processes(tmp_path: Path) -> None:
     assert again is callbacks["on_train_epoch_end"][-1].__self__
     assert again.sampler.state_dict() == sampler.state_dict()
     assert pickle.loads(pickle.dumps(UltralyticsSampler(make_sampler()))).sampler.pending == ()
+
+
+def test_a_key_does_not_travel() -> None:
+    """The host would write it to a file: refused, rather than written."""
+    shell = UltralyticsSampler(make_sampler(backend=RestBackend(api_key="k-secret", url="http://127.0.0.1:9")))
+    for dumps in (pickle.dumps, pytest.importorskip("cloudpickle").dumps):
+        with pytest.raises(TypeError, match=r"an API key is not pickled.* CVAL_API_KEY") as caught:
+            dumps(shell)
+        assert "k-secret" not in str(caught.value)

@@ -23,7 +23,8 @@ class UltralyticsSampler:
 
     On several GPUs the host starts processes of its own and hands them a pickled copy of this object, so the labels
     grow in that copy alone: give the sampler a `save_to` file, and `load` it after `train`. Keep the file out
-    of the host's `save_dir`, whose name changes from run to run.
+    of the host's `save_dir`, whose name changes from run to run. An API key is never pickled: with a `RestBackend`
+    train on one GPU, or choose between two trainings.
 
     Args:
         sampler: what does the work. Epochs are counted anew in every `train`.
