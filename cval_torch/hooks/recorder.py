@@ -104,7 +104,7 @@ def _runs_compiled(within: nn.Module, recorded: Any) -> bool:
 
 def _is_compiled(module: nn.Module) -> bool:
     in_place = getattr(module, "_compiled_call_impl", None) is not None  # module.compile()
-    return in_place or isinstance(getattr(module, "_orig_mod", None), nn.Module)  # torch.compile(module)
+    return in_place or "_orig_mod" in module._modules  # torch.compile(module)
 
 
 @contextmanager

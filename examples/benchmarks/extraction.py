@@ -1,0 +1,183 @@
+"""What extraction costs beside the inference that it rides on.
+
+    python examples/benchmarks/extraction.py                       # all four detectors; half an hour on one thread
+    python examples/benchmarks/extraction.py --models ssd --pairs 30
+    python examples/benchmarks/extraction.py --clock cpu           # on a machine that others use, too
+
+Two things are timed in turns, on the same loader and the same model with random weights:
+
+- `plain`: `model(images)` for every batch;
+- `extract`: `cval_torch.extract(model, loader)`, with class probabilities, box and frame embeddings.
+
+A round is plain, extract, plain, or extract first in every other round. Its ratio is extract over the plain run
+beside it; `noise` is one plain run over the other, which would be 1 on a quiet machine. The table has the medians and
+their 95 % intervals by order statistics. Weights are arranged so that postprocessing has about the work that trained
+ones give it: a few thousand scores above the threshold, and 100 detections a frame after suppression.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision.models import detection
+
+from cval_torch import extract
+
+DETECTIONS = 100
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A detector to measure: what builds it, how its class logits are spread, and how long one timed run is.
+
+    A call of `extract` has some work of its own before the first batch (hooks, flags, a look at the weights), the same
+    for three frames or a million, so a run of a fast detector takes more batches than one of a slow detector.
+    """
+
+    builder: Callable[..., nn.Module]
+    mean: float
+    deviation: float
+    background: float
+    batches: int
+
+
+MODELS = {
+    "fasterrcnn-mobilenet-320": Subject(detection.fasterrcnn_mobilenet_v3_large_320_fpn, 0.0, 2.0, 6.0, batches=32),
+    "fasterrcnn-resnet50": Subject(detection.fasterrcnn_resnet50_fpn, 0.0, 2.0, 6.0, batches=2),
+    "retinanet-resnet50": Subject(detection.retinanet_resnet50_fpn, -8.0, 1.5, -8.0, batches=2),
+    "ssd300-vgg16": Subject(detection.ssd300_vgg16, 0.0, 2.0, 10.0, batches=4),
+}
+HEIGHT, WIDTH = 480, 640
+
+
+def class_layers(model: Any) -> list[Any]:
+    """The layers whose outputs are class logits."""
+    if hasattr(model, "roi_heads"):
+        return [model.roi_heads.box_predictor.cls_score]
+    head = model.head.classification_head
+    return [head.cls_logits] if hasattr(head, "cls_logits") else list(head.module_list)
+
+
+def arrange_logits(model: nn.Module, subject: Subject) -> None:
+    """Scale the class layers so that their outputs are spread as asked; a layer of many calls by its widest."""
+    spreads: dict[int, float] = {}
+
+    def measure(layer: nn.Module, _: Any, output: Tensor) -> None:
+        spreads[id(layer)] = max(float(output.std()), spreads.get(id(layer), 0.0))
+
+    layers = class_layers(model)
+    handles = [layer.register_forward_hook(measure) for layer in layers]
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.zeros_(layer.bias)
+    model([torch.rand(3, HEIGHT, WIDTH)])
+    for handle in handles:
+        handle.remove()
+    classes = 91
+    for layer in layers:
+        layer.weight *= subject.deviation / spreads[id(layer)]
+        layer.bias.fill_(subject.mean)
+        layer.bias.view(-1, classes)[:, 0] = subject.background
+
+
+def build(name: str, seed: int = 0) -> nn.Module:
+    """A detector with random weights that finds 100 boxes in a frame of noise."""
+    torch.manual_seed(seed)
+    limit = "box_detections_per_img" if name.startswith("faster") else "detections_per_img"
+    model = MODELS[name].builder(weights=None, weights_backbone=None, **{limit: DETECTIONS}).eval()
+    with torch.no_grad():
+        arrange_logits(model, MODELS[name])
+    return model
+
+
+def plain(model: nn.Module, loader: DataLoader[Any]) -> None:
+    """The inference that a user has anyway."""
+    with torch.no_grad():
+        for images in loader:
+            model(images)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median, and the order statistics that hold it with about 95 %, whatever the distribution."""
+    ordered = sorted(values)
+    count = len(ordered)
+    reach = math.ceil(0.98 * math.sqrt(count))
+    low, high = max(count // 2 - reach, 0), min((count - 1) // 2 + reach, count - 1)
+    return statistics.median(ordered), ordered[low], ordered[high]
+
+
+def measure(model: nn.Module, loader: DataLoader[Any], *, pairs: int, clock: Clock) -> tuple[list[float], list[float]]:
+    """Ratios of extract to plain, and of plain to plain, one each a round."""
+    ratios, noise = [], []
+
+    def seconds(run: Callable[[], object]) -> float:
+        begin = clock()
+        run()
+        return clock() - begin
+
+    def without() -> float:
+        return seconds(lambda: plain(model, loader))
+
+    def with_extraction() -> float:
+        return seconds(lambda: extract(model, loader, progress=False))
+
+    without(), with_extraction()  # the first runs of both are not counted
+    for turn in range(pairs):
+        if turn % 2:
+            extracted, beside, again = with_extraction(), without(), without()
+        else:
+            beside, extracted, again = without(), with_extraction(), without()
+        ratios.append(extracted / beside)
+        noise.append(again / beside)
+    return ratios, noise
+
+
+def report(name: str, *, pairs: int, batches: int | None, batch_size: int, clock: Clock) -> None:
+    """One row of the table."""
+    model = build(name)
+    generator = torch.Generator().manual_seed(1)
+    frames = [torch.rand(3, HEIGHT, WIDTH, generator=generator) for _ in range(batch_size)]
+    frames *= batches or MODELS[name].batches
+    loader: DataLoader[Any] = DataLoader(frames, batch_size=batch_size, collate_fn=list)  # type: ignore[arg-type]
+    found = extract(model, loader, progress=False).counts.float().mean()
+    begin = clock()
+    plain(model, loader)
+    milliseconds = 1000 * (clock() - begin) / len(frames)
+    ratios, noise = measure(model, loader, pairs=pairs, clock=clock)
+    cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*median_interval(values)) for values in (ratios, noise)]
+    print(f"| {name:24} | {found:10.0f} | {milliseconds:8.1f} | {cells[0]:20} | {cells[1]:20} |", flush=True)
+
+
+def main() -> None:
+    """Read the options, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--pairs", type=int, default=15, help="rounds of plain, extract, plain")
+    parser.add_argument("--batches", type=int, help="batches of one timed run; by default as many as suit the detector")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: time of this process only")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    clock = time.perf_counter if options.clock == "wall" else time.process_time
+    print(
+        f"{options.threads} thread(s), batches of {options.batch_size}, {options.pairs} rounds, {options.clock} clock"
+    )
+    print(f"| {'detector':24} | detections | ms/frame | {'extract / plain':20} | {'plain / plain':20} |")
+    print(f"|{'-' * 26}|{'-' * 12}|{'-' * 10}|{'-' * 22}|{'-' * 22}|")
+    for name in options.models:
+        report(name, pairs=options.pairs, batches=options.batches, batch_size=options.batch_size, clock=clock)
+
+
+if __name__ == "__main__":
+    main()
