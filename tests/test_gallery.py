@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from cval_torch.errors import InvalidInputError
@@ -181,6 +183,23 @@ def test_boxes_beyond_the_edge_and_upside_down_do_not_hurt(tmp_path: Path) -> No
     contact_sheet(chosen_of([BLACK], boxes, [0, 1, 2, -1], [0.9] * 4), tmp_path / "sheet.png", show_truth=True)
 
 
+coordinates = st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+
+@given(
+    boxes=st.lists(st.tuples(*[coordinates] * 4, st.integers(-(2**62), 2**62), st.floats(0, 1, width=32)), max_size=5),
+    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_boxes_on_any_image_are_drawn(tmp_path_factory: pytest.TempPathFactory, boxes, size) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.png"
+    corners, labels, scores = [list(box[:4]) for box in boxes], [box[4] for box in boxes], [box[5] for box in boxes]
+    item = (torch.zeros(3, *size), {"boxes": torch.tensor(corners).reshape(-1, 4)})
+    contact_sheet(chosen_of([item], corners, labels, scores), path, tile_size=TILE, min_score=0.1, show_truth=True)
+    with Image.open(path) as sheet:
+        assert sheet.width == TILE + 28
+
+
 def test_without_scores_of_frames_or_boxes(tmp_path: Path) -> None:
     pool = Pool(["a"], torch.tensor([0, 1]), boxes=torch.tensor([[10.0, 20, 30, 45]]))
     frames = Chosen([BLACK], pool, torch.full((1,), torch.nan, dtype=torch.float64))
@@ -190,6 +209,7 @@ def test_without_scores_of_frames_or_boxes(tmp_path: Path) -> None:
 def test_errors_name_the_offender(tmp_path: Path) -> None:
     good = chosen_of([BLACK])
     for options, message in (
+        ({"tile_size": 3000}, "`tile_size` must be at most 2048; got 3000"),
         ({"tile_size": 3}, "`tile_size` must be at least 32; got 3"),
         ({"max_frames": 0}, "`max_frames` must be at least 1; got 0"),
         ({"columns": 0}, "`columns` must be at least 1; got 0"),

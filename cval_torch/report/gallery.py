@@ -25,6 +25,7 @@ _PALETTE: tuple[Colour, ...] = (
 )
 _INK, _FAINT, _PAPER, _CELL = (25, 25, 30), (110, 110, 120), (255, 255, 255), (228, 229, 233)
 _GAP = 14
+_FAR = 4096  # pixels: well beyond the edge of a tile
 
 
 class ChosenFrames(Protocol):
@@ -187,7 +188,8 @@ def _placed(boxes: Tensor, labels: Tensor, scores: Tensor | None, corner: tuple[
 
     The right and bottom sides are drawn on the last pixel inside, so that a box as large as its image is seen.
     """
-    points = (boxes.cpu() * scale + torch.tensor([*corner, *corner])).reshape(-1, 2, 2)
+    points = (boxes.cpu().double() * scale + torch.tensor([*corner, *corner])).reshape(-1, 2, 2)
+    points = points.clamp(-_FAR, _FAR)  # a corner may be anywhere; nothing is drawn, dash by dash, out there
     low, high = points.amin(1), points.amax(1)
     corners = torch.cat([low, torch.maximum(high - 1, low)], dim=1).tolist()
     values = [None] * len(corners) if scores is None else scores.tolist()
@@ -290,5 +292,7 @@ def _check(frames: ChosenFrames, *, tile_size: int, max_frames: int, columns: in
     for name, value, least in (("tile_size", tile_size, 32), ("max_frames", max_frames, 1), ("columns", columns, 1)):
         if value is not None and value < least:
             raise InvalidInputError(f"`{name}` must be at least {least}; got {value}")
+    if tile_size > _FAR // 2:
+        raise InvalidInputError(f"`tile_size` must be at most {_FAR // 2}; got {tile_size}")
     if not 0 <= min_score <= 1:
         raise InvalidInputError(f"`min_score` must be in [0, 1]; got {min_score}")
