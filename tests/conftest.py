@@ -36,7 +36,7 @@ class Frames(Dataset[Any]):
             raise IndexError(row)
         generator = torch.Generator().manual_seed(row)
         height, width = (self.size, self.size) if self.size else (40 + 8 * (row % 3), 56 - 8 * (row % 2))
-        target: dict[str, Any] = {"row": row}
+        target: dict[str, Any] = {"row": row, "boxes": torch.tensor([[4.0, 4, 20, 20]]), "labels": torch.tensor([1])}
         if self.image_ids:
             target["image_id"] = 1000 + row
         return torch.rand(3, height, width, generator=generator), target
@@ -121,6 +121,10 @@ def readme_names(faster_rcnn: FasterRCNN, transformers_checkpoint: str) -> dict[
         assert len(loader) > 0
         model.train()
 
+    def train_step(model: nn.Module, batch: Any) -> float:
+        model.train()
+        return float(len(batch))
+
     dataset = Frames(12)
     return {
         "model": faster_rcnn,
@@ -130,4 +134,5 @@ def readme_names(faster_rcnn: FasterRCNN, transformers_checkpoint: str) -> dict[
         "first_ids": ["0", "1"],
         "collate": pairs,
         "train_one_epoch": train_one_epoch,
+        "train_step": train_step,
     }
