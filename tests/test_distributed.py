@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import torch.distributed as dist
 from conftest import Frames, make_faster_rcnn, pairs
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 from cval_torch import extract
 from cval_torch.distributed import Ranks, from_rank_zero, is_rank_zero, processes
-from cval_torch.errors import InvalidInputError, LoaderOrderError
-from cval_torch.loading import order_varies, plan_loading, shard_of
+from cval_torch.errors import InvalidInputError
 
 SCRIPT = Path(__file__).parent / "together.py"
 Outcomes = list[dict[str, Any]]
@@ -32,9 +30,16 @@ def free_port() -> str:
         return str(one.getsockname()[1])
 
 
-def environment() -> dict[str, str]:
-    paths = [str(SCRIPT.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run it, to success, with what processes need to find each other and what is tested."""
+    here = SCRIPT.parent
+    paths = [str(here), str(here.parent), str(here.parent / "examples"), os.environ.get("PYTHONPATH", "")]
+    variables = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
+    variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **variables})
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def outcomes_of(root: Path) -> Outcomes:
@@ -45,9 +50,7 @@ def outcomes_of(root: Path) -> Outcomes:
 def two(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """Every scenario, by torchrun."""
     root = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
-    done = subprocess.run([*command, str(root)], capture_output=True, text=True, check=False, env=environment())
-    assert done.returncode == 0, done.stderr
+    run_python("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT), str(root))
     return outcomes_of(root)
 
 
@@ -67,9 +70,7 @@ THREE = (
 def three(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """Some scenarios in three processes without torchrun; in the end rank 1 is killed."""
     root = tmp_path_factory.mktemp("three")
-    command = [sys.executable, str(SCRIPT), "--fork", "3", str(root), *THREE, "a_rank_dies"]
-    variables = {**environment(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
+    done = run_python(str(SCRIPT), "--fork", "3", str(root), *THREE, "a_rank_dies")
     assert json.loads(done.stdout) == [0, -9, 0], done.stderr
     return outcomes_of(root)
 
@@ -154,51 +155,6 @@ def test_shares_made_by_hand_stay_where_they_are(two: Outcomes) -> None:
         [list(range(7)), [0, 2, 4, 6]],
         [list(range(7)), [1, 3, 5]],
     ]
-
-
-def test_lightnings_samplers_are_told_as_shares() -> None:
-    """Lightning wraps a user's sampler in a subclass of torch's; for prediction in one that does not pad."""
-    pytest.importorskip("lightning")
-    from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
-    from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSamplerWrapper
-
-    for wrapper in (DistributedSamplerWrapper, UnrepeatedDistributedSamplerWrapper):
-        sampler = wrapper([4, 3, 2, 1, 0], num_replicas=2, rank=1, shuffle=False)
-        loader = DataLoader(Frames(5), batch_size=2, sampler=sampler)
-        assert shard_of(loader) == (1, 2)
-        assert (plan_loading(loader).batches or [])[0] == [3, 1]
-
-
-def test_a_sampler_that_drops_frames_is_completed_or_refused() -> None:
-    def rows(**options: Any) -> list[int]:
-        sampler: DistributedSampler[Any] = DistributedSampler(Frames(7), num_replicas=3, **options)
-        sampler.set_epoch(5)
-        return [row for batch in plan_loading(DataLoader(Frames(7), sampler=sampler)).batches or [] for row in batch]
-
-    for shuffle in (False, True):
-        dropping = [rows(rank=rank, shuffle=shuffle, seed=2, drop_last=True) for rank in range(3)]
-        assert dropping == [rows(rank=rank, shuffle=shuffle, seed=2) for rank in range(3)]
-        assert {row for own in dropping for row in own} == set(range(7))
-
-    class Own(DistributedSampler[Any]):
-        pass
-
-    sampler = Own(Frames(7), num_replicas=3, rank=0, drop_last=True)
-    with pytest.raises(LoaderOrderError, match=r"has a Own with drop_last=True, which leaves frames out"):
-        plan_loading(DataLoader(Frames(7), sampler=sampler))
-
-
-def test_whether_an_order_is_drawn_by_chance_is_found_out_without_a_trace() -> None:
-    state = torch.get_rng_state()
-    generator = torch.Generator().manual_seed(3)
-    own = generator.get_state()
-    assert order_varies(DataLoader(Frames(30), shuffle=True))
-    assert order_varies(DataLoader(Frames(30), shuffle=True, generator=generator, batch_size=None))
-    assert not order_varies(DataLoader(Frames(30), batch_size=4))
-    assert not order_varies(DataLoader(Frames(30), sampler=[3, 1, 2]))
-    assert not order_varies([])
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(generator.get_state(), own)
 
 
 # Errors
@@ -302,6 +258,23 @@ def test_a_folder_in_use_is_refused_by_name(two: Outcomes) -> None:
     kind, message = two[1]["a_folder_in_use_is_refused"]["error"]
     assert kind == "InvalidInputError"
     assert "is in use by process " in message
+
+
+# The example
+
+
+def test_the_example_chooses_the_same_in_two_processes_and_in_one(tmp_path: Path) -> None:
+    """The processes are forks of one: to import what the example needs is what would take the time."""
+    code = f"""
+import distributed, together
+options = ["--frames", "120", "--letters", "1", "--cache-dir"]
+assert together.fork(lambda: distributed.main([*options, {str(tmp_path / "two")!r}]), 2) == [0, 0]
+distributed.main([*options, {str(tmp_path / "one")!r}])
+"""
+    done = run_python("-c", code)
+    two_, one = done.stdout.splitlines()
+    assert two_.startswith("SelectedFrames(20 of 120 frames by entropy -> clustering) in 2 process(es): sequence-")
+    assert one == two_.replace("in 2 process", "in 1 process")
 
 
 # The pieces

@@ -230,6 +230,29 @@ def test_what_a_killed_process_left_half_written_is_cut_off(tmp_path: Path) -> N
     assert same(run(tmp_path), run(None))
 
 
+def test_a_journal_that_reads_well_but_was_altered_is_not_believed(tmp_path: Path) -> None:
+    reference = run(tmp_path)
+    journal = tmp_path / "part-0" / "journal"
+    content = journal.read_bytes()
+    assert content.count(b"[[2,2],[3,2]]") == 1
+    journal.write_bytes(content.replace(b"[[2,2],[3,2]]", b"[[3,2],[2,2]]"))
+    watched = Watched()
+    assert same(run(tmp_path, watched), reference)
+    assert watched.rows == list(range(4, 12))
+
+
+def test_damage_in_what_another_process_wrote_does_not_come_back(tmp_path: Path) -> None:
+    with pytest.raises(ExtractionError):
+        run(tmp_path, Watched(breaks=9))
+    other = (tmp_path / "part-0").rename(tmp_path / "part-+")  # read before the part of this process
+    boxes = bytearray((other / "boxes").read_bytes())
+    boxes[-1] ^= 1
+    (other / "boxes").write_bytes(boxes)
+    watched = Watched()
+    assert same(run(tmp_path, watched), run(None))
+    assert watched.rows == list(range(4, 12))
+
+
 def test_a_manifest_that_is_none_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": "another/1"}')

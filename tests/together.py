@@ -62,19 +62,21 @@ def main(root: Path, names: Sequence[str]) -> None:
         dist.destroy_process_group()
 
 
-def fork(root: Path, names: Sequence[str], count: int) -> list[int]:
-    """What each process ended with: 0, or minus the signal that killed it."""
+def fork(work: Callable[[], Any], count: int) -> list[int]:
+    """What each of `count` processes ended with: 0, or minus the signal that killed it."""
     os.environ["WORLD_SIZE"] = str(count)
     children = []
     for rank_ in range(count):
         if (child := os.fork()) == 0:
             os.environ["RANK"] = str(rank_)
+            code = 0
             try:
-                main(root, names)
+                work()
             except BaseException as error:
                 print(f"rank {rank_}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-                os._exit(1)
-            os._exit(0)
+                code = 1
+            sys.stdout.flush()
+            os._exit(code)
         children.append(child)
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
@@ -91,4 +93,4 @@ if __name__ == "__main__":
     if given.fork is None:
         main(given.root, given.names)
     else:
-        print(json.dumps(fork(given.root, given.names, given.fork)))
+        print(json.dumps(fork(lambda: main(given.root, given.names), given.fork)))
