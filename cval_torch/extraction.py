@@ -260,6 +260,12 @@ class InferencePass:
                 raise
             except Exception as error:  # a worker's death is a signal, and may strike outside the batch too
                 raise inference.failure(error) from error
+            by_target = ranks.exchange(lambda: names.by_target)
+            if True in by_target and False in by_target:
+                raise InvalidInputError(
+                    f"either every target has an `image_id` or none; those of rank {by_target.index(False)} have none, "
+                    f"those of rank {by_target.index(True)} have one. Pass `frame_id=` to name frames yourself"
+                )
 
 
 def _in_rounds(steps: Iterator[int], ranks: Ranks, bar: tqdm[Any], done: int) -> None:

@@ -46,6 +46,11 @@ class FrameNames:
         self._by_target: bool | None = None
         self._rows: dict[str, int] = {}
 
+    @property
+    def by_target(self) -> bool | None:
+        """Whether targets name the frames; None before the first."""
+        return None if self._frame_id is not None else self._by_target
+
     def name(self, indices: Sequence[int], targets: Sequence[Any] | None) -> list[str]:
         """The ids of the frames at `indices`.
 

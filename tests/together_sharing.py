@@ -164,6 +164,16 @@ def an_id_twice_is_found_in_a_selection(_: Path) -> Any:
 
 
 @scenario
+def targets_of_two_kinds_are_refused(_: Path) -> Any:
+    class HalfNamed(Frames):
+        def __getitem__(self, row: int) -> Any:
+            image, target = super().__getitem__(row)
+            return image, target if row < 2 else {**target, "image_id": row}
+
+    run(HalfNamed(4))
+
+
+@scenario
 def other_columns_are_refused(_: Path) -> Any:
     adapter = OneBox(box_embeddings=lambda output: torch.zeros(len(output), 2 + rank()))
     extract(nn.Linear(1, 1).requires_grad_(False).apply(zeroed), loader_of(Frames(4)), adapter=adapter, progress=False)
