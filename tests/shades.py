@@ -51,7 +51,7 @@ class Tiny(nn.Module):
 
 
 class OneBox:
-    """The adapter of `Tiny`: one box a frame, its score the sigmoid of the output."""
+    """The adapter of `Tiny`: one box a frame, its score the sigmoid of the output, and (1, shade) as the embedding."""
 
     name = "one box"
 
@@ -71,6 +71,7 @@ class OneBox:
             boxes=torch.zeros(n, 4),
             labels=torch.zeros(n, dtype=torch.int64),
             scores=output[:, 0].sigmoid(),
+            frame_embeddings=nn.functional.pad(recording["linear"][0].args[0], (1, 0), value=1.0),
         )
 
 

@@ -12,14 +12,18 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
-from shades import Shades, Tiny, make, make_loader, naive_choice, train_epoch
+from shades import OneBox, Shades, Tiny, make, make_loader, naive_choice, train_epoch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler
 
-from cval_torch.callbacks import AtEpochs, EveryEpochs, Schedule, WhenStalled
+from cval_torch.backends.local import LocalBackend
+from cval_torch.callbacks import AtEpochs, EveryEpochs, SamplerCallback, Schedule, WhenStalled
 from cval_torch.errors import CvalError, ExtractionError, InvalidInputError
+from cval_torch.extraction import extract
 from cval_torch.fingerprint import model_fingerprint
+from cval_torch.labels import LabelPool
 from cval_torch.pipeline import SelectedFrames
+from cval_torch.pool import Pool
 from cval_torch.wire import DetectionSampling
 
 TESTS = Path(__file__).parent
@@ -140,7 +144,7 @@ def test_a_sample_of_the_unlabelled_part() -> None:
         (lambda subset: [next(iter(make_loader(subset)))], "got list over None rows"),
         (
             lambda subset: make_loader(subset.dataset),
-            "batch 0.*must give unlabelled frames.*got '0', which is labelled",
+            "batch 0.*must give frames of the Subset.*here unlabelled.*got '0', which is labelled",
         ),
     ],
 )
@@ -150,6 +154,42 @@ def test_a_loader_of_other_frames_is_refused(way: Callable[..., Any], message: s
         callback.choose(Tiny())
     assert len(callback.labels.rounds) == 1
     assert callback.pending == ()
+
+
+# Away from what is labelled
+
+
+def test_diversity_stays_away_from_what_is_labelled() -> None:
+    """As by hand, with a pool of the labelled frames; and otherwise without one."""
+    dataset, stage = Shades(20), DetectionSampling(selection_strategy="k_center", num_of_samples=3)
+    labels = LabelPool(dataset, labeled=["0", "1", "2"])
+    model = Tiny()
+
+    def pool_of(part: Dataset[Any]) -> Pool:
+        return extract(model, make_loader(part), adapter=OneBox(), progress=False)
+
+    free = LocalBackend().select(pool_of(labels.unlabeled), stage).frame_ids
+    away = LocalBackend(labeled=pool_of(labels.labeled)).select(pool_of(labels.unlabeled), stage).frame_ids
+    assert free != away
+    for options, expected in (({}, away), ({"avoid_labeled": False}, free), ({"backend": LocalBackend()}, free)):
+        chosen = make(dataset=dataset, stages=stage, **options).choose(model)
+        assert chosen is not None
+        assert chosen.frame_ids == expected
+    none_labeled = SamplerCallback(LabelPool(dataset), make_loader, stage, adapter=OneBox(), progress=False)
+    assert none_labeled.choose(model) is not None
+
+
+def test_the_labelled_frames_must_be_those_asked_for() -> None:
+    stage = DetectionSampling(selection_strategy="k_center", num_of_samples=3)
+    callback = make(stages=stage, make_loader=lambda subset: make_loader(Subset(Shades(20), range(3, 20))))
+    with pytest.raises(InvalidInputError, match="of 3 frames, or over as many rows"):
+        callback.choose(Tiny())
+    dataset = Shades(20)
+    callback = make(
+        dataset=dataset, stages=stage, make_loader=lambda subset: make_loader(Subset(dataset, range(3, 20)))
+    )
+    with pytest.raises(InvalidInputError, match="here labelled ones; got '3', which is not labelled"):
+        callback.choose(Tiny())
 
 
 # When

@@ -50,13 +50,13 @@ class Choice:
         return SelectedFrames(dataset, selection, self.predictions)
 
 
-def names_of(loader: Any, labels: LabelPool) -> FrameIdOf:
-    """What names the loader's frames as `labels` does: a function of the row, which refuses a labelled one.
+def names_of(loader: Any, labels: LabelPool, *, labeled: bool = False) -> FrameIdOf:
+    """What names the loader's frames as `labels` does: a function of the row, which refuses frames of the other part.
 
     Args:
-        loader: over the unlabelled `Subset`, a part of it, the whole dataset, or as many rows of another view of the
-            unlabelled ones.
+        loader: over the part's `Subset`, some of it, the whole dataset, or as many rows of another view of the part.
         labels: whose ids they are.
+        labeled: which part: the labelled one, or the unlabelled one.
 
     Raises:
         InvalidInputError: the loader's dataset is none of these.
@@ -64,7 +64,7 @@ def names_of(loader: Any, labels: LabelPool) -> FrameIdOf:
     dataset = getattr(loader, "dataset", None)
     ids: Sequence[str] | None = labels.ids_of(dataset)
     if ids is None:
-        ids = labels.unlabeled_ids
+        ids = labels.labeled_ids if labeled else labels.unlabeled_ids
         length = len(dataset) if isinstance(dataset, Sized) else None
         if length != len(ids):
             raise InvalidInputError(
@@ -74,11 +74,12 @@ def names_of(loader: Any, labels: LabelPool) -> FrameIdOf:
     known = ids
 
     def frame_id(index: int, _: Any) -> str:
-        if labels.is_labeled(known[index]):
+        name = known[index]
+        if labels.is_labeled(name) != labeled:
             raise InvalidInputError(
-                f"`make_loader` must give unlabelled frames, those of the Subset that it gets; got {known[index]!r}, "
-                "which is labelled"
+                f"`make_loader` must give frames of the Subset that it gets, here {'' if labeled else 'un'}labelled "
+                f"ones; got {name!r}, which is {'not ' if labeled else ''}labelled"
             )
-        return known[index]
+        return name
 
     return frame_id

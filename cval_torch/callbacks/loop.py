@@ -13,9 +13,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from cval_torch.backends.base import Backend
+from cval_torch.backends.local import LocalBackend
 from cval_torch.callbacks.choice import Choice, names_of
 from cval_torch.callbacks.schedules import EveryEpochs, Schedule
 from cval_torch.distributed import Ranks, from_rank_zero, is_rank_zero
+from cval_torch.diversity import DIVERSITIES
 from cval_torch.errors import InvalidInputError
 from cval_torch.extraction import extract
 from cval_torch.files import read_json, write_json
@@ -24,7 +26,9 @@ from cval_torch.hooks import unwrap
 from cval_torch.hooks.base import DetectorAdapter
 from cval_torch.inference import Split
 from cval_torch.labels import LabelPool
+from cval_torch.naming import FrameIdOf
 from cval_torch.pipeline import SelectedFrames, select
+from cval_torch.pool import Pool
 from cval_torch.rounds import Round
 from cval_torch.wire import DetectionSampling
 
@@ -42,8 +46,8 @@ class SamplerCallback:
 
     Args:
         labels: which frames are labelled; this callback is what adds to it.
-        make_loader: makes a loader over the `Subset` it is given, the unlabelled part: all of it or a sample of
-            it, without augmentation. It may read the same rows through another view of the dataset.
+        make_loader: makes a loader over the `Subset` it is given, the unlabelled part: all of it or a sample of it,
+            without augmentation. It may read the same rows through another view of the dataset.
         stages: how to choose; see `DetectionSampling`.
         schedule: after which epochs. None: after every one.
         annotate: given the chosen frames, returns the ids of those that have labels now: all of them (an oracle,
@@ -59,6 +63,8 @@ class SamplerCallback:
         autocast: dtype to run it with.
         embedding_dtype: what embeddings are kept as.
         progress: whether to show a bar.
+        avoid_labeled: whether diversity strategies stay away from what is labelled, where `backend` is None: then the
+            labelled frames are inferred too, by `make_loader`, before each choice that has such a stage.
         distributed: whether all processes of `torch.distributed`, if there are several, share the inference; their
             weights must be the same. False: rank 0 infers alone, with its own weights, and the others wait.
     """
@@ -80,6 +86,7 @@ class SamplerCallback:
         autocast: torch.dtype | None = None,
         embedding_dtype: torch.dtype | None = None,
         progress: bool = True,
+        avoid_labeled: bool = True,
         distributed: bool = True,
     ) -> None:
         self.labels, self.make_loader, self.annotate = labels, make_loader, annotate
@@ -93,7 +100,7 @@ class SamplerCallback:
         self.save_to = None if save_to is None else Path(save_to)
         self.backend, self.adapter, self.split = backend, adapter, split
         self.device, self.autocast, self.embedding_dtype = device, autocast, embedding_dtype
-        self.progress, self.distributed = progress, distributed
+        self.progress, self.avoid_labeled, self.distributed = progress, avoid_labeled, distributed
         self.rounds_chosen = 0
         self._waiting: Round | None = None
         self._warned = False
@@ -194,17 +201,7 @@ class SamplerCallback:
         """
         few = Subset(self.labels.dataset, self.labels.unlabeled_indices[:frames])
         if len(few):
-            extract(
-                model,
-                self.make_loader(few),
-                adapter=self.adapter,
-                split=self.split,
-                device=self.device,
-                autocast=self.autocast,
-                embedding_dtype=self.embedding_dtype,
-                progress=False,
-                distributed=False,
-            )
+            self._extract(model, self.make_loader(few), names=None, progress=False, ranks=Ranks(distributed=False))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything: labels and their history, what is pending, and the schedule; plain values only."""
@@ -275,7 +272,7 @@ class SamplerCallback:
                 core,
                 loader,
                 stages=self.stages,
-                backend=self.backend,
+                backend=self._backend(core, ranks),
                 adapter=self.adapter,
                 frame_id=names,
                 split=self.split,
@@ -287,6 +284,31 @@ class SamplerCallback:
             )
         fingerprint = ranks.from_rank_zero(lambda: model_fingerprint(core))
         return Choice.of(chosen, self.labels, epoch=epoch, model_fingerprint=fingerprint)
+
+    def _backend(self, model: nn.Module, ranks: Ranks) -> Backend | None:
+        """The user's; or one that knows what is labelled, where a stage has a use for that."""
+        diverse = any(stage.selection_strategy in DIVERSITIES for stage in self.stages)
+        if self.backend is not None or not self.avoid_labeled or not diverse or not self.labels.labeled_ids:
+            return self.backend
+        loader = ranks.exchange_local(lambda: self.make_loader(self.labels.labeled))
+        names = ranks.exchange_local(lambda: names_of(loader, self.labels, labeled=True))
+        return LocalBackend(labeled=self._extract(model, loader, names=names, progress=self.progress, ranks=ranks))
+
+    def _extract(
+        self, model: nn.Module, loader: DataLoader[Any], *, names: FrameIdOf | None, progress: bool, ranks: Ranks
+    ) -> Pool:
+        return extract(
+            model,
+            loader,
+            adapter=self.adapter,
+            frame_id=names,
+            split=self.split,
+            device=self.device,
+            autocast=self.autocast,
+            embedding_dtype=self.embedding_dtype,
+            progress=progress,
+            distributed=None if ranks.size > 1 else False,
+        )
 
     def _annotated(self, chosen: SelectedFrames) -> list[str]:
         """The ids that `annotate` has labels for, checked."""
