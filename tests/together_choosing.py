@@ -42,7 +42,12 @@ def most_boxes_of_all(pool: Pool) -> torch.Tensor:
 
 
 def random_stage(generator: random.Random, n: int) -> DetectionSampling:
-    strategies = ["least", "margin", "ratio", "entropy", "probability", "random", "clustering", most_boxes_of_all]
+    strategies = ["least", "margin", "ratio", "entropy", "probability", "random", most_boxes_of_all]
+    strategies += [
+        "clustering",
+        "weighted_kmeans",
+        "k_center",
+    ]  # the second weighs frames by the scores of a stage before
     strategy = generator.choice(strategies)
     return DetectionSampling(
         num_of_samples=n,
