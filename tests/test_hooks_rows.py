@@ -103,6 +103,26 @@ def test_two_detections_of_one_row_are_an_error():
         few(boxes=boxes, scores=torch.tensor([0.75, 0.75]), labels=twice * 0)
 
 
+def test_of_equal_boxes_the_nearer_score_is_taken():
+    zeros = torch.zeros(2, dtype=torch.int64)
+    scores = torch.tensor([0.5, 0.5000001])  # within reach of each other
+    candidates = Candidates(torch.arange(2), zeros, zeros, scores)
+    boxes = torch.tensor([[1.0, 1, 6, 6]] * 2)
+    for row in range(2):
+        detections = Detections([1], zeros[:1], boxes[:1], zeros[:1], scores[row : row + 1])
+        assert recover_rows(detections, candidates, decoder(boxes), ulps=CLOSE_ULPS).tolist() == [row]
+
+
+def test_a_twin_does_not_take_the_row_of_another_detection():
+    """Two equal detections, one row of theirs, and a row beside it that belongs to a third."""
+    boxes = torch.tensor([[1.0, 1, 6, 6], [1, 1, 6, 6.00001]])
+    zeros = torch.zeros(3, dtype=torch.int64)
+    candidates = Candidates(torch.arange(2), zeros[:2], zeros[:2], torch.full((2,), 0.5))
+    detections = Detections([3], zeros, boxes[[0, 0, 1]], zeros, torch.full((3,), 0.5))
+    with pytest.raises(HookError, match="1 of 3 detections"):
+        recover_rows(detections, candidates, decoder(boxes), ulps=0)
+
+
 def test_no_candidates_and_no_detections():
     nothing = torch.zeros(0, dtype=torch.int64)
     none = Candidates(nothing, nothing, nothing, torch.zeros(0))

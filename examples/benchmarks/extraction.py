@@ -33,6 +33,7 @@ from torchvision.models import detection
 from cval_torch import extract
 
 DETECTIONS = 100
+CLASSES = 91
 Clock = Callable[[], float]
 
 
@@ -68,34 +69,59 @@ def class_layers(model: Any) -> list[Any]:
     return [head.cls_logits] if hasattr(head, "cls_logits") else list(head.module_list)
 
 
+def clouds(count: int, generator: torch.Generator) -> list[Tensor]:
+    """Frames that differ from place to place at every scale, as photographs do and plain noise does not."""
+    frames = torch.zeros(count, 3, HEIGHT, WIDTH)
+    for size in (6, 24, 96):
+        coarse = torch.rand(count, 3, size, size, generator=generator)
+        frames += nn.functional.interpolate(coarse, (HEIGHT, WIDTH), mode="bilinear") / 3
+    return list(frames)
+
+
+def settle_norms(model: Any) -> None:
+    """Give BatchNorm the statistics of some frames: without any, the features of random weights fade out or blow up."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train().momentum = 1.0
+    if norms:
+        model.backbone(4 * torch.stack(clouds(2, torch.Generator().manual_seed(2))) - 2)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.eval().momentum = momentum
+
+
 def arrange_logits(model: nn.Module, subject: Subject) -> None:
-    """Scale the class layers so that their outputs are spread as asked; a layer of many calls by its widest."""
-    spreads: dict[int, float] = {}
+    """Centre and scale the class logits, so that they differ from place to place, on every map of a pyramid."""
+    seen: dict[int, list[Tensor]] = {}
 
     def measure(layer: nn.Module, _: Any, output: Tensor) -> None:
-        spreads[id(layer)] = max(float(output.std()), spreads.get(id(layer), 0.0))
+        seen.setdefault(id(layer), []).append(output.transpose(0, 1).flatten(1))
 
     layers = class_layers(model)
     handles = [layer.register_forward_hook(measure) for layer in layers]
     for layer in layers:
         nn.init.normal_(layer.weight, std=0.01)
         nn.init.zeros_(layer.bias)
-    model([torch.rand(3, HEIGHT, WIDTH)])
+    model(clouds(1, torch.Generator().manual_seed(0)))
     for handle in handles:
         handle.remove()
-    classes = 91
     for layer in layers:
-        layer.weight *= subject.deviation / spreads[id(layer)]
-        layer.bias.fill_(subject.mean)
-        layer.bias.view(-1, classes)[:, 0] = subject.background
+        maps = seen[id(layer)]
+        centres = torch.stack([columns.mean(1) for columns in maps]).mean(0)
+        spread = max(float((columns - centres[:, None]).square().mean().sqrt()) for columns in maps)
+        scale = subject.deviation / max(spread, 1e-6)
+        layer.weight *= scale
+        layer.bias.copy_(subject.mean - scale * centres)
+        layer.bias.view(-1, CLASSES)[:, 0] += subject.background - subject.mean
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
-    """A detector with random weights that finds 100 boxes in a frame of noise."""
+    """A detector with random weights that finds 100 boxes in a frame of clouds."""
     torch.manual_seed(seed)
     limit = "box_detections_per_img" if name.startswith("faster") else "detections_per_img"
     model = MODELS[name].builder(weights=None, weights_backbone=None, **{limit: DETECTIONS}).eval()
     with torch.no_grad():
+        settle_norms(model)
         arrange_logits(model, MODELS[name])
     return model
 
@@ -145,8 +171,7 @@ def measure(model: nn.Module, loader: DataLoader[Any], *, pairs: int, clock: Clo
 def report(name: str, *, pairs: int, batches: int | None, batch_size: int, clock: Clock) -> None:
     """One row of the table."""
     model = build(name)
-    generator = torch.Generator().manual_seed(1)
-    frames = [torch.rand(3, HEIGHT, WIDTH, generator=generator) for _ in range(batch_size)]
+    frames = clouds(batch_size, torch.Generator().manual_seed(1))
     frames *= batches or MODELS[name].batches
     loader: DataLoader[Any] = DataLoader(frames, batch_size=batch_size, collate_fn=list)  # type: ignore[arg-type]
     found = extract(model, loader, progress=False).counts.float().mean()
