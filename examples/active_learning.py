@@ -1,13 +1,14 @@
 """Several rounds of active learning, simulated: train, choose, label from an oracle, repeat; beside random choice.
 
-    python examples/active_learning.py                 # about three minutes on two cores
+    python examples/active_learning.py                 # about four minutes on two cores
     python examples/active_learning.py --quick         # less than a minute, too small to mean anything
 
 Stop it at any time, with Ctrl-C or worse: the same command goes on from there, and ends with the same figures. All it
 knows is in `--folder`: a labels file for each arm, the weights of each training, `results.json`, and the picture.
 
 Every arm starts from the same labelled frames, and trains anew from the same weights after every round, for the same
-number of steps. One pool and one start prove little: between starts the figures differ by .04 to .06 mAP.
+number of steps. One pool and one start prove little: between starts the figures differ by .04 to .06 mAP. And a frame
+is not a unit of work: uncertain frames have more boxes to draw, so those are printed too.
 """
 
 from __future__ import annotations
