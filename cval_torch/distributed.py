@@ -100,7 +100,8 @@ class Ranks:
         """What `work` returns on rank 0, in every process. Every process must call this; `work` runs on rank 0 alone.
 
         Args:
-            work: its value must be picklable. It must not itself wait for the other processes.
+            work: its value must be picklable. It must not itself wait for the other processes, which give rank 0 up
+                if it takes longer than the timeout of the process group (`init_process_group(timeout=...)`).
 
         Raises:
             Exception: whatever `work` raised, on rank 0.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,7 +206,7 @@ class InferencePass:
                         cache.flush()
                     raise
                 ranks.exchange_local(cache.flush)
-                ranks.from_rank_zero(cache.finish)
+                _in_rounds(cache.finish() if ranks.rank == 0 else iter(()), ranks)
             return ranks.exchange_local(cache.pool)
 
     def _identity(self) -> dict[str, Any]:
@@ -255,7 +255,7 @@ class InferencePass:
             names = ranks.exchange_local(lambda: FrameNames(plan.dataset, options.frame_id))
             steps = stack.enter_context(closing(inference.run(names, keep, numbers)))
             try:
-                _in_rounds(steps, ranks, bar, done)
+                _in_rounds(steps, ranks, lambda frames: bar.update(done + frames - bar.n))
             except CvalError:
                 raise
             except Exception as error:  # a worker's death is a signal, and may strike outside the batch too
@@ -268,31 +268,34 @@ class InferencePass:
                 )
 
 
-def _in_rounds(steps: Iterator[int], ranks: Ranks, bar: tqdm[Any], done: int) -> None:
+def _in_rounds(steps: Iterator[int], ranks: Ranks, show: Callable[[int], object] = lambda frames: None) -> None:
     """Work through `steps`, and hear now and then of the other processes: how far they are, and whether one failed.
 
     So a failure is known everywhere within half a minute and a batch, and no process waits for a slower one longer
-    than that at a time, however long the pass is: the timeout of the process group does not have to be longer.
+    than that at a time, however long the work is: the timeout of the process group does not have to be longer.
+
+    Args:
+        steps: each yields how many frames it was.
+        ranks: the processes; all must call this.
+        show: is told how many frames are done, of all processes as far as is known.
     """
-    if ranks.size == 1:
-        for frames in steps:
-            bar.update(frames)
-        return
-    seconds, own = _FIRST_ROUND, 0
+    seconds = _FIRST_ROUND
+    own = others = 0
 
     def work() -> tuple[bool, int]:
         nonlocal own
         until = time.monotonic() + seconds
         for frames in steps:
             own += frames
-            bar.update(frames)
-            if time.monotonic() > until:
+            show(own + others)
+            if ranks.size > 1 and time.monotonic() > until:
                 return False, own
         return True, own
 
     while True:
         answers = ranks.exchange(work)
-        bar.update(done + sum(frames for _, frames in answers) - bar.n)
+        others = sum(frames for _, frames in answers) - own
+        show(own + others)
         if all(finished for finished, _ in answers):
             return
         seconds = min(2 * seconds, _LONGEST_ROUND)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -159,8 +159,16 @@ class PassCache:
                 rows.add(pool)
             self._part.append(rows, [(number, len(pool)) for number, pool in waiting])
 
-    def finish(self) -> None:
-        """Make of all parts one that holds every batch in order, unless one does already. For one process to do."""
+    def finish(self) -> Iterator[int]:
+        """Make of all parts one that holds every batch in order, unless one does already. For one process to do.
+
+        Yields:
+            The frames of each shard that was copied; the last step is done only when there is no more.
+
+        Raises:
+            ExtractionError: a batch is missing.
+            OSError: a full disk, as elsewhere.
+        """
         parts = self.parts(verify=False)
         if self._whole(parts) is not None:
             return
@@ -180,6 +188,7 @@ class PassCache:
             numbers.append((number, place[number].give(number, rows)))
             if len(rows) >= self.frames_per_shard or number == len(self.batches) - 1:
                 whole.append(rows, numbers)
+                yield len(rows)
                 rows, numbers = Gathered(), []
         whole.folder.replace(self.folder / f"part-all-{uuid.uuid4().hex}")
         sync_folder(self.folder)

@@ -94,7 +94,8 @@ def _look(
             return list(range(len(cache.batches)))
     if differing := changes(manifest["of"], identity) + _plan_changes(cache.batches, plan, loader):
         raise cache.refusal(differing)
-    if not cache.missing(cache.parts(verify=True)):
+    # a look at the sizes first: what is unfinished will be read whole under the lock, and once is enough
+    if not cache.missing(cache.parts(verify=False)) and not cache.missing(cache.parts(verify=True)):
         return []
     if differing := changes(manifest["made_with"], machine):
         raise cache.refusal(differing)
