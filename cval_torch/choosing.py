@@ -63,9 +63,8 @@ def picked(selection: Selection, pool: Pool) -> tuple[Selection, Pool]:
 
 def _is_by_frame(stage: DetectionSampling) -> bool:
     """Whether the stage's score of a frame depends on nothing but that frame's boxes, for certain."""
-    if callable(stage.selection_strategy) or callable(stage.bbox_selection_policy):
-        return False
-    return stage.selection_strategy in {*UNCERTAINTIES, "probability", "random"}
+    by_name = not callable(stage.selection_strategy) and not callable(stage.bbox_selection_policy)
+    return by_name and stage.selection_strategy in {*UNCERTAINTIES, "probability", "random"}
 
 
 def _by_frame(

@@ -42,6 +42,11 @@ def most_boxes_of_all(pool: Pool) -> torch.Tensor:
     return (pool.counts - pool.counts.double().mean()) / (1 + pool.counts.double().std())
 
 
+def against_all(box_scores: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """An aggregation that looks at the other frames: each frame's last box, less the mean of all boxes."""
+    return box_scores[offsets[1:] - 1] - box_scores.mean()
+
+
 BY_FRAME = ("least", "margin", "ratio", "entropy", "probability", "random")
 NULL_POLICIES = ("protocol", "skip", "last", "sample")
 
@@ -51,7 +56,7 @@ def random_stage(generator: random.Random, n: int, **given: Any) -> DetectionSam
     strategies = [*BY_FRAME, most_boxes_of_all, "clustering", "weighted_kmeans", "k_center"]
     options = {
         "selection_strategy": generator.choice(strategies),
-        "bbox_selection_policy": generator.choice(["min", "max", "mean", "sum", None]),
+        "bbox_selection_policy": generator.choice(["min", "max", "mean", "sum", None, against_all]),
         "sort_strategy": generator.choice(["ascending", "descending", None]),
         "null_policy": generator.choice(NULL_POLICIES),
         "seed": generator.randrange(5),
