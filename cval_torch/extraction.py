@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -243,19 +244,14 @@ class InferencePass:
                 done=done,
                 process=f"{ranks!r}, " if ranks.size > 1 else "",
             )
-            bar = stack.enter_context(
-                tqdm(
-                    total=plan.num_frames,
-                    initial=done,
-                    unit="frame",
-                    desc="extract",
-                    disable=not options.progress or ranks.rank != 0,
-                )
-            )
+            show: Callable[[int], object] = _show_nothing
+            if options.progress and ranks.rank == 0:  # even a bar that is off takes a lock that forked processes share
+                bar = tqdm(total=plan.num_frames, initial=done, unit="frame", desc="extract")
+                show = partial(_show, stack.enter_context(bar), done)
             names = ranks.exchange_local(lambda: FrameNames(plan.dataset, options.frame_id))
             steps = stack.enter_context(closing(inference.run(names, keep, numbers)))
             try:
-                _in_rounds(steps, ranks, lambda frames: bar.update(done + frames - bar.n))
+                _in_rounds(steps, ranks, show)
             except CvalError:
                 raise
             except Exception as error:  # a worker's death is a signal, and may strike outside the batch too
@@ -268,7 +264,16 @@ class InferencePass:
                 )
 
 
-def _in_rounds(steps: Iterator[int], ranks: Ranks, show: Callable[[int], object] = lambda frames: None) -> None:
+def _show_nothing(_: int) -> None:
+    """No bar."""
+
+
+def _show(bar: tqdm[NoReturn], done: int, frames: int) -> None:
+    """Move the bar to `frames` after those that were done before."""
+    bar.update(done + frames - bar.n)
+
+
+def _in_rounds(steps: Iterator[int], ranks: Ranks, show: Callable[[int], object] = _show_nothing) -> None:
     """Work through `steps`, and hear now and then of the other processes: how far they are, and whether one failed.
 
     So a failure is known everywhere within half a minute and a batch, and no process waits for a slower one longer

@@ -35,7 +35,7 @@ class Frames(Dataset[Any]):
         if not 0 <= row < self.n:
             raise IndexError(row)
         generator = torch.Generator().manual_seed(row)
-        height, width = (self.size, self.size) if self.size else (40 + 8 * (row % 3), 56 - 8 * (row % 2))
+        height, width = (self.size, self.size) if self.size else (48 + 8 * (row % 3), 56 - 8 * (row % 2))
         target: dict[str, Any] = {"row": row, "boxes": torch.tensor([[4.0, 4, 20, 20]]), "labels": torch.tensor([1])}
         if self.image_ids:
             target["image_id"] = 1000 + row

@@ -185,6 +185,16 @@ def test_progress_counts_frames_and_can_be_switched_off(capsys: pytest.CaptureFi
     assert "frame/s" in bar
 
 
+def test_without_a_bar_the_lock_of_all_bars_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed while it holds tqdm's lock would stop the others that were forked with it."""
+
+    def unwanted(*_: object, **__: object) -> None:
+        raise AssertionError("a bar was made")
+
+    monkeypatch.setattr("cval_torch.extraction.tqdm", unwanted)
+    assert len(extract(make_faster_rcnn(), loader_of(Frames(3)), progress=False)) == 3
+
+
 # What it must not do to the model
 
 
