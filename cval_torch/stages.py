@@ -20,16 +20,19 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cval_torch.diversity import CLUSTERED, DIVERSITIES
-from cval_torch.diversity.descriptor import classes_of, frame_descriptors
+from cval_torch.diversity import CLUSTERED, DIVERSITIES, IN_PROCESS, POOL_DIVERSITIES
+from cval_torch.diversity.descriptor import descriptors_beside
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool import Pool
 from cval_torch.ranking import best_rows, callable_name
 from cval_torch.scores import UNCERTAINTIES
 from cval_torch.wire import DetectionSampling
 
-KNOWN_STRATEGIES = (*UNCERTAINTIES, "probability", *DIVERSITIES, "random")
+KNOWN_STRATEGIES = (*UNCERTAINTIES, "probability", *DIVERSITIES, *POOL_DIVERSITIES, "random")
 """The names that a stage may have in process."""
+
+SERVED_STRATEGIES = tuple(name for name in KNOWN_STRATEGIES if name not in IN_PROCESS)
+"""Those that a server of one's own has too."""
 
 
 def run_stages(
@@ -176,19 +179,15 @@ def _choose(kept: _Kept, stage: DetectionSampling, n: int, *, among: Tensor | No
 def _diverse(kept: _Kept, stage: DetectionSampling, by_id: Tensor, n: int) -> Tensor:
     """`n` positions in `by_id`, by the diversity strategy of the stage."""
     strategy = str(stage.selection_strategy)
+    frames, weights = kept.pool.take(by_id), kept.weights()
+    weights = None if weights is None else weights[by_id]
+    if strategy in POOL_DIVERSITIES:
+        return POOL_DIVERSITIES[strategy](frames, n, seed=stage.seed, labeled=kept.labeled, weights=weights)
     choose = DIVERSITIES[strategy]
     if strategy in CLUSTERED:
         choose = partial(choose, num_of_clusters=stage.num_of_clusters)
-    frames = kept.pool.take(by_id)
-    weights, labeled = kept.weights(), kept.labeled
-    classes = classes_of(frames) if labeled is None else classes_of(frames, labeled)
-    return choose(
-        frame_descriptors(frames, classes=classes),
-        n,
-        seed=stage.seed,
-        labeled=None if labeled is None else frame_descriptors(labeled, classes=classes),
-        weights=None if weights is None else weights[by_id],
-    )
+    descriptors, labeled = descriptors_beside(frames, kept.labeled)
+    return choose(descriptors, n, seed=stage.seed, labeled=labeled, weights=weights)
 
 
 def _scores(stage: DetectionSampling) -> bool:

@@ -20,7 +20,7 @@ from cval_torch.backends.rest import RestBackend
 from cval_torch.errors import CvalError, InvalidInputError
 from cval_torch.pool import Pool
 from cval_torch.server.settings import Limits
-from cval_torch.stages import KNOWN_STRATEGIES
+from cval_torch.stages import SERVED_STRATEGIES
 from cval_torch.wire import UNCERTAINTY_STRATEGIES, DetectionSampling
 
 pytestmark = pytest.mark.filterwarnings("ignore:the stage .* keeps all:UserWarning")
@@ -100,7 +100,7 @@ def test_uncertainty(backend: Backend, kind: str, strategy: str) -> None:
         assert_same(LocalBackend().select(pool, stages), backend.select(pool, stages))
 
 
-@pytest.mark.parametrize("strategy", KNOWN_STRATEGIES)
+@pytest.mark.parametrize("strategy", SERVED_STRATEGIES)
 @pytest.mark.parametrize("policy", ["protocol", "skip", "last", "sample"])
 def test_frames_without_boxes(backend: Backend, strategy: str, policy: str) -> None:
     pool = make_pool()
@@ -109,7 +109,7 @@ def test_frames_without_boxes(backend: Backend, strategy: str, policy: str) -> N
         assert_same(LocalBackend().select(pool, stages), backend.select(pool, stages))
 
 
-@pytest.mark.parametrize("strategy", sorted(set(KNOWN_STRATEGIES) - set(UNCERTAINTY_STRATEGIES)))
+@pytest.mark.parametrize("strategy", sorted(set(SERVED_STRATEGIES) - set(UNCERTAINTY_STRATEGIES)))
 @pytest.mark.parametrize("columns", ["both", "boxes", "frames", "no labels", "no scores", "half", "wide"])
 def test_other_strategies_over_whatever_columns_there_are(backend: Backend, strategy: str, columns: str) -> None:
     pool = make_pool()

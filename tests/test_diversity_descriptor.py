@@ -105,7 +105,7 @@ def test_frames_without_boxes_or_embeddings_are_all_alike() -> None:
     assert rows[1].tolist() == [0] * 5 + [CLASS_SCALE] + [0] * (rows.shape[1] - 6)
 
 
-@pytest.mark.parametrize("columns", [{}, {"box_embeddings": torch.empty(0, 3)}])
+@pytest.mark.parametrize("columns", [{}, {"box_embeddings": torch.empty(0, 0)}])
 def test_frame_embeddings_alone(columns: dict[str, Any]) -> None:
     pool = Pool(
         ["a", "b"], torch.zeros(3, dtype=torch.int64), frame_embeddings=torch.tensor([[3.0, 4], [0, 2]]), **columns

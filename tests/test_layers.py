@@ -60,6 +60,7 @@ NEIGHBOURS = {
     ("backends", "client"),
     ("diversity", "pool"),
     ("diversity", "reduce"),
+    ("diversity", "scores"),
     ("scores", "pool"),
     ("reduce", "pool"),
     ("ranking", "screening"),

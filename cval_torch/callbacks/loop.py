@@ -17,7 +17,7 @@ from cval_torch.backends.local import LocalBackend
 from cval_torch.callbacks.choice import Choice, names_of
 from cval_torch.callbacks.schedules import EveryEpochs, Schedule
 from cval_torch.distributed import Ranks, from_rank_zero, is_rank_zero
-from cval_torch.diversity import DIVERSITIES
+from cval_torch.diversity import DIVERSITIES, POOL_DIVERSITIES
 from cval_torch.errors import InvalidInputError
 from cval_torch.extraction import extract
 from cval_torch.files import read_json, write_json
@@ -287,7 +287,7 @@ class SamplerCallback:
 
     def _backend(self, model: nn.Module, ranks: Ranks) -> Backend | None:
         """The user's; or one that knows what is labelled, where a stage has a use for that."""
-        diverse = any(stage.selection_strategy in DIVERSITIES for stage in self.stages)
+        diverse = any(stage.selection_strategy in {*DIVERSITIES, *POOL_DIVERSITIES} for stage in self.stages)
         if self.backend is not None or not self.avoid_labeled or not diverse or not self.labels.labeled_ids:
             return self.backend
         loader = ranks.exchange_local(lambda: self.make_loader(self.labels.labeled))

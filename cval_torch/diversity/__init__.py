@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from cval_torch.diversity.class_gain import class_gain
 from cval_torch.diversity.clustering import clustering
 from cval_torch.diversity.facility_location import facility_location
 from cval_torch.diversity.hierarchical import hierarchical
@@ -28,6 +29,18 @@ DIVERSITIES: dict[str, Callable[..., Tensor]] = {
     "facility_location": facility_location,
 }
 """By wire name."""
+
+POOL_DIVERSITIES: dict[str, Callable[..., Tensor]] = {
+    "auto": class_gain,
+    "class_gain": class_gain,
+}
+"""By wire name, those that look into the frames: `(Pool, n) -> (n,) rows`, `labeled` a Pool; otherwise the same.
+
+`auto` is the recipe that needs the fewest labels in our experiments; a later version may know a better one.
+"""
+
+IN_PROCESS = frozenset({"auto", "class_gain"})
+"""Those that read more than the protocol's payloads carry: a box's class vector and the whole frame's embedding."""
 
 CLUSTERED = frozenset({"clustering", "hierarchical"})
 """Those that take `num_of_clusters` too."""

@@ -56,14 +56,14 @@ def frame_descriptors(pool: Pool, *, classes: Tensor | None = None) -> Tensor:
             [0., 1., 0.]])
     """
     boxes, frames = pool.box_embeddings, pool.frame_embeddings
-    if boxes is None or (pool.num_boxes == 0 and frames is not None):
+    if boxes is None or (boxes.numel() == 0 and boxes.shape[1] == 0 and frames is not None):
         if frames is None:
             raise InvalidInputError(
                 "diversity needs the column `box_embeddings` or `frame_embeddings`: "
                 "extract(..., box_embeddings=True), or upload embeddings"
             )
         return unit_rows(frames)
-    if pool.num_boxes == 0:
+    if pool.num_boxes == 0 and frames is None:
         raise InvalidInputError(
             "no frame has boxes, so diversity needs the column `frame_embeddings`: extract(..., frame_embeddings=True)"
         )
@@ -80,6 +80,29 @@ def frame_descriptors(pool: Pool, *, classes: Tensor | None = None) -> Tensor:
         place = result[:, width : width + own] if own else looks
         place[nulls] = unit_rows(frames[nulls])
     return result
+
+
+def descriptors_beside(pool: Pool, labeled: Pool | None) -> tuple[Tensor, Tensor | None]:
+    """`frame_descriptors` of both pools in one space.
+
+    Raises:
+        InvalidInputError: as `frame_descriptors`; the pools' embeddings differ in width, or only one has a column.
+    """
+    if labeled is None or len(labeled) == 0:
+        return frame_descriptors(pool), None
+    pools = [pool, labeled]
+    widths = [each.box_embeddings.shape[1] for each in pools if each.box_embeddings is not None and each.num_boxes]
+    for number, each in enumerate(pools):
+        if each.box_embeddings is not None and each.num_boxes == 0 and widths:  # no box told the width
+            pools[number] = each.replace(box_embeddings=each.box_embeddings.new_zeros(0, widths[0]))
+    classes = classes_of(*pools)
+    ours, theirs = (frame_descriptors(each, classes=classes) for each in pools)
+    if ours.shape[1] != theirs.shape[1]:
+        raise InvalidInputError(
+            "`labeled` must have the embedding columns of `pool`, and their widths, as one model gives them; "
+            f"`pool` is {pool!r}, `labeled` is {labeled!r}"
+        )
+    return ours, theirs
 
 
 def classes_of(*pools: Pool) -> Tensor:

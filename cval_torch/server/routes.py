@@ -18,7 +18,7 @@ from cval_torch.server.service import Service
 from cval_torch.server.settings import RefusedError
 from cval_torch.server.store import Store, Task
 from cval_torch.server.work import OPTIONS, embeddings_answer, meta_answer
-from cval_torch.stages import KNOWN_STRATEGIES
+from cval_torch.stages import SERVED_STRATEGIES
 from cval_torch.wire import Dataset, DatasetPart, DatasetRequest, EmbeddingsMeta, FrameEmbedding, Result
 
 MOST_RESULTS = 10_000
@@ -164,7 +164,7 @@ def healthz(request: Request) -> dict[str, Any]:
 @router.get("/strategies", response_model=Features)
 def strategies(by: By) -> dict[str, Any]:
     """What this server has, also beyond the protocol."""
-    return {"strategies": list(KNOWN_STRATEGIES), "options": list(OPTIONS)}
+    return {"strategies": list(SERVED_STRATEGIES), "options": list(OPTIONS)}
 
 
 @router.post("/dataset", response_model=Created, openapi_extra=_body(_ref("DatasetRequest")))

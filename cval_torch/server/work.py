@@ -19,7 +19,7 @@ from cval_torch.pool import Pool
 from cval_torch.server.requests import EMBEDDINGS, SAMPLING, Body, SamplingRequest, parsed
 from cval_torch.server.settings import Limits, RefusedError
 from cval_torch.server.store import Store, new_id
-from cval_torch.stages import KNOWN_STRATEGIES
+from cval_torch.stages import SERVED_STRATEGIES
 from cval_torch.wire import DetectionSampling
 
 OPTIONS = ("null_policy", "scored_by", "seed")
@@ -127,9 +127,9 @@ class Work:
             request.selection_strategy,
             *([request.scored_by.selection_strategy] if request.scored_by else []),
         ):
-            if strategy not in KNOWN_STRATEGIES:
+            if strategy not in SERVED_STRATEGIES:
                 raise RefusedError(
-                    422, f"`selection_strategy` must be one of {', '.join(KNOWN_STRATEGIES)}; got {strategy!r}"
+                    422, f"`selection_strategy` must be one of {', '.join(SERVED_STRATEGIES)}; got {strategy!r}"
                 )
         if request.dataset_id is not None and self.store.dataset(owner, request.dataset_id) is None:
             raise RefusedError(404, f"there is no dataset {request.dataset_id!r}")

@@ -97,6 +97,7 @@ REFERENCES: dict[str, Arm] = {
     "oracle (cheats)": oracle,
 }
 STRATEGIES: dict[str, Arm] = {
+    "auto": staged(("auto", 1, {}), labeled=True),
     "entropy, max": staged(("entropy", 1, _MAX)),
     "entropy, sum": staged(("entropy", 1, _SUM)),
     "clustering": staged(("clustering", 1, {})),
@@ -105,6 +106,7 @@ STRATEGIES: dict[str, Arm] = {
     "entropy max, weighted_kmeans": staged(("entropy", 4, _MAX), ("weighted_kmeans", 1, {}), labeled=True),
 }
 MORE_STRATEGIES: dict[str, Arm] = {
+    "auto": staged(("auto", 1, {}), labeled=True),
     "least, max": staged(("least", 1, _MAX)),
     "margin, max": staged(("margin", 1, _MAX)),
     "entropy, mean": staged(("entropy", 1, _DOUBT | {"bbox_selection_policy": "mean"})),
