@@ -17,7 +17,8 @@ from own_server import KEY, own_server, serving_here
 from cval_torch.backends.base import Backend, Selection
 from cval_torch.backends.local import LocalBackend
 from cval_torch.backends.rest import RestBackend
-from cval_torch.errors import CvalError, InvalidInputError
+from cval_torch.diversity import IN_PROCESS
+from cval_torch.errors import CvalError, InvalidInputError, UnsupportedByServiceError
 from cval_torch.pool import Pool
 from cval_torch.server.settings import Limits
 from cval_torch.stages import SERVED_STRATEGIES
@@ -125,6 +126,16 @@ def test_other_strategies_over_whatever_columns_there_are(backend: Backend, stra
     for clusters, seed in ((-1, 0), (3, 7)):
         stages = stage(strategy, 7, num_of_clusters=clusters, seed=seed)
         assert_same(LocalBackend().select(pool, stages), backend.select(pool, stages))
+
+
+@pytest.mark.parametrize("strategy", sorted(IN_PROCESS))
+def test_what_needs_more_than_payloads_carry_stays_in_process(backend: Backend, strategy: str) -> None:
+    pool, stages = make_pool(), stage(strategy, 5)
+    if isinstance(backend, LocalBackend):
+        assert len(backend.select(pool, stages)) == 5
+        return
+    with pytest.raises(UnsupportedByServiceError, match=rf"no `selection_strategy` '{strategy}'.* LocalBackend"):
+        backend.select(pool, stages)
 
 
 PIPELINES = {
