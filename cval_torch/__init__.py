@@ -5,6 +5,7 @@ from cval_torch.backends.local import LocalBackend
 from cval_torch.backends.rest import RestBackend
 from cval_torch.callbacks import SamplerCallback
 from cval_torch.codec import pool_from_payloads, pool_to_payloads
+from cval_torch.comparison import Comparison, compare
 from cval_torch.errors import CvalError
 from cval_torch.extraction import extract
 from cval_torch.hooks.base import DetectorAdapter
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Backend",
+    "Comparison",
     "CvalError",
     "DetectionSampling",
     "DetectorAdapter",
@@ -28,6 +30,7 @@ __all__ = [
     "SelectedFrames",
     "Selection",
     "__version__",
+    "compare",
     "extract",
     "pool_from_payloads",
     "pool_to_payloads",

@@ -24,7 +24,7 @@ from cval_torch.hooks import find_adapter, unwrap
 from cval_torch.hooks.base import DetectorAdapter
 from cval_torch.hooks.recorder import evaluating
 from cval_torch.identity import dataset_identity, machine_identity, model_identity, option_identity
-from cval_torch.inference import OPTIONAL_COLUMNS, Inference, Keep, Split, device_of, on_device
+from cval_torch.inference import OPTIONAL_COLUMNS, Inference, Keep, Split, Watch, device_of, on_device
 from cval_torch.loading import LoadingPlan
 from cval_torch.naming import FrameIdOf, FrameNames
 from cval_torch.pool import Pool
@@ -130,7 +130,7 @@ def extract(
 
 @dataclass(frozen=True, kw_only=True)
 class PassOptions:
-    """How a pass is made: the options of `extract`, which says what they mean."""
+    """How a pass is made: the options of `extract`, which says what they mean; `watch` is shown every target."""
 
     adapter: DetectorAdapter | None = None
     frame_id: FrameIdOf | None = None
@@ -140,6 +140,7 @@ class PassOptions:
     embedding_dtype: torch.dtype | None = None
     dropped: tuple[str, ...] = ()
     progress: bool = True
+    watch: Watch | None = None
 
 
 class InferencePass:
@@ -243,6 +244,7 @@ class InferencePass:
                 embedding_dtype=options.embedding_dtype,
                 done=done,
                 process=f"{ranks!r}, " if ranks.size > 1 else "",
+                watch=options.watch,
             )
             show: Callable[[int], object] = _show_nothing
             if options.progress and ranks.rank == 0:  # even a bar that is off takes a lock that forked processes share

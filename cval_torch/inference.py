@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,9 @@ OPTIONAL_COLUMNS = ("probabilities", "box_embeddings", "frame_embeddings")
 Keep = Callable[[int, Pool], None]
 """Takes the rows of a batch, given its number in the plan."""
 
+Watch = Callable[[Sequence[str], Sequence[int], Sequence[Any] | None], None]
+"""Is shown the frame ids, dataset rows and targets (None: there are none) of each batch before it is inferred."""
+
 
 class Inference:
     """Runs a model over the batches of a plan.
@@ -43,6 +46,7 @@ class Inference:
         embedding_dtype: what embeddings are kept as; None: float32.
         done: frames that were extracted before, to be counted in errors.
         process: which process this is, for errors: empty, or such as `"rank 1 of 2, "`.
+        watch: is shown the targets.
     """
 
     def __init__(
@@ -57,10 +61,12 @@ class Inference:
         embedding_dtype: torch.dtype | None = None,
         done: int = 0,
         process: str = "",
+        watch: Watch | None = None,
     ) -> None:
         self.model, self.adapter, self.plan, self.device = model, adapter, plan, device
         self.split, self.dropped, self.embedding_dtype = split, dropped, embedding_dtype
         self.done, self.process, self.number = done, process, 0
+        self.watch = watch
 
     def run(self, names: FrameNames, keep: Keep, numbers: list[int] | None = None) -> Generator[int, None, None]:
         """Run batch by batch, give each to `keep`, and yield how many frames it had.
@@ -106,7 +112,7 @@ class Inference:
         return ExtractionError(message, batch=self.number, frames_done=self.done)
 
     def _read(self, recorder: Recorder, names: FrameNames, indices: list[int] | None, data: Any) -> Pool:
-        parts = self._parts(data)
+        parts = parts_of(data, self.adapter, self.split, single=self.plan.single)
         if indices is None:
             positions = list(range(self.done, self.done + parts.count))
         elif len(indices) != parts.count:
@@ -117,6 +123,8 @@ class Inference:
         else:
             positions = indices
         frame_ids = names.name(positions, parts.targets)
+        if self.watch is not None:
+            self.watch(frame_ids, positions, parts.targets)
         recorder.clear()
         output = self.adapter.forward(self.model, _moved(parts.images, self.device))
         recorder.check()
@@ -125,12 +133,6 @@ class Inference:
         if len(frames.counts) != parts.count:
             raise HookError(f"{self.adapter.name} read {len(frames.counts)} frames of a batch of {parts.count}")
         return self._pool(frames, frame_ids, indices)
-
-    def _parts(self, data: Any) -> BatchParts:
-        if self.split is not None:
-            return self.split(data)
-        parts = self.adapter.split(data) if isinstance(self.adapter, SplitsBatches) else None
-        return parts or split_batch(data, single=self.plan.single)
 
     def _pool(self, frames: FrameBatch, frame_ids: list[str], indices: list[int] | None) -> Pool:
         """The rows of one batch, on the CPU, each number checked."""
@@ -153,6 +155,18 @@ class Inference:
             activation=frames.activation if "probabilities" in columns else None,
             **columns,
         )
+
+
+def parts_of(data: Any, adapter: DetectorAdapter, split: Split | None, *, single: bool) -> BatchParts:
+    """A batch of the loader taken apart: by `split` if there is one, else in the adapter's own way or the ordinary one.
+
+    Raises:
+        InvalidInputError: it is no batch that is known.
+    """
+    if split is not None:
+        return split(data)
+    parts = adapter.split(data) if isinstance(adapter, SplitsBatches) else None
+    return parts or split_batch(data, single=single)
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.transforms.functional import pil_to_tensor
 
 import coco_folder
+import compare_strategies
 import custom_detector
 import digits_on_photos as digits
 import quickstart
@@ -227,6 +228,25 @@ def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert all(frame_id in printed for frame_id in ids)
     assert "noise" in printed
+
+
+def test_compare_strategies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = {"frames": 5, "rounds": 1, "random-draws": 2, "start": 12, "pool": 90, "test-frames": 6}
+    small |= {"steps": 2, "pretrain-steps": 2, "out": tmp_path}
+    found = compare_strategies.main([f"--{name}={value}" for name, value in small.items()])
+    assert (found.candidates, found.start, len(found.random), len(found.random_curves)) == (78, 12, 100, 2)
+    pool = digits.pool_frames(digits.PoolSettings(frames=90), seed=0)
+    started_from = torch.randperm(90, generator=torch.Generator().manual_seed(0)).tolist()[:12]
+    started_ids = {pool.frame_ids[row] for row in started_from}
+    for choice in (*found.strategies.values(), *found.random):
+        assert not started_ids & set(choice.frame_ids)
+        rows = [pool.frame_ids.index(frame_id) for frame_id in choice.frame_ids]
+        assert choice.values["objects"] == sum(len(pool.labels[row]) for row in rows)
+    printed = capsys.readouterr().out
+    assert found.table() in printed
+    with Image.open(tmp_path / "comparison.png") as picture:
+        assert picture.width > 1000
+    assert (tmp_path / "comparison.csv").exists()
 
 
 def test_custom_detector(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ FLOORS = {
     "client": 3,
     "pipeline": 4,
     "callbacks": 4,
+    "comparison": 4,
     "server": 4,
     "cli": 5,
     "__init__": 5,
@@ -68,6 +69,7 @@ NEIGHBOURS = {
 }
 CORE = {"torch", "torchvision", "requests", "pydantic", "pydantic_core", "tqdm", "numpy", "PIL", "urllib3"}
 EXTRAS = {
+    "report": {"matplotlib"},
     "server": {"fastapi", "uvicorn", "starlette"},
     "cli": {"uvicorn"},
     "callbacks": {"lightning", "transformers", "ultralytics"},
