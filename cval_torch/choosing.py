@@ -11,19 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from cval_torch.backends.base import Backend, Selection
 from cval_torch.backends.local import LocalBackend
+from cval_torch.class_weights import counts_for, with_known_weights
 from cval_torch.distributed import Ranks
 from cval_torch.gathering import offsets_of
 from cval_torch.pool import Pool
 from cval_torch.ranking import frame_scores
 from cval_torch.scores import UNCERTAINTIES
 from cval_torch.sharing import gather_pools
-from cval_torch.wire import DetectionSampling
+from cval_torch.wire import ClassWeights, DetectionSampling
 
 
 def choose_together(
@@ -71,6 +73,7 @@ def _by_frame(
     share: Pool, places: Sequence[int], stages: Sequence[DetectionSampling], backend: LocalBackend, ranks: Ranks
 ) -> tuple[Selection, Pool]:
     first, *others = stages
+    first = _with_weights_of_rank_zero(first, share, backend, ranks)
 
     def sketch() -> Pool:
         """Of each frame its id, its score, and one box if it has any."""
@@ -102,6 +105,20 @@ def _by_frame(
     return ranks.from_rank_zero(go_on)
 
 
+def _with_weights_of_rank_zero(
+    stage: DetectionSampling, share: Pool, backend: LocalBackend, ranks: Ranks
+) -> DetectionSampling:
+    """The stage, with rank 0's class weights: what a process saw in training, or knows to be annotated, may differ."""
+    if stage.class_weights is None:
+        return stage
+
+    def known() -> tuple[ClassWeights | Literal["balanced"] | None, dict[int, float] | None]:
+        return stage.class_weights, counts_for([stage], labeled=backend.labeled, labeled_counts=backend.labeled_counts)
+
+    weights, counts = ranks.from_rank_zero(known)
+    return with_known_weights(stage.model_copy(update={"class_weights": weights}), share, counts)
+
+
 def _by_known(stage: DetectionSampling, scores: Tensor | None) -> DetectionSampling:
     """The same stage, but for the scores of the frames (F, 1), which it takes as known."""
     if stage.selection_strategy == "random" or scores is None:
@@ -112,4 +129,11 @@ def _by_known(stage: DetectionSampling, scores: Tensor | None) -> DetectionSampl
 
     known.__qualname__ = str(stage.selection_strategy)  # what a warning calls it
     direction = "descending" if stage.descending else "ascending"
-    return stage.model_copy(update={"selection_strategy": known, "sort_strategy": direction, "probs_weights": None})
+    return stage.model_copy(
+        update={
+            "selection_strategy": known,
+            "sort_strategy": direction,
+            "probs_weights": None,
+            "class_weights": None,
+        }
+    )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Subset
 from cval_torch.backends.base import Backend, Selection
 from cval_torch.backends.local import LocalBackend
 from cval_torch.choosing import choose_together, picked
+from cval_torch.class_weights import counts_for
 from cval_torch.errors import InvalidInputError, NoSubsetError
 from cval_torch.extraction import InferencePass, PassOptions
 from cval_torch.hooks.base import DetectorAdapter
@@ -82,6 +83,7 @@ def select(
     bbox_selection_policy: BboxSelectionPolicy | Callable[..., Any] | None = None,
     sort_strategy: SortStrategy | None = None,
     probs_weights: Sequence[float] | None = None,
+    class_weights: Mapping[int, float] | Literal["balanced"] | None = None,
     use_null_detections: bool = True,
     null_policy: NullPolicy = "protocol",
     num_of_clusters: int = -1,
@@ -117,7 +119,9 @@ def select(
         selection_strategy: a name, or `Pool -> (F,)` scores, higher = more informative.
         bbox_selection_policy: how the scores of a frame's boxes become the frame's.
         sort_strategy: None puts the most informative first.
-        probs_weights: weights of the classes, for `entropy`.
+        probs_weights: weights of the terms of an `entropy`.
+        class_weights: how much the uncertainty of a box counts, by its label; or "balanced", which needs a `backend`
+            that knows what is annotated: `LocalBackend(labeled_counts={label: objects})`.
         use_null_detections: False makes a frame without detections an error.
         null_policy: what becomes of frames without detections.
         num_of_clusters: for `clustering` and `hierarchical`.
@@ -148,6 +152,7 @@ def select(
         "bbox_selection_policy": bbox_selection_policy,
         "sort_strategy": sort_strategy,
         "probs_weights": None if probs_weights is None else list(probs_weights),
+        "class_weights": dict(class_weights) if isinstance(class_weights, Mapping) else class_weights,
         "use_null_detections": use_null_detections,
         "null_policy": null_policy,
         "num_of_clusters": num_of_clusters,
@@ -155,7 +160,7 @@ def select(
     }
     stages = _stages_of(stages, num_of_samples, options)
     if backend is None:
-        checked_stages(stages)  # what is wrong with them is said before the pass
+        counts_for(checked_stages(stages))  # what is wrong with them is said before the pass
     how = PassOptions(
         adapter=adapter,
         frame_id=frame_id,

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from cval_torch.class_weights import box_weights, counts_missing
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool import Pool
 from cval_torch.reduce import REDUCTIONS, chunks
@@ -34,13 +35,14 @@ def frame_scores(pool: Pool, stage: DetectionSampling) -> Tensor:
         stage: its strategy must be an uncertainty or a callable `Pool -> (F,)`, which scores frames by itself.
 
     Returns:
-        (F,) float64. For a name without `probs_weights`, boxes lie in [0, 1] (see `scores`), higher = more
+        (F,) float64. For a name without weights, boxes lie in [0, 1] (see `scores`), higher = more
         uncertain, but `probability` is the confidence: higher = surer.
 
     Raises:
-        InvalidInputError: a missing column; `probs_weights` where they mean nothing or of a wrong length; a
-            callable's result of a wrong shape or not finite.
+        InvalidInputError: a missing column; `probs_weights` or `class_weights` where they mean nothing, of a wrong
+            length, or not numbers yet; a callable's result of a wrong shape or not finite.
     """
+    check_class_weights(stage)
     if callable(stage.selection_strategy):
         return _checked(stage.selection_strategy(pool), pool, stage.selection_strategy, "selection_strategy")
     strategy = stage.selection_strategy
@@ -55,6 +57,7 @@ def frame_scores(pool: Pool, stage: DetectionSampling) -> Tensor:
     reduced = torch.empty(len(pool), dtype=torch.float64, device=pool.device)
     # the uncertainty of a confidence is a rising function of `doubt`: under min and max it waits for the frames
     late = policy in ("min", "max") and pool.probabilities is None and strategy in UNCERTAINTIES
+    late = late and stage.class_weights is None
     for begin, end in _chunks(pool):
         offsets = pool.offsets[begin : end + 1]
         first, last = int(offsets[0]), int(offsets[-1])
@@ -124,10 +127,20 @@ def rank_rows(scores: Tensor, frame_ids: Sequence[str], n: int, *, descending: b
     return sorted(chosen, key=lambda row: (key_of[row], frame_ids[row]))
 
 
+def check_class_weights(stage: DetectionSampling) -> None:
+    """Raises InvalidInputError where a stage has `class_weights` and no boxes' uncertainties to weigh."""
+    strategy = stage.selection_strategy
+    if stage.class_weights is not None and strategy not in UNCERTAINTIES:
+        name = callable_name(strategy) if callable(strategy) else strategy
+        raise InvalidInputError(f"`class_weights` weigh {', '.join(UNCERTAINTIES)} of a box; got them with {name!r}")
+
+
 def _check_can_score(pool: Pool, stage: DetectionSampling) -> None:
     strategy = stage.selection_strategy
     if stage.probs_weights is not None and strategy != "entropy":
         raise InvalidInputError(f"`probs_weights` weigh the terms of the `entropy`; got them with {strategy!r}")
+    if stage.class_weights == "balanced":
+        raise counts_missing()
     if pool.num_boxes == 0:
         return
     if strategy == "probability" and pool.scores is None:
@@ -142,11 +155,20 @@ def _check_can_score(pool: Pool, stage: DetectionSampling) -> None:
         raise InvalidInputError(
             "`probs_weights` need the column `probabilities`: extract(..., probabilities=True), or a payload's"
         )
+    if stage.class_weights is not None and pool.labels is None:
+        raise InvalidInputError("`class_weights` need the column `labels`, or `category_id` in a payload; got none")
 
 
 def _box_scores(pool: Pool, begin: int, end: int, stage: DetectionSampling) -> Tensor:
-    """(b,) scores of the boxes of the frames `begin:end`."""
+    """(b,) scores of the boxes of the frames `begin:end`, weighed by class."""
     first, last = int(pool.offsets[begin]), int(pool.offsets[end])
+    scores = _plain_box_scores(pool, first, last, stage)
+    if pool.labels is None or stage.class_weights is None or isinstance(stage.class_weights, str):
+        return scores
+    return box_weights(pool.labels[first:last], stage.class_weights).mul_(scores)
+
+
+def _plain_box_scores(pool: Pool, first: int, last: int, stage: DetectionSampling) -> Tensor:
     strategy = str(stage.selection_strategy)
     if strategy == "probability" or pool.probabilities is None or pool.activation is None:
         if pool.scores is None:

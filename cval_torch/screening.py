@@ -56,7 +56,9 @@ def shortlist(pool: Pool, stage: DetectionSampling, n: int, *, among: Tensor | N
     if pool.device.type != "cpu" or len(pool) < _FEWEST_FRAMES or n * _ONE_IN > len(pool) or pool.num_boxes == 0:
         return None
     policy = stage.bbox_selection_policy or "max"
-    if not isinstance(policy, str) or stage.selection_strategy not in UNCERTAINTIES or stage.probs_weights is not None:
+    if not isinstance(policy, str) or stage.selection_strategy not in UNCERTAINTIES:
+        return None
+    if stage.probs_weights is not None or stage.class_weights is not None:
         return None
     if pool.probabilities is not None:
         if stage.selection_strategy != "entropy" or pool.probabilities.shape[1] < 2:

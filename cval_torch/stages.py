@@ -13,18 +13,19 @@ entropy.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from cval_torch.class_weights import counts_for, with_known_weights
 from cval_torch.diversity import CLUSTERED, DIVERSITIES, IN_PROCESS, POOL_DIVERSITIES
 from cval_torch.diversity.descriptor import descriptors_beside
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool import Pool
-from cval_torch.ranking import best_rows, callable_name
+from cval_torch.ranking import best_rows, callable_name, check_class_weights
 from cval_torch.scores import UNCERTAINTIES
 from cval_torch.wire import DetectionSampling
 
@@ -36,7 +37,11 @@ SERVED_STRATEGIES = tuple(name for name in KNOWN_STRATEGIES if name not in IN_PR
 
 
 def run_stages(
-    pool: Pool, stages: DetectionSampling | Sequence[DetectionSampling], *, labeled: Pool | None = None
+    pool: Pool,
+    stages: DetectionSampling | Sequence[DetectionSampling],
+    *,
+    labeled: Pool | None = None,
+    labeled_counts: Mapping[int, float] | None = None,
 ) -> tuple[Tensor, Tensor, tuple[DetectionSampling, ...]]:
     """Choose frames, stage by stage.
 
@@ -44,7 +49,8 @@ def run_stages(
         pool: F frames.
         stages: one, or a sequence of one or more. `dataset_id`, which is for the wire, is ignored.
         labeled: frames that are annotated already, extracted by the same model: diversity strategies that can, stay
-            away from them.
+            away from them, and stages that balance classes count theirs.
+        labeled_counts: annotated objects by label, for these stages to count by instead.
 
     Returns:
         `rows` (n,) int64 of the pool in rank order, on its device; `scores` (n,) float64 of the last stage that
@@ -52,18 +58,19 @@ def run_stages(
 
     Raises:
         InvalidInputError: no frames or no stages; `frames` set on a stage; an unknown strategy; a column missing;
-            a frame in both pools.
+            a frame in both pools; classes to be balanced, and nothing to count.
     """
     ran = checked_stages(stages)
     if len(pool) == 0:
         raise InvalidInputError("`pool` must hold at least one frame to choose from; got none")
     _check_apart(pool, labeled)
+    counts = counts_for(ran, labeled=labeled, labeled_counts=labeled_counts)
     unscored = torch.tensor(torch.nan, dtype=torch.float64, device=pool.device).expand(len(pool))
     rows: Tensor | None = None
     kept = _Kept(pool, unscored, descending=True, labeled=labeled)
     for number, stage in enumerate(ran):
         warn_if_too_many(kept.pool, stage, stacklevel=4)
-        chosen, scores = _run_stage(kept, stage)
+        chosen, scores = _run_stage(kept, with_known_weights(stage, kept.pool, counts))
         rows = chosen if rows is None else rows[chosen]
         if number == len(ran) - 1:
             break
@@ -105,7 +112,8 @@ def checked_stages(stages: DetectionSampling | Sequence[DetectionSampling]) -> t
     """The stages as a tuple, each of which can be run in process.
 
     Raises:
-        InvalidInputError: no stages, `frames` set on one, or a strategy that is not known.
+        InvalidInputError: no stages, `frames` set on one, a strategy that is not known, or weights of classes with
+            one that has no use for them.
     """
     ran = (stages,) if isinstance(stages, DetectionSampling) else tuple(stages)
     if not ran:
@@ -123,6 +131,7 @@ def checked_stages(stages: DetectionSampling | Sequence[DetectionSampling]) -> t
                 f"`selection_strategy` must be a callable or one of {', '.join(KNOWN_STRATEGIES)}; "
                 f"got {stage.selection_strategy!r}"
             )
+        check_class_weights(stage)
     return ran
 
 

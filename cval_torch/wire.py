@@ -21,6 +21,7 @@ DatasetPart = Literal["training", "test", "validation"]
 
 FrameId = Annotated[str, Field(min_length=1, max_length=128)]
 CategoryId = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+ClassWeights = dict[CategoryId, Annotated[FiniteFloat, Field(ge=0)]]
 
 
 class Payload(BaseModel):
@@ -97,7 +98,14 @@ class DetectionSampling(Payload):
               `seed`, and rank after the others: the misses among them are found in proportion.
         num_of_clusters: for `hierarchical` and `clustering`; -1 chooses it (by silhouette, and as
             `num_of_samples`, in turn).
-        probs_weights: for `entropy` on probabilities: a non-negative weight a class for the terms of the sum.
+        probs_weights: for `entropy` on probabilities: a non-negative weight for each of their columns, a factor for
+            its term of the sum, whatever class the box is of; the protocol has it. To make boxes of some classes
+            count for more than others, `class_weights` is what is wanted.
+        class_weights: for `least`, `margin`, `ratio` and `entropy`, in process or at a server of one's own: the
+            non-negative weight by which the uncertainty of a box is multiplied before the boxes of a frame are
+            aggregated, by its label; labels not listed weigh 1, and so does the one box that a frame without boxes
+            counts as. `"balanced"`, in process: from the class counts of what is annotated, which `LocalBackend`
+            is given (see `balanced_class_weights`).
         seed: of every random choice in the stage. The same seed and frames give the same choice,
             whatever the order of the frames.
         dataset_id: where the embeddings are, on the wire; set by the backend.
@@ -113,6 +121,7 @@ class DetectionSampling(Payload):
     selection_strategy: str | Callable[..., Any]
     sort_strategy: SortStrategy | None = None
     probs_weights: list[Annotated[FiniteFloat, Field(ge=0)]] | None = None
+    class_weights: ClassWeights | Literal["balanced"] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     frames: list[FramePrediction] | None = None
 
@@ -121,6 +130,13 @@ class DetectionSampling(Payload):
     def _check_num_of_clusters(cls, value: int) -> int:
         if value != -1 and value < 1:
             raise ValueError(f"`num_of_clusters` must be -1 (choose) or at least 1; got {value}")
+        return value
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _check_class_weights(cls, value: object) -> object:
+        if isinstance(value, str) and value != "balanced":
+            raise ValueError(f"`class_weights` must be weights by label, or 'balanced'; got {value!r}")
         return value
 
     @property

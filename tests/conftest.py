@@ -129,6 +129,7 @@ def readme_names(faster_rcnn: FasterRCNN, transformers_checkpoint: str) -> dict[
     return {
         "model": faster_rcnn,
         "unlabeled_loader": DataLoader(dataset, batch_size=4, collate_fn=pairs),
+        "labeled_loader": DataLoader(Frames(6, image_ids=True), batch_size=4, collate_fn=pairs),
         "checkpoint": transformers_checkpoint,
         "dataset": dataset,
         "first_ids": ["0", "1"],

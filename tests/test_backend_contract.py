@@ -101,6 +101,15 @@ def test_uncertainty(backend: Backend, kind: str, strategy: str) -> None:
         assert_same(LocalBackend().select(pool, stages), backend.select(pool, stages))
 
 
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "scores"])
+@pytest.mark.parametrize("strategy", ["least", "margin", "ratio", "entropy"])
+def test_weights_of_classes(backend: Backend, kind: str, strategy: str) -> None:
+    pool = make_pool(kind)
+    for policy, weights in itertools.product(("min", "max", "mean", "sum"), ({}, {0: 0, 2: 3.5, 4: 0.1, -7: 2})):
+        stages = stage(strategy, 9, bbox_selection_policy=policy, class_weights=weights, null_policy="last")
+        assert_same(LocalBackend().select(pool, stages), backend.select(pool, stages))
+
+
 @pytest.mark.parametrize("strategy", SERVED_STRATEGIES)
 @pytest.mark.parametrize("policy", ["protocol", "skip", "last", "sample"])
 def test_frames_without_boxes(backend: Backend, strategy: str, policy: str) -> None:
@@ -146,6 +155,10 @@ PIPELINES = {
     "null policies": [stage("entropy", 15, null_policy="sample"), stage("clustering", 8, null_policy="last")],
     "two diversities": [stage("entropy", 16), stage("clustering", 10), stage("hierarchical", 5)],
     "weights": [stage("entropy", 10, probs_weights=[0.5, 1, 2, 0, 1]), stage("clustering", 5)],
+    "weights of classes": [
+        stage("entropy", 12, bbox_selection_policy="sum", class_weights={0: 0.2, 3: 4, 77: 9}),
+        stage("weighted_kmeans", 5),
+    ],
     "all of them": [stage("probability", 100), stage("entropy", 100)],
 }
 
@@ -182,6 +195,10 @@ BAD = {
     "no scores": (make_pool("scores").replace(scores=None), stage("entropy", 1)),
     "no embeddings": (make_pool().replace(box_embeddings=None, frame_embeddings=None), stage("clustering", 1)),
     "weights of another length": (make_pool(), stage("entropy", 1, probs_weights=[1.0])),
+    "weights of classes for what has none": (make_pool(), stage("probability", 1, class_weights={1: 2})),
+    "weights of classes for diversity": (make_pool(), stage("clustering", 1, class_weights={1: 2})),
+    "weights of classes without labels": (make_pool().replace(labels=None), stage("least", 1, class_weights={1: 2})),
+    "classes balanced against nothing": (make_pool(), stage("entropy", 1, class_weights="balanced")),
     "frames on a stage": (make_pool(), stage("entropy", 1, frames=[])),
 }
 

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler
 
 from cval_torch.backends.local import LocalBackend
 from cval_torch.callbacks import AtEpochs, EveryEpochs, SamplerCallback, Schedule, WhenStalled
+from cval_torch.class_weights import class_counts
 from cval_torch.errors import CvalError, ExtractionError, InvalidInputError
 from cval_torch.extraction import extract
 from cval_torch.fingerprint import model_fingerprint
@@ -177,6 +178,48 @@ def test_diversity_stays_away_from_what_is_labelled() -> None:
         assert chosen.frame_ids == expected
     none_labeled = SamplerCallback(LabelPool(dataset), make_loader, stage, adapter=OneBox(), progress=False)
     assert none_labeled.choose(model) is not None
+
+
+@pytest.mark.parametrize("labeled", [["0", "1", "2"], []])
+def test_balanced_classes_are_counted_in_what_is_labelled(labeled: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `avoid_labeled` or without, and with nothing labelled."""
+    dataset, model = Shades(20), Tiny()
+    stages = [
+        DetectionSampling(selection_strategy="entropy", num_of_samples=9, class_weights="balanced"),
+        DetectionSampling(selection_strategy="k_center", num_of_samples=3),
+    ]
+    labels = LabelPool(dataset, labeled=labeled)
+
+    def pool_of(part: Dataset[Any]) -> Pool:
+        return extract(model, make_loader(part), adapter=OneBox(), progress=False)
+
+    counts = class_counts(pool_of(labels.labeled)) if labeled else {}
+    assert bool(counts) == bool(labeled)
+    seen: list[Any] = []
+    init = LocalBackend.__init__
+
+    def told(self: LocalBackend, **options: Any) -> None:
+        seen.append(options.get("labeled_counts"))
+        init(self, **options)
+
+    monkeypatch.setattr(LocalBackend, "__init__", told)
+    for avoid in (True, False):
+        away = pool_of(labels.labeled) if avoid and labeled else None
+        backend = LocalBackend(labeled=away, labeled_counts=counts)
+        expected = backend.select(pool_of(labels.unlabeled), stages).frame_ids
+        seen.clear()
+        callback = SamplerCallback(
+            LabelPool(dataset, labeled=labeled),
+            make_loader,
+            stages,
+            adapter=OneBox(),
+            avoid_labeled=avoid,
+            progress=False,
+        )
+        chosen = callback.choose(model)
+        assert chosen is not None
+        assert chosen.frame_ids == expected
+        assert seen == [counts]
 
 
 def test_the_labelled_frames_must_be_those_asked_for() -> None:

@@ -59,6 +59,7 @@ THREE = (
     "shuffling_loaders_agree_on_rank_zeros_order",
     "a_rank_without_frames_has_an_empty_share",
     "every_kind_of_stage_chooses_as_in_one_process",
+    "the_class_weights_of_rank_zero_hold",
     "padding_of_samplers_vanishes",
     "an_error_in_one_is_an_error_in_all",
     "a_pass_goes_on_with_as_many",
@@ -125,6 +126,11 @@ def test_a_rank_without_frames_has_no_rows_but_all_columns(ranks: Outcomes) -> N
 def test_a_selection_is_that_of_one_process_on_every_rank(two: Outcomes) -> None:
     chosen = values(two, "a_selection_is_that_of_one_process")
     assert chosen[0][0] == chosen[0][1] == chosen[1][0] == chosen[1][1]
+
+
+@BOTH
+def test_the_class_weights_of_rank_zero_hold(ranks: Outcomes) -> None:
+    assert values(ranks, "the_class_weights_of_rank_zero_hold") == [True] * len(ranks)
 
 
 @BOTH

@@ -20,12 +20,15 @@ FLOORS = {
     "pool": 1,
     "scores": 1,
     "reduce": 1,
+    "class_weights": 1,
+    "difficulty": 1,
     "rounds": 1,
     "diversity": 1,
     "codec": 2,
     "ranking": 2,
     "screening": 2,
     "stages": 2,
+    "signals": 2,
     "hooks": 2,
     "gathering": 2,
     "identity": 2,
@@ -64,8 +67,10 @@ NEIGHBOURS = {
     ("diversity", "scores"),
     ("scores", "pool"),
     ("reduce", "pool"),
+    ("class_weights", "pool"),
     ("ranking", "screening"),
     ("stages", "ranking"),
+    ("signals", "ranking"),
 }
 CORE = {"torch", "torchvision", "requests", "pydantic", "pydantic_core", "tqdm", "numpy", "PIL", "urllib3"}
 EXTRAS = {

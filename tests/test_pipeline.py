@@ -131,6 +131,12 @@ def test_a_stream_has_no_subset_and_says_so_before_the_pass() -> None:
         ({}, "`num_of_samples` must be given, or `stages`; got neither"),
         ({"num_of_samples": 0}, r"`num_of_samples`: .*greater than or equal to 1; got 0"),
         ({"num_of_samples": -3}, r"`num_of_samples`: .*got -3"),
+        ({"num_of_samples": 2, "class_weights": {1: -2}}, r"`class_weights`: .*greater than or equal to 0; got -2"),
+        ({"num_of_samples": 2, "class_weights": "balanced"}, r"LocalBackend\(labeled_counts={label: objects}\)"),
+        (
+            {"num_of_samples": 2, "class_weights": {1: 2}, "selection_strategy": "clustering"},
+            "`class_weights` weigh least, margin, ratio, entropy of a box; got them with 'clustering'",
+        ),
         ({"num_of_samples": 2, "selection_strategy": "entropi"}, r"`selection_strategy` must be .*; got 'entropi'"),
         ({"stages": []}, r"`stages` must hold at least one DetectionSampling; got none"),
         ({"num_of_samples": 2, "sort_strategy": "up"}, r"`sort_strategy`: .*got 'up'"),

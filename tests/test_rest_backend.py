@@ -181,6 +181,7 @@ REFUSED: dict[str, tuple[list[DetectionSampling], str]] = {
     "a callable": ([stage(lambda pool: pool.scores, 2)], "`selection_strategy` of stage 0 is a callable"),
     "a policy of one's own": ([stage("entropy", 2, bbox_selection_policy=max)], "`bbox_selection_policy` of stage 0"),
     "a null policy": ([stage("entropy", 2, null_policy="last")], "no `null_policy`, which stage 0 sets to 'last'"),
+    "weights of classes": ([stage("entropy", 2, class_weights={1: 2})], "no `class_weights`, which stage 0 sets"),
 }
 
 

@@ -110,6 +110,8 @@ def test_null_policies_choose_among_the_rest(monkeypatch: pytest.MonkeyPatch) ->
         ({"strategy": "margin"}, "softmax"),
         ({"strategy": "probability"}, "scores"),
         ({"probs_weights": [1.0] * 6}, "softmax"),
+        ({"class_weights": {1: 2.0}}, "softmax"),
+        ({"class_weights": {1: 2.0}}, "scores"),
         ({"bbox_selection_policy": lambda scores, offsets: torch.zeros(len(offsets) - 1)}, "softmax"),
         ({"n": 400}, "softmax"),
     ],

@@ -24,7 +24,7 @@ PROTOCOL_FIELDS = {
 
 
 def test_a_request_has_the_fields_of_the_protocol_and_those_of_our_own() -> None:
-    assert set(DetectionSampling.model_fields) == PROTOCOL_FIELDS | {"seed", "null_policy"}
+    assert set(DetectionSampling.model_fields) == PROTOCOL_FIELDS | {"seed", "null_policy", "class_weights"}
     assert set(BBoxScores.model_fields) == {"category_id", "score", "embedding_id", "probabilities"}
     assert set(FramePrediction.model_fields) == {"frame_id", "predictions"}
     assert set(FrameEmbedding.model_fields) == {"frame_id", "embeddings"}
@@ -105,6 +105,10 @@ def test_a_frame_id_has_1_to_128_characters(frame_id: object) -> None:
         ("sort_strategy", "up"),
         ("probs_weights", [float("nan")]),
         ("probs_weights", [-1.0]),
+        ("class_weights", {1: -1.0}),
+        ("class_weights", {1: float("inf")}),
+        ("class_weights", {"car": 1.0}),
+        ("class_weights", "balance"),
         ("seed", -1),
         ("null_policy", "first"),
     ],

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from together import rank, scenario
 
-from cval_torch import DetectionSampling, LocalBackend, Pool, Selection
+from cval_torch import DetectionSampling, LocalBackend, Pool, Selection, max_zscore
 from cval_torch.choosing import choose_together
 from cval_torch.distributed import Ranks, processes
 
@@ -47,13 +47,14 @@ def against_all(box_scores: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor
     return box_scores[offsets[1:] - 1] - box_scores.mean()
 
 
+MANY_SIGNALS = max_zscore("entropy", ("least", "sum"), most_boxes_of_all)
 BY_FRAME = ("least", "margin", "ratio", "entropy", "probability", "random")
 NULL_POLICIES = ("protocol", "skip", "last", "sample")
 
 
 def random_stage(generator: random.Random, n: int, **given: Any) -> DetectionSampling:
     # weighted_kmeans weighs frames by the scores of the stage before
-    strategies = [*BY_FRAME, most_boxes_of_all, "clustering", "weighted_kmeans", "k_center"]
+    strategies = [*BY_FRAME, most_boxes_of_all, MANY_SIGNALS, "clustering", "weighted_kmeans", "k_center"]
     options = {
         "selection_strategy": generator.choice(strategies),
         "bbox_selection_policy": generator.choice(["min", "max", "mean", "sum", None, against_all]),
@@ -61,7 +62,15 @@ def random_stage(generator: random.Random, n: int, **given: Any) -> DetectionSam
         "null_policy": generator.choice(NULL_POLICIES),
         "seed": generator.randrange(5),
     }
-    return DetectionSampling(num_of_samples=n, **{**options, **given})
+    options |= given
+    if options["selection_strategy"] in ("least", "margin", "ratio", "entropy") or generator.random() < 0.05:
+        options["class_weights"] = generator.choice([None, {0: 2.5, 1: 0.3, 9: 7}, "balanced"])
+    return DetectionSampling(num_of_samples=n, **options)
+
+
+def backend_of(rank: int, number: int) -> LocalBackend:
+    """Each process knows of other annotated objects, and rank 0's count; for some cases none are known."""
+    return LocalBackend(labeled_counts=None if number % 8 == 7 else {0: 9, 1: 1 + 50 * rank})
 
 
 def cases() -> Iterator[tuple[random.Random, Pool, list[DetectionSampling]]]:
@@ -101,17 +110,33 @@ def every_kind_of_stage_chooses_as_in_one_process(_: Path) -> Any:
         owners = [generator.randrange(processes()) for _ in range(len(whole))]
         mine = [row for row in range(len(whole)) if owners[row] == rank()]
         together = outcome_of(
-            lambda mine=mine, whole=whole, stages=stages: choose_together(
-                whole.take(mine), mine, stages, LocalBackend(), Ranks()
+            lambda mine=mine, whole=whole, stages=stages, number=number: choose_together(
+                whole.take(mine), mine, stages, backend_of(rank(), number), Ranks()
             )
         )
-        alone = outcome_of(lambda whole=whole, stages=stages: (LocalBackend().select(whole, stages), whole))
+        alone = outcome_of(
+            lambda whole=whole, stages=stages, number=number: (backend_of(0, number).select(whole, stages), whole)
+        )
         if rank() == 0 and together != alone:
             differing.append([number, together, alone])
         everybodys = Ranks().exchange(lambda together=together: together[:3])
         if isinstance(together, list) and any(other != everybodys[0] for other in everybodys):
             differing.append([number, everybodys])
     return differing
+
+
+@scenario
+def the_class_weights_of_rank_zero_hold(_: Path) -> Any:
+    """Each process has tracked other difficulties."""
+    whole = random_pool(random.Random(3), 40, activation="softmax")
+    mine = list(range(rank(), 40, processes()))
+    stages = [
+        DetectionSampling(selection_strategy="entropy", num_of_samples=9, class_weights={each: 5.0, 2: 0.1})
+        for each in range(2)
+    ]
+    together, _pool = choose_together(whole.take(mine), mine, stages[rank() % 2 :][:1], LocalBackend(), Ranks())
+    alone = LocalBackend().select(whole, stages[0])
+    return together.frame_ids == alone.frame_ids != LocalBackend().select(whole, stages[1]).frame_ids
 
 
 @scenario

@@ -227,6 +227,8 @@ def _ranking_fields(stage: DetectionSampling, kept: Pool) -> dict[str, Any]:
         "bbox_selection_policy": stage.bbox_selection_policy or "max",
         "sort_strategy": "descending" if stage.descending else "ascending",
     }
+    if stage.class_weights is not None:
+        fields["class_weights"] = stage.class_weights
     weights = wire_weights(stage, kept)
     return fields if weights is None else {**fields, "probs_weights": weights}
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cval_torch.backends.base import Selection
+from cval_torch.class_weights import checked_counts
 from cval_torch.pool import Pool
 from cval_torch.stages import run_stages
 from cval_torch.wire import DetectionSampling
@@ -15,7 +16,13 @@ class LocalBackend:
 
     Args:
         labeled: frames that are annotated already, extracted by the same model, which the diversity strategies stay
-            away from; None if there are none.
+            away from, and whose predicted objects, counted by score, `class_weights="balanced"` goes by; None if
+            there are none.
+        labeled_counts: annotated objects by label, such as from the annotation files: what `"balanced"` goes by
+            instead, exactly. Labels are the detector's own.
+
+    Raises:
+        InvalidInputError: `labeled_counts` are not finite numbers of at least 0 by label.
 
     >>> import torch
     >>> pool = Pool(["a", "b", "c"], torch.tensor([0, 1, 2, 3]), scores=torch.tensor([0.9, 0.5, 0.8]))
@@ -23,17 +30,19 @@ class LocalBackend:
     ('b', 'c')
     """
 
-    def __init__(self, *, labeled: Pool | None = None) -> None:
+    def __init__(self, *, labeled: Pool | None = None, labeled_counts: Mapping[int, float] | None = None) -> None:
         self.labeled = labeled
+        self.labeled_counts = None if labeled_counts is None else checked_counts(labeled_counts, "labeled_counts")
 
     def select(self, pool: Pool, stages: DetectionSampling | Sequence[DetectionSampling]) -> Selection:
         """Narrow `pool` stage by stage; see `Backend.select`.
 
         Raises:
             InvalidInputError: no frames, no stages, an unknown strategy, or a stage that the pool's columns
-                cannot serve; the message names it. A frame that is in `labeled` too.
+                cannot serve; the message names it. A frame that is in `labeled` too. Classes to be balanced, and
+                neither `labeled` nor `labeled_counts`.
         """
-        rows, scores, ran = run_stages(pool, stages, labeled=self.labeled)
+        rows, scores, ran = run_stages(pool, stages, labeled=self.labeled, labeled_counts=self.labeled_counts)
         return Selection(
             frame_ids=tuple(pool.frame_ids[row] for row in rows.tolist()),
             rows=rows,

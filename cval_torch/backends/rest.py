@@ -22,7 +22,7 @@ from cval_torch.errors import (
     UnsupportedByServiceError,
 )
 from cval_torch.pool import Pool
-from cval_torch.ranking import frame_scores
+from cval_torch.ranking import check_class_weights, frame_scores
 from cval_torch.wire import SERVICE_STRATEGIES, UNCERTAINTY_STRATEGIES, DatasetPart, DetectionSampling
 
 _CALL_SECONDS = 300.0
@@ -152,6 +152,11 @@ class RestBackend:
                     f"the service has no `null_policy`, which stage {number} sets to {stage.null_policy!r}: "
                     "use LocalBackend or a server of your own, or leave it 'protocol'"
                 )
+            if stage.class_weights is not None and "class_weights" not in options:
+                raise UnsupportedByServiceError(
+                    f"the service has no `class_weights`, which stage {number} sets: use LocalBackend or a server of "
+                    "your own, or leave them None"
+                )
         return self._features
 
     def __repr__(self) -> str:
@@ -172,6 +177,7 @@ def _checked_stages(
             raise InvalidInputError(f"`stages` must be DetectionSampling; got {type(stage).__name__} at {number}")
         if stage.frames is not None:
             raise InvalidInputError(f"stage {number} has `frames`: the frames are the pool's, leave it None")
+        check_class_weights(stage)
         if stage.selection_strategy in UNCERTAINTY_STRATEGIES and not callable(stage.bbox_selection_policy):
             frame_scores(pool, stage)  # says which column is missing
         if stage.selection_strategy in DIVERSITIES and pool.box_embeddings is None:

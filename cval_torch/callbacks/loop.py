@@ -16,6 +16,7 @@ from cval_torch.backends.base import Backend
 from cval_torch.backends.local import LocalBackend
 from cval_torch.callbacks.choice import Choice, names_of
 from cval_torch.callbacks.schedules import EveryEpochs, Schedule
+from cval_torch.class_weights import class_counts
 from cval_torch.distributed import Ranks, from_rank_zero, is_rank_zero
 from cval_torch.diversity import DIVERSITIES, POOL_DIVERSITIES
 from cval_torch.errors import InvalidInputError
@@ -287,12 +288,18 @@ class SamplerCallback:
 
     def _backend(self, model: nn.Module, ranks: Ranks) -> Backend | None:
         """The user's; or one that knows what is labelled, where a stage has a use for that."""
-        diverse = any(stage.selection_strategy in {*DIVERSITIES, *POOL_DIVERSITIES} for stage in self.stages)
-        if self.backend is not None or not self.avoid_labeled or not diverse or not self.labels.labeled_ids:
+        strategies = {stage.selection_strategy for stage in self.stages}
+        diverse = self.avoid_labeled and not strategies.isdisjoint({*DIVERSITIES, *POOL_DIVERSITIES})
+        balanced = any(stage.class_weights == "balanced" for stage in self.stages)
+        if self.backend is not None or not (diverse or balanced):
             return self.backend
+        if not self.labels.labeled_ids:
+            return LocalBackend(labeled_counts={})
         loader = ranks.exchange_local(lambda: self.make_loader(self.labels.labeled))
         names = ranks.exchange_local(lambda: names_of(loader, self.labels, labeled=True))
-        return LocalBackend(labeled=self._extract(model, loader, names=names, progress=self.progress, ranks=ranks))
+        labeled = self._extract(model, loader, names=names, progress=self.progress, ranks=ranks)
+        counts = ranks.exchange_local(lambda: class_counts(labeled)) if balanced else None
+        return LocalBackend(labeled=labeled if diverse else None, labeled_counts=counts)
 
     def _extract(
         self, model: nn.Module, loader: DataLoader[Any], *, names: FrameIdOf | None, progress: bool, ranks: Ranks

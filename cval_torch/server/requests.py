@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from cval_torch.server.settings import RefusedError
 from cval_torch.wire import (
     BboxSelectionPolicy,
+    ClassWeights,
     DatasetRequest,
     DetectionSampling,
     FrameEmbedding,
@@ -37,6 +38,7 @@ class Stage(Payload):
     bbox_selection_policy: BboxSelectionPolicy | None = None
     sort_strategy: SortStrategy | None = None
     probs_weights: list[Weight] | None = None
+    class_weights: ClassWeights | None = None
     use_null_detections: bool | None = True
     null_policy: NullPolicy | None = "protocol"
     num_of_clusters: Annotated[int, Field(ge=-1, lt=2**31)] | None = -1

@@ -22,7 +22,7 @@ from cval_torch.server.store import Store, new_id
 from cval_torch.stages import SERVED_STRATEGIES
 from cval_torch.wire import DetectionSampling
 
-OPTIONS = ("null_policy", "scored_by", "seed")
+OPTIONS = ("class_weights", "null_policy", "scored_by", "seed")
 """Fields of a sampling request that go beyond the protocol."""
 
 
