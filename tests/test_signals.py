@@ -96,6 +96,14 @@ def test_a_constant_signal_says_nothing(value: float) -> None:
     assert beside.tolist() == max_zscore(crowded)(pool).clamp_min(0).tolist()
 
 
+def test_a_signal_that_is_constant_but_for_rounding_says_nothing() -> None:
+    pool = Pool(list("abc"), torch.zeros(4, dtype=torch.int64))
+    assert max_zscore(lambda pool: [0.3, 0.1 + 0.2, 0.3])(pool).tolist() == [0, 0, 0]
+    assert max_zscore(lambda pool: [0.3, 0.3 + 1e-9, 0.3])(pool).tolist() == pytest.approx(
+        [-(0.5**0.5), 2**0.5, -(0.5**0.5)]
+    )
+
+
 def test_huge_numbers_do_not_overflow() -> None:
     pool = Pool(list("abc"), torch.zeros(4, dtype=torch.int64))
     assert max_zscore(lambda pool: [-1.5e308, 0, 1.5e308])(pool).tolist() == pytest.approx([-(1.5**0.5), 0, 1.5**0.5])
