@@ -143,6 +143,17 @@ def test_a_list_of_names_and_a_callable() -> None:
     assert set(found.strategies["lightest"].frame_ids) == {str(row) for row in best}
 
 
+def test_balanced_classes_with_and_without_labelled_frames() -> None:
+    """Where nothing is labelled, every class counts alike."""
+    stages = {
+        name: DetectionSampling(selection_strategy="least", num_of_samples=4, class_weights=weights)
+        for name, weights in (("balanced", "balanced"), ("alike", {}))
+    }
+    found = quick(strategies=stages).strategies
+    assert found["balanced"].frame_ids == found["alike"].frame_ids
+    assert len(quick(strategies=stages, labeled=["2", "3"]).strategies["balanced"].frame_ids) == 4
+
+
 def test_truth_from_a_function() -> None:
     dataset = Known()
     blind = Known(target=lambda row, target: {"annotations": "elsewhere"})

@@ -376,6 +376,18 @@ REFUSED = {
     "no nulls wanted": (sampling(frames=[{"frame_id": "a"}], use_null_detections=False), 422, "'a' has no boxes"),
     "a frame twice": (sampling(frames=frames(0.5) * 2), 422, "distinct; got 'f0' again"),
     "no scores": (sampling(frames=[{"frame_id": "a", "predictions": [{}]}]), 422, "needs the column"),
+    "negative weights of classes": (
+        sampling(class_weights={"1": -1}, selection_strategy="least"),
+        422,
+        "class_weights",
+    ),
+    "weights of no classes": (sampling(class_weights={"car": 1}, selection_strategy="least"), 422, "class_weights"),
+    "balanced classes": (sampling(class_weights="balanced", selection_strategy="least"), 422, "class_weights"),
+    "weights of classes for what has none": (
+        sampling(class_weights={"1": 2}, selection_strategy="probability"),
+        422,
+        "`class_weights` weigh least",
+    ),
     "weights that do not fit": (sampling(probs_weights=[1.0], selection_strategy="entropy"), 422, "probs_weights"),
     "too many frames": (sampling(frames=frames(*[0.5] * 51)), 413, "at most 50 frames are taken; got 51"),
     "too many boxes": (

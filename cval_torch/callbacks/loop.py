@@ -65,7 +65,8 @@ class SamplerCallback:
         embedding_dtype: what embeddings are kept as.
         progress: whether to show a bar.
         avoid_labeled: whether diversity strategies stay away from what is labelled, where `backend` is None: then the
-            labelled frames are inferred too, by `make_loader`, before each choice that has such a stage.
+            labelled frames are inferred too, by `make_loader`, before each choice that has such a stage; as they are,
+            whatever this says, where a stage balances classes.
         distributed: whether all processes of `torch.distributed`, if there are several, share the inference; their
             weights must be the same. False: rank 0 infers alone, with its own weights, and the others wait.
     """

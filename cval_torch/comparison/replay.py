@@ -217,7 +217,8 @@ class _Replay:
         """Every first choice, and its measures."""
         pool = self.everything.take(self.rest)
         ruler = Ruler(pool, self.truth.take(self.rest), min_score=min_score, duplicate_radius=duplicate_radius)
-        backend = LocalBackend(labeled=self.everything.take(self.before) if self.before else None)
+        labeled = self.everything.take(self.before) if self.before else None
+        backend = LocalBackend(labeled=labeled, labeled_counts={} if labeled is None else None)
         missing = [f"there is no {MEASURES[name].title!r}, since {why}" for name, why in ruler.missing.items()]
         with ExitStack() as stack:
             step = self._bar(stack, "compare", len(self.plans) + len(self.random), unit="choice")

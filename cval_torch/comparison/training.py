@@ -167,7 +167,8 @@ class Training:
         known = set(labelled)
         rest = pool.take([row for row, frame_id in enumerate(pool.frame_ids) if frame_id not in known])
         seeded = [stage.model_copy(update={"seed": (stage.seed + number * _SEED_STRIDE) % 2**63}) for stage in stages]
-        backend = LocalBackend(labeled=pool.take(self._rows(pool, labelled)) if labelled else None)
+        labeled = pool.take(self._rows(pool, labelled)) if labelled else None
+        backend = LocalBackend(labeled=labeled, labeled_counts={} if labeled is None else None)
         return list(backend.select(rest, seeded).frame_ids)
 
     def _boxes(self, frame_ids: Sequence[str]) -> int:
