@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cval_torch.diversity.kmeans import squared_distances
+from cval_torch.diversity.kmeans import mean_of, squared_distances
+
+# Rows that may be chosen next are looked at so many at a time, others not until they may be.
+_CANDIDATES = 1024
 
 
 def k_center(
@@ -14,8 +17,9 @@ def k_center(
     """Greedy k-centre, or core-set selection (Gonzalez 1985; Sener and Savarese 2018, arXiv 1708.00489).
 
     Each choice is the frame farthest from everything labeled and chosen: the largest distance of any frame to its
-    nearest chosen one ends within twice the least possible. Reaches for outliers by design. Exact, in memory of N
-    numbers beside the embeddings.
+    nearest chosen one ends within twice the least possible. Reaches for outliers by design. Exact, though most frames
+    are not compared with most choices: distances to the nearest one only fall, so a frame need not be looked at again
+    before all that were farther are chosen or nearer.
 
     Args:
         embeddings: (N, D) float.
@@ -25,26 +29,82 @@ def k_center(
         weights: not used.
 
     Returns:
-        (n,) int64 distinct rows in the order of choice; equally far ones by row.
+        (n,) int64 distinct rows in the order of choice; equally far ones by row. Distances are worked out in float64
+        and compared in float32. Memory is N numbers beside the embeddings, and some blocks.
     """
-    middle = embeddings.double().mean(0).float()
-    rows = embeddings.float() - middle
-    if labeled is None or len(labeled) == 0:
-        closest = (rows * rows).sum(1)
-        nearest_is_chosen = False
-    else:
-        closest = torch.full((len(rows),), torch.inf, device=rows.device)
-        for block in torch.split(labeled.float() - middle, 256):
-            closest = torch.minimum(closest, squared_distances(rows, block).amin(1))
-        nearest_is_chosen = True
-    chosen = torch.empty(n, dtype=torch.int64, device=rows.device)
-    for turn in range(n):
-        row = first_greatest(closest)
-        chosen[turn] = row
-        left = squared_distances(rows, rows[row : row + 1]).squeeze(1)
-        closest = torch.minimum(closest, left) if turn or nearest_is_chosen else left
-        closest[chosen[: turn + 1]] = -1  # never again, though copies of it are at 0
-    return chosen
+    far = _Farthest(embeddings, n, labeled)
+    while far.count < n:
+        far.choose_some()
+    return far.chosen
+
+
+class _Farthest:
+    """The choice so far, and of each row the squared distance to the nearest centre among the first few."""
+
+    def __init__(self, embeddings: Tensor, n: int, labeled: Tensor | None) -> None:
+        self.embeddings = embeddings
+        self.labeled = embeddings[:0] if labeled is None else labeled
+        self.middle = mean_of(embeddings)
+        self.chosen = torch.empty(n, dtype=torch.int64, device=embeddings.device)
+        self.count = 0
+        self.closest = torch.full((len(embeddings),), torch.inf, dtype=torch.float64, device=embeddings.device)
+        self.seen = torch.zeros(len(embeddings), dtype=torch.int64, device=embeddings.device)
+        everything = torch.arange(len(embeddings), device=embeddings.device)
+        if len(self.labeled) == 0:
+            lengths = torch.cat([self._points(rows).square().sum(1) for rows in everything.split(_CANDIDATES)])
+            self._choose(first_greatest(lengths.float()))
+        self._compare(everything, min(len(self.labeled), 256) or 1)
+        self.closest[self.chosen[: self.count]] = -1
+
+    def choose_some(self) -> None:
+        """Bring the farthest rows up to date, and choose among them while no other can be as far."""
+        rows, bound, next_row = self._candidates()
+        centres = len(self.labeled) + self.count
+        stale = rows[self.seen[rows] < centres]
+        self._compare(stale[self.seen[stale].argsort(stable=True)], centres)
+        points, closest = self._points(rows), self.closest[rows]
+        while self.count < len(self.chosen):
+            best = first_greatest(closest.float())
+            value = float(closest[best].float())
+            if value < bound or (value == bound and int(rows[best]) > next_row):
+                break
+            self._choose(int(rows[best]))
+            closest = torch.minimum(closest, squared_distances(points, points[best : best + 1]).squeeze(1))
+            closest[best] = -1
+        self.closest[rows] = closest
+        self.seen[rows] = len(self.labeled) + self.count
+
+    def _candidates(self) -> tuple[Tensor, float, int]:
+        """Farthest rows, in order; the most that any other can reach, and the first other one that does."""
+        closest = self.closest.float()
+        if len(closest) <= _CANDIDATES:
+            return torch.arange(len(closest), device=closest.device), -torch.inf, len(closest)
+        bound = closest.topk(_CANDIDATES + 1).values[-1]
+        above, equal = (closest > bound).nonzero().squeeze(1), (closest == bound).nonzero().squeeze(1)
+        room = _CANDIDATES - len(above)
+        return torch.cat([above, equal[:room]]).sort().values, float(bound), int(equal[room])
+
+    def _choose(self, row: int) -> None:
+        self.chosen[self.count] = row
+        self.count += 1
+
+    def _compare(self, rows: Tensor, centres: int) -> None:
+        """Look at the centres that the rows have not seen yet, up to `centres`. Rows are sorted by how many they saw."""
+        for block in rows.split(_CANDIDATES) if len(rows) else ():
+            points, closest = self._points(block), self.closest[block]
+            for begin in range(int(self.seen[block[0]]), centres, _CANDIDATES):
+                others = self._centres(begin, min(begin + _CANDIDATES, centres))
+                closest = torch.minimum(closest, squared_distances(points, others).amin(1))
+            self.closest[block] = closest
+            self.seen[block] = centres
+
+    def _centres(self, begin: int, end: int) -> Tensor:
+        known = len(self.labeled)
+        chosen = self.chosen[max(begin - known, 0) : max(end - known, 0)]
+        return torch.cat([self.labeled[begin:end].double() - self.middle, self._points(chosen)])
+
+    def _points(self, rows: Tensor) -> Tensor:
+        return self.embeddings[rows].double() - self.middle
 
 
 def first_greatest(values: Tensor) -> int:

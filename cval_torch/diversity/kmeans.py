@@ -10,8 +10,8 @@ from torch import Tensor
 
 # Distances are worked on in blocks of rows, so that memory is this many numbers, not N x k.
 _BLOCK_ELEMENTS = 2**22
-# Squared distances below this share of the squared lengths are rounding (float32, expanded square): the same point.
-_SAME_POINT = 1e-5
+# Squared distances below this share of the squared lengths are rounding (expanded square): the same point.
+_SAME_POINT = {torch.float32: 1e-5, torch.float64: 1e-12}
 # k-means++ looks at no more than this many rows (or 20 a cluster): its cost is rows x k, as Lloyd's of one iteration.
 _SEEDING_ROWS = 20_000
 
@@ -106,14 +106,22 @@ def kmeans_beside(
     return found, found.labels < (0 if fixed is None else len(fixed))
 
 
+def mean_of(points: Tensor) -> Tensor:
+    """(D,) float64, the mean of (N, D) points, without a copy of them."""
+    total = torch.zeros(points.shape[1], dtype=torch.float64, device=points.device)
+    for block in torch.split(points, max(_BLOCK_ELEMENTS // max(points.shape[1], 1), 1)):
+        total += block.sum(0, dtype=torch.float64)
+    return total / len(points)
+
+
 def squared_distances(rows: Tensor, centres: Tensor) -> Tensor:
-    """(N, k) squared distances in float32, exactly 0 where rounding cannot tell two points apart.
+    """(N, k) squared distances in their precision, exactly 0 where rounding cannot tell two points apart.
 
     Points should lie about the origin: expanded squares lose the digits that all of them share.
     """
     lengths = (rows * rows).sum(1)[:, None] + (centres * centres).sum(1)
     distances = torch.addmm(lengths, rows, centres.T, alpha=-2)
-    return distances.masked_fill_(distances <= _SAME_POINT * lengths, 0)
+    return distances.masked_fill_(distances <= _SAME_POINT[rows.dtype] * lengths, 0)
 
 
 def _start(rows: Tensor, k: int, held: Tensor, pull: Tensor, seed: int) -> Tensor:
