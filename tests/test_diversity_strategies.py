@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from cval_torch.diversity import DIVERSITIES
@@ -52,6 +54,54 @@ def test_k_center(seed: int, labeled: int) -> None:
     points = noise(200, seed=seed) + 50
     known = noise(labeled, seed=seed + 100) * 0.1 + 50 if labeled else None
     assert k_center(points, 40, seed=0, labeled=known).tolist() == naive_k_center(points, 40, known)
+
+
+@given(
+    places=st.lists(st.tuples(*[st.integers(-2, 2)] * 2), min_size=1, max_size=40),
+    known=st.lists(st.tuples(*[st.integers(-2, 2)] * 2), max_size=6),
+    candidates=st.integers(1, 9),
+    data=st.data(),
+)
+@settings(max_examples=200, deadline=None)
+def test_k_center_looks_at_few_rows_at_a_time_and_ties_go_by_row(
+    places: list[tuple[int, int]], known: list[tuple[int, int]], candidates: int, data: st.DataObject
+) -> None:
+    points, labeled = torch.tensor(places).float() + 10, torch.tensor(known).float().reshape(-1, 2) + 10
+    n = data.draw(st.integers(1, len(points)))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sys.modules["cval_torch.diversity.k_center"], "_CANDIDATES", candidates)
+        chosen = k_center(points, n, seed=0, labeled=labeled).tolist()
+    assert chosen == naive_ties(points, n, labeled)
+
+
+def naive_ties(points: Tensor, n: int, labeled: Tensor) -> list[int]:
+    """As `naive_k_center`, but what is equally far in float32 is, and no row is chosen twice."""
+    if len(labeled) == 0:
+        closest = (points.double() - points.double().mean(0)).square().sum(1)
+    else:
+        closest = squares(points, labeled).amin(1)
+    chosen: list[int] = []
+    for _ in range(n):
+        left = [row for row in range(len(points)) if row not in chosen]
+        chosen.append(max(left, key=lambda row: (float(closest[row].float()), -row)))
+        step = squares(points, points[chosen[-1:]]).squeeze(1)
+        closest = step if len(chosen) == 1 and len(labeled) == 0 else torch.minimum(closest, step)
+    return chosen
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("scenes", [0, 40])
+def test_k_center_of_many_frames_is_that_of_the_naive_loop(dtype: torch.dtype, scenes: int) -> None:
+    points = noise(4000, 16)
+    if scenes:
+        points = noise(scenes, 16, seed=1).repeat(4000 // scenes, 1) + 0.1 * points
+    points = points.to(dtype)
+    chosen = k_center(points, 150, seed=0).tolist()
+    closest = (points.double() - points.double().mean(0)).square().sum(1)
+    for turn, row in enumerate(chosen):
+        assert row == int(closest.argmax())
+        step = squares(points, points[row : row + 1]).squeeze(1)
+        closest = torch.minimum(closest, step) if turn else step
 
 
 def test_k_center_is_within_twice_the_best_radius() -> None:

@@ -51,7 +51,7 @@ class _Farthest:
         self.seen = torch.zeros(len(embeddings), dtype=torch.int64, device=embeddings.device)
         everything = torch.arange(len(embeddings), device=embeddings.device)
         if len(self.labeled) == 0:
-            lengths = torch.cat([self._points(rows).square().sum(1) for rows in everything.split(_CANDIDATES)])
+            lengths = torch.cat([self._points(rows).square().sum(1) for rows in torch.split(everything, _CANDIDATES)])
             self._choose(first_greatest(lengths.float()))
         self._compare(everything, min(len(self.labeled), 256) or 1)
         self.closest[self.chosen[: self.count]] = -1
@@ -89,8 +89,8 @@ class _Farthest:
         self.count += 1
 
     def _compare(self, rows: Tensor, centres: int) -> None:
-        """Look at the centres that the rows have not seen yet, up to `centres`. Rows are sorted by how many they saw."""
-        for block in rows.split(_CANDIDATES) if len(rows) else ():
+        """Look at the centres that the rows, sorted by how many they have seen, have not seen yet, up to `centres`."""
+        for block in torch.split(rows, _CANDIDATES) if len(rows) else ():
             points, closest = self._points(block), self.closest[block]
             for begin in range(int(self.seen[block[0]]), centres, _CANDIDATES):
                 others = self._centres(begin, min(begin + _CANDIDATES, centres))

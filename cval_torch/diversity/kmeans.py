@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 # Distances are worked on in blocks of rows, so that memory is this many numbers, not N x k.
-_BLOCK_ELEMENTS = 2**22
+_BLOCK_ELEMENTS = 2**20
 # Squared distances below this share of the squared lengths are rounding (expanded square): the same point.
 _SAME_POINT = {torch.float32: 1e-5, torch.float64: 1e-12}
-# k-means++ looks at no more than this many rows (or 20 a cluster): its cost is rows x k, as Lloyd's of one iteration.
-_SEEDING_ROWS = 20_000
+# The start draws twice as many candidates as it keeps, which costs as much as two of Lloyd's iterations, or this many.
+_LEAST_CANDIDATES = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ def kmeans(
     iterations: int = 100,
     tolerance: float = 1e-4,
 ) -> Clusters:
-    """Lloyd's k-means from a greedy k-means++ start (Arthur and Vassilvitskii 2007), in float32.
+    """Lloyd's k-means in float32, started by k-means|| (Bahmani et al. 2012, arXiv 1203.6402).
 
     A centre that loses all its points moves to the point farthest from its own centre. Random numbers are drawn on the
     CPU, so that devices differ by rounding only.
@@ -63,24 +64,20 @@ def kmeans(
     Returns:
         `m + k` clusters, or fewer where fewer points are distinct from one another and from the fixed centres.
     """
-    middle = points.double().mean(0).float()  # about the origin, expanded squares keep their digits
-    rows = points.float() - middle
-    held = rows[:0] if fixed is None else fixed.float() - middle
-    pull = torch.ones(len(rows), device=rows.device) if weights is None else weights.to(rows)
-    centres = torch.cat([held, _start(rows, k, held, pull, seed)])
-    labels, distances = _assign(rows, centres)
-    inertia = float((distances.double() * pull).sum())
+    cloud = _Cloud(points, mean_of(points).float(), weights)
+    held = cloud.rows([]) if fixed is None else fixed.float() - cloud.middle
+    centres = torch.cat([held, _start(cloud, k, held, seed)])
+    now = _assign(cloud, centres)
     for _ in range(iterations):
-        moved = _move(rows, centres, labels, distances, pull, held=len(held))
-        new_labels, new_distances = _assign(rows, moved)
-        new_inertia = float((new_distances.double() * pull).sum())
-        if new_inertia >= inertia:
+        moved = _move(cloud, centres, now, held=len(held))
+        new = _assign(cloud, moved)
+        if new.inertia >= now.inertia:
             break
-        settled = inertia - new_inertia <= tolerance * inertia
-        centres, labels, distances, inertia = moved, new_labels, new_distances, new_inertia
+        settled = now.inertia - new.inertia <= tolerance * now.inertia
+        centres, now = moved, new
         if settled:
             break
-    return Clusters(centres + middle, labels, _exact_distances(rows, centres, labels))
+    return Clusters(centres + cloud.middle, now.labels, _exact_distances(cloud, centres, now.labels))
 
 
 def kmeans_beside(
@@ -119,59 +116,141 @@ def squared_distances(rows: Tensor, centres: Tensor) -> Tensor:
 
     Points should lie about the origin: expanded squares lose the digits that all of them share.
     """
-    lengths = (rows * rows).sum(1)[:, None] + (centres * centres).sum(1)
-    distances = torch.addmm(lengths, rows, centres.T, alpha=-2)
-    return distances.masked_fill_(distances <= _SAME_POINT[rows.dtype] * lengths, 0)
+    return _distances(rows, (rows * rows).sum(1), centres, (centres * centres).sum(1))
 
 
-def _start(rows: Tensor, k: int, held: Tensor, pull: Tensor, seed: int) -> Tensor:
-    """Greedy k-means++: of a few rows drawn by squared distance, keep the one that lowers the inertia most."""
+class _Cloud:
+    """The points about the origin, where expanded squares keep their digits: in float32, and a block at a time."""
+
+    def __init__(self, points: Tensor, middle: Tensor, weights: Tensor | None) -> None:
+        self.points, self.middle = points, middle
+        self.pull = torch.ones(len(points), device=points.device) if weights is None else weights.to(middle)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def rows(self, rows: Tensor | list[int]) -> Tensor:
+        """(r, D) float32."""
+        return self.points[rows].float() - self.middle
+
+    def blocks(self, columns: int) -> Iterator[tuple[slice, Tensor]]:
+        """All rows in order, so many at a time that as many numbers by `columns` are a block."""
+        step = max(_BLOCK_ELEMENTS // max(columns, self.points.shape[1], 1), 1)
+        for begin in range(0, len(self), step):
+            block = slice(begin, begin + step)
+            yield block, self.points[block].float() - self.middle
+
+
+@dataclass(frozen=True, eq=False)
+class _Assignment:
+    """Of each point the nearest centre and its squared distance; of each centre the mass and the sum of its points."""
+
+    labels: Tensor
+    distances: Tensor
+    inertia: float
+    mass: Tensor
+    sums: Tensor
+
+
+def _start(cloud: _Cloud, k: int, held: Tensor, seed: int) -> Tensor:
+    """Up to k distinct points, by k-means||: candidates drawn by squared distance, many at a time; the best of them.
+
+    A candidate weighs what the points nearest to it pull.
+    """
     generator = torch.Generator().manual_seed(seed)
-    limit = max(_SEEDING_ROWS, 20 * k)
-    if len(rows) > limit:
-        sample = torch.randperm(len(rows), generator=generator)[:limit].sort().values.to(rows.device)
-        rows, pull = rows[sample], pull[sample]
+    near = torch.full((len(cloud),), -1, dtype=torch.int64, device=cloud.points.device)
+    closest = torch.ones_like(cloud.pull)  # before there is anything to be far from
+    if len(held):
+        closest = _nearest(cloud, held)[1]
+    drawn = cloud.rows([])
+    enough = max(2 * k, _LEAST_CANDIDATES)
+    batch = min(enough // 5 + 1, 1024)
+    count = batch if len(held) else 1
+    while len(drawn) < enough:
+        mass = closest * cloud.pull
+        draws = torch.empty(len(cloud), dtype=torch.float64).exponential_(generator=generator).clamp_min_(1e-300)
+        keys = mass / draws.to(mass.device)  # the greatest are a draw without replacement, in proportion to the masses
+        best = keys.topk(min(count, int((mass > 0).sum()))).indices
+        if len(best) == 0:  # every point with a pull is a candidate already
+            break
+        new = cloud.rows(best)
+        copies = (squared_distances(new, new) == 0).tril(-1).any(1)
+        new = new[~copies]
+        labels, distances = _nearest(cloud, new)
+        nearer = distances < closest if len(drawn) or len(held) else torch.ones_like(labels, dtype=torch.bool)
+        near = torch.where(nearer, labels + len(drawn), near)
+        closest = torch.where(nearer, distances, closest)
+        drawn = torch.cat([drawn, new])
+        count = batch
+    pull = _sum_by_label(cloud.pull[near >= 0, None], near[near >= 0], len(drawn))[:, 0]
+    return _best_candidates(drawn, pull, k, held, generator)
+
+
+def _best_candidates(rows: Tensor, pull: Tensor, k: int, held: Tensor, generator: torch.Generator) -> Tensor:
+    """Greedy k-means++: of a few rows drawn by squared distance, keep the one that lowers the inertia most."""
     trials = 2 + int(math.log(k))
+    squares = (rows * rows).sum(1)
     closest = torch.full((len(rows),), torch.inf, device=rows.device)
-    for begin in range(0, len(held), 256):
-        closest = torch.minimum(closest, squared_distances(rows, held[begin : begin + 256]).amin(1))
+    for block in torch.split(held, 256) if len(held) else ():
+        closest = torch.minimum(closest, squared_distances(rows, block).amin(1))
     chosen: list[int] = []
     for _ in range(min(k, len(rows))):
-        mass = (pull if not len(held) and not chosen else closest * pull).double().cumsum(0)
-        if float(mass[-1]) <= 0:  # every row with a pull is a centre already
+        mass = (pull if not len(held) and not chosen else closest * pull).cumsum(0, dtype=torch.float64)
+        if float(mass[-1]) <= 0:
             break
         draws = torch.rand(trials, dtype=torch.float64, generator=generator).to(rows.device) * mass[-1]
         candidates = torch.searchsorted(mass, draws, right=True).clamp_max_(len(rows) - 1)
-        left = torch.minimum(closest[:, None], squared_distances(rows, rows[candidates]))
-        best = int((left.double() * pull[:, None]).sum(0).argmin())
+        left = torch.minimum(closest, _distances(rows[candidates], squares[candidates], rows, squares))
+        best = int((left @ pull).argmin())
         chosen.append(int(candidates[best]))
-        closest = left[:, best].contiguous()
+        closest = left[best].clone()
         closest[chosen[-1]] = 0
     return rows[torch.tensor(chosen, dtype=torch.int64, device=rows.device)]
 
 
-def _assign(rows: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+def _distances(rows: Tensor, row_squares: Tensor, centres: Tensor, centre_squares: Tensor) -> Tensor:
+    lengths = row_squares[:, None] + centre_squares
+    distances = torch.addmm(lengths, rows, centres.T, alpha=-2)
+    return distances.masked_fill_(distances <= _SAME_POINT[rows.dtype] * lengths, 0)
+
+
+def _nearest(cloud: _Cloud, centres: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest centre of each row, and the squared distance to it."""
+    found = [_nearest_of(block, centres, (centres * centres).sum(1)) for _, block in cloud.blocks(len(centres))]
+    return torch.cat([labels for labels, _ in found]), torch.cat([distances for _, distances in found])
+
+
+def _nearest_of(block: Tensor, centres: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
+    least, labels = torch.addmm(squares, block, centres.T, alpha=-2).min(1)
+    own = (block * block).sum(1)
+    least += own
+    return labels, least.masked_fill_(least <= _SAME_POINT[block.dtype] * (own + squares[labels]), 0)
+
+
+def _assign(cloud: _Cloud, centres: Tensor) -> _Assignment:
+    """One pass over the points."""
+    labels = torch.empty(len(cloud), dtype=torch.int64, device=centres.device)
+    distances = torch.empty_like(cloud.pull)
     squares = (centres * centres).sum(1)
-    labels, nearest = [], []
-    for block in torch.split(rows, max(_BLOCK_ELEMENTS // len(centres), 1)):
-        least, index = torch.addmm(squares, block, centres.T, alpha=-2).min(1)
-        labels.append(index)
-        nearest.append((least + (block * block).sum(1)).clamp_min_(0))
-    return torch.cat(labels), torch.cat(nearest)
+    sums = torch.zeros_like(centres)
+    for rows, block in cloud.blocks(len(centres)):
+        labels[rows], distances[rows] = _nearest_of(block, centres, squares)
+        sums += _sum_by_label(block * cloud.pull[rows, None], labels[rows], len(centres))
+    mass = _sum_by_label(cloud.pull[:, None], labels, len(centres))[:, 0]
+    inertia = float((distances.double() * cloud.pull).sum())
+    return _Assignment(labels, distances, inertia, mass, sums)
 
 
-def _move(rows: Tensor, centres: Tensor, labels: Tensor, distances: Tensor, pull: Tensor, *, held: int) -> Tensor:
+def _move(cloud: _Cloud, centres: Tensor, now: _Assignment, *, held: int) -> Tensor:
     """Every free centre to the mean of its points; one without points to the point farthest from its own centre."""
-    mass = _sum_by_label(pull[:, None], labels, len(centres))[:, 0]
-    sums = _sum_by_label(rows * pull[:, None], labels, len(centres))
-    moved = torch.where(mass[:, None] > 0, sums / mass[:, None].clamp_min(torch.finfo(rows.dtype).tiny), centres)
+    mass = now.mass[:, None]
+    moved = torch.where(mass > 0, now.sums / mass.clamp_min(torch.finfo(mass.dtype).tiny), centres)
     moved[:held] = centres[:held]
-    vacant = (torch.bincount(labels, minlength=len(centres)) == 0).nonzero().squeeze(1)
+    vacant = (torch.bincount(now.labels, minlength=len(centres)) == 0).nonzero().squeeze(1)
     vacant = vacant[vacant >= held]
     if len(vacant):
-        farthest = (distances * pull).topk(min(len(vacant), len(rows))).indices
-        moved[vacant[: len(farthest)]] = rows[farthest]
+        farthest = (now.distances * cloud.pull).topk(min(len(vacant), len(cloud))).indices
+        moved[vacant[: len(farthest)]] = cloud.rows(farthest)
     return moved
 
 
@@ -186,12 +265,6 @@ def _sum_by_label(values: Tensor, labels: Tensor, k: int) -> Tensor:
     return sums
 
 
-def _exact_distances(rows: Tensor, centres: Tensor, labels: Tensor) -> Tensor:
+def _exact_distances(cloud: _Cloud, centres: Tensor, labels: Tensor) -> Tensor:
     """Squared distances by differences, which rank near points rightly where an expanded square rounds."""
-    step = max(_BLOCK_ELEMENTS // max(rows.shape[1], 1), 1)
-    return torch.cat(
-        [
-            (block - centres[label]).square_().sum(1)
-            for block, label in zip(torch.split(rows, step), torch.split(labels, step), strict=True)
-        ]
-    )
+    return torch.cat([(block - centres[labels[rows]]).square_().sum(1) for rows, block in cloud.blocks(1)])
