@@ -3,8 +3,9 @@
     python examples/quickstart.py
 
 A small detector is trained on 80 annotated frames of real digits on real photos. It looks once at the other 1,920, and
-`select` chooses 80 of them by entropy, then clustering. The chosen frames are listed and drawn, "annotated" (the pool
-knows its labels), and the detector trained on them is measured beside detectors that got as many random frames.
+`select` chooses 80 of them: doubtful objects of scarce classes, and no near-duplicates. The chosen frames are listed
+and drawn, "annotated" (the pool knows its labels), and the detector trained on them is measured beside detectors that
+got as many random frames.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import torch
 from torch.utils.data import DataLoader, Subset
 from torchvision.models.detection import FCOS
 
-from cval_torch import DetectionSampling, SelectedFrames, select
+from cval_torch import LocalBackend, SelectedFrames, extract, select
 from cval_torch.report.gallery import contact_sheet
 from digits_on_photos import Item, PoolSettings, pool_frames, unseen_frames
 from small_detector import collate, detector_of_digits, evaluate_map50, pretrained_on_letters, train
+
+MIN_SCORE = 0.2  # of the boxes that are listed and drawn; selection reads them all
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def main(arguments: list[str] | None = None) -> list[Result]:
     detector = trained_on(labeled, f"{len(labeled)} random frames to start from")
     start = evaluate_map50(detector, test)
 
-    chosen = choose(detector, Subset(pool, unlabeled), options.frames)
+    chosen = choose(detector, Subset(pool, labeled), Subset(pool, unlabeled), options.frames)
     report_choice(chosen, out, pool.classes)
 
     def spend(name: str, rows: list[int]) -> Result:
@@ -75,43 +78,42 @@ def main(arguments: list[str] | None = None) -> list[Result]:
     return results
 
 
-def choose(detector: FCOS, unlabeled: Subset[Item], frames: int) -> SelectedFrames:
+def choose(detector: FCOS, labeled: Subset[Item], unlabeled: Subset[Item], frames: int) -> SelectedFrames:
     """The selection itself: all that a script of yours needs."""
-    loader = DataLoader(unlabeled, batch_size=64, collate_fn=collate)
-    stages = [
-        # 1. Four times the budget by doubt: a frame is as doubtful as its most doubtful box ("max").
-        # A frame without any detection has no box to ask. The protocol counts it as one box of score 0.5, as doubtful
-        # as can be: that finds missed objects, but two fifths of this pool are truly empty, and under "max" all of
-        # those would come first. "last" takes such frames only when no others are left. ("sum" would add up the doubt
-        # of all boxes, and favour crowded frames, which cost more to annotate.)
-        DetectionSampling(
-            selection_strategy="entropy",
-            bbox_selection_policy="max",
-            null_policy="last",
-            num_of_samples=4 * frames,
-        ),
-        # 2. Of these the budget by diversity: a video's neighbouring frames are equally doubtful, and one is enough.
-        DetectionSampling(selection_strategy="clustering", num_of_samples=frames),
-    ]
-    return select(detector, loader, stages=stages)
+    annotated = extract(detector, DataLoader(labeled, batch_size=64, collate_fn=collate))
+    return select(
+        detector,
+        DataLoader(unlabeled, batch_size=64, collate_fn=collate),
+        num_of_samples=frames,
+        selection_strategy="auto",
+        backend=LocalBackend(labeled=annotated),  # what is annotated already is neither scarce nor new
+    )
 
 
 def report_choice(chosen: SelectedFrames, out: Path, classes: tuple[str, ...]) -> None:
     """List the chosen frames, write the list to a file, and draw the first of them."""
-    ranked = list(zip(range(1, len(chosen) + 1), chosen.frame_ids, chosen.scores.tolist(), strict=True))
-    print(f"\nWorth annotating next: {len(chosen)} frames, with the entropy of their most doubtful box")
-    print("(in the order of the last stage: a frame that stands for many others comes first)")
+    seen = chosen.predictions
+    assert seen.labels is not None
+    assert seen.scores is not None
+    ranked = []
+    for rank, frame_id in enumerate(chosen.frame_ids):
+        boxes = slice(int(seen.offsets[rank]), int(seen.offsets[rank + 1]))
+        likely = seen.labels[boxes][seen.scores[boxes] >= MIN_SCORE].tolist()
+        ranked.append((rank + 1, frame_id, " ".join(classes[label] for label in sorted(likely))))
+    print(
+        f"\nWorth annotating next: {len(chosen)} frames, the first choice first, and the digits that are seen in them"
+    )
     for begin in range(0, len(ranked), 3):
-        print("".join(f"{rank:5d}. {frame_id}  {score:.3f}" for rank, frame_id, score in ranked[begin : begin + 3]))
+        print("".join(f"{rank:5d}. {frame_id}  {digits:<8}" for rank, frame_id, digits in ranked[begin : begin + 3]))
     with (out / "selected.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("rank", "frame_id", "score"), *ranked])
+        csv.writer(file).writerows([("rank", "frame_id", "predicted"), *ranked])
     sheet = contact_sheet(
         chosen,
         out / "selected.png",
-        title="Quickstart: frames worth annotating, by entropy, then clustering",
+        title="Quickstart: frames worth annotating",
         classes=classes,
         max_frames=24,
-        min_score=0.2,
+        min_score=MIN_SCORE,
         show_truth=True,
     )
     print(f"The list is in {out / 'selected.csv'}, and the first {min(24, len(chosen))} frames are drawn in {sheet}\n")
