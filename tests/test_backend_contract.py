@@ -17,7 +17,7 @@ from own_server import KEY, own_server, serving_here
 from cval_torch.backends.base import Backend, Selection
 from cval_torch.backends.local import LocalBackend
 from cval_torch.backends.rest import RestBackend
-from cval_torch.diversity import IN_PROCESS
+from cval_torch.diversity import IN_PROCESS, ON_OBJECTS
 from cval_torch.errors import CvalError, InvalidInputError, UnsupportedByServiceError
 from cval_torch.pool import Pool
 from cval_torch.server.settings import Limits
@@ -134,6 +134,11 @@ def test_other_strategies_over_whatever_columns_there_are(backend: Backend, stra
     }[columns]
     for clusters, seed in ((-1, 0), (3, 7)):
         stages = stage(strategy, 7, num_of_clusters=clusters, seed=seed)
+        if strategy in ON_OBJECTS and columns in ("frames", "no labels"):
+            for each in (LocalBackend(), backend):
+                with pytest.raises(InvalidInputError, match=r"needs the column `(box_embeddings|labels)`"):
+                    each.select(pool, stages)
+            continue
         assert_same(LocalBackend().select(pool, stages), backend.select(pool, stages))
 
 
@@ -145,6 +150,15 @@ def test_what_needs_more_than_payloads_carry_stays_in_process(backend: Backend, 
         return
     with pytest.raises(UnsupportedByServiceError, match=rf"no `selection_strategy` '{strategy}'.* LocalBackend"):
         backend.select(pool, stages)
+
+
+@pytest.mark.parametrize("strategy", sorted(ON_OBJECTS))
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "scores"])
+@pytest.mark.parametrize("first", [None, "entropy", "random", "clustering"])
+def test_strategies_on_objects(backend: Backend, strategy: str, kind: str, first: str | None) -> None:
+    pool = make_pool(kind, seed=3)
+    stages = [stage(strategy, 6, seed=2)] if first is None else [stage(first, 16), stage(strategy, 6, seed=2)]
+    assert_same(LocalBackend().select(pool, stages), backend.select(pool, stages))
 
 
 PIPELINES = {
@@ -159,6 +173,7 @@ PIPELINES = {
         stage("entropy", 12, bbox_selection_policy="sum", class_weights={0: 0.2, 3: 4, 77: 9}),
         stage("weighted_kmeans", 5),
     ],
+    "objects": [stage("entropy", 16, bbox_selection_policy="sum"), stage("ppal", 9), stage("diverse_prototypes", 4)],
     "all of them": [stage("probability", 100), stage("entropy", 100)],
 }
 
@@ -170,7 +185,7 @@ def test_stage_lists(backend: Backend, name: str, kind: str) -> None:
     assert_same(LocalBackend().select(pool, PIPELINES[name]), backend.select(pool, PIPELINES[name]))
 
 
-@pytest.mark.parametrize("strategy", ["entropy", "clustering", "hierarchical", "random"])
+@pytest.mark.parametrize("strategy", ["entropy", "clustering", "hierarchical", "random", *sorted(ON_OBJECTS)])
 @pytest.mark.parametrize("frames", [1, 5])
 def test_pools_of_nothing_but_frames_without_boxes(backend: Backend, strategy: str, frames: int) -> None:
     pool = make_pool(frames=24).take([3, 11]) if frames == 1 else make_pool(frames=24)
@@ -194,6 +209,9 @@ BAD = {
     "no nulls wanted": (make_pool(), stage("entropy", 1, use_null_detections=False)),
     "no scores": (make_pool("scores").replace(scores=None), stage("entropy", 1)),
     "no embeddings": (make_pool().replace(box_embeddings=None, frame_embeddings=None), stage("clustering", 1)),
+    "no boxes' embeddings": (make_pool().replace(box_embeddings=None), stage("ppal", 1)),
+    "no labels": (make_pool().replace(labels=None), stage("diverse_prototypes", 1)),
+    "no doubts": (make_pool("scores").replace(scores=None), stage("diverse_prototypes", 1)),
     "weights of another length": (make_pool(), stage("entropy", 1, probs_weights=[1.0])),
     "weights of classes for what has none": (make_pool(), stage("probability", 1, class_weights={1: 2})),
     "weights of classes for diversity": (make_pool(), stage("clustering", 1, class_weights={1: 2})),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cval_torch.class_weights import class_counts
 from cval_torch.errors import CvalError, ExtractionError, InvalidInputError
 from cval_torch.extraction import extract
 from cval_torch.fingerprint import model_fingerprint
+from cval_torch.hooks.base import FrameBatch
 from cval_torch.labels import LabelPool
 from cval_torch.pipeline import SelectedFrames
 from cval_torch.pool import Pool
@@ -160,23 +162,32 @@ def test_a_loader_of_other_frames_is_refused(way: Callable[..., Any], message: s
 # Away from what is labelled
 
 
-def test_diversity_stays_away_from_what_is_labelled() -> None:
+class BoxesToo(OneBox):
+    """As `OneBox`, with the shade as the embedding of the box too."""
+
+    def read(self, *recorded: Any) -> FrameBatch:
+        batch = super().read(*recorded)
+        return replace(batch, box_embeddings=batch.frame_embeddings)
+
+
+@pytest.mark.parametrize("strategy", ["k_center", "ppal"])
+def test_diversity_stays_away_from_what_is_labelled(strategy: str) -> None:
     """As by hand, with a pool of the labelled frames; and otherwise without one."""
-    dataset, stage = Shades(20), DetectionSampling(selection_strategy="k_center", num_of_samples=3)
+    dataset, stage = Shades(20), DetectionSampling(selection_strategy=strategy, num_of_samples=3)
     labels = LabelPool(dataset, labeled=["0", "1", "2"])
     model = Tiny()
 
     def pool_of(part: Dataset[Any]) -> Pool:
-        return extract(model, make_loader(part), adapter=OneBox(), progress=False)
+        return extract(model, make_loader(part), adapter=BoxesToo(), progress=False)
 
     free = LocalBackend().select(pool_of(labels.unlabeled), stage).frame_ids
     away = LocalBackend(labeled=pool_of(labels.labeled)).select(pool_of(labels.unlabeled), stage).frame_ids
     assert free != away
     for options, expected in (({}, away), ({"avoid_labeled": False}, free), ({"backend": LocalBackend()}, free)):
-        chosen = make(dataset=dataset, stages=stage, **options).choose(model)
+        chosen = make(dataset=dataset, stages=stage, adapter=BoxesToo(), **options).choose(model)
         assert chosen is not None
         assert chosen.frame_ids == expected
-    none_labeled = SamplerCallback(LabelPool(dataset), make_loader, stage, adapter=OneBox(), progress=False)
+    none_labeled = SamplerCallback(LabelPool(dataset), make_loader, stage, adapter=BoxesToo(), progress=False)
     assert none_labeled.choose(model) is not None
 
 

@@ -17,7 +17,7 @@ from cval_torch.client.connection import CVALConnection
 from cval_torch.client.deadline import Deadline
 from cval_torch.client.resources import Features
 from cval_torch.codec import one_width, predictions_json, whole_frames, wire_weights
-from cval_torch.diversity import DIVERSITIES
+from cval_torch.diversity import BY_ENTROPY, EMBEDDED
 from cval_torch.errors import (
     DeadlineExceededError,
     InvalidInputError,
@@ -85,7 +85,7 @@ class Asking:
         if not stage.use_null_detections and bool(nulls.any()):
             frame_id = kept.frame_ids[int(nulls.nonzero()[0])]
             raise InvalidInputError(f"use_null_detections=False, but frame {frame_id!r} has no boxes")
-        if stage.selection_strategy not in DIVERSITIES:
+        if stage.selection_strategy not in EMBEDDED:
             needs_vectors = (
                 stage.selection_strategy in UNCERTAINTY_STRATEGIES and stage.selection_strategy != "probability"
             )
@@ -98,7 +98,8 @@ class Asking:
             scored_by = self._scored_by(number, kept)
             if scored_by is not None:
                 fields["scored_by"] = scored_by
-            pieces = predictions_json(sent, embeddings=True, probabilities=scored_by is not None)
+            needs_vectors = scored_by is not None or stage.selection_strategy in BY_ENTROPY
+            pieces = predictions_json(sent, embeddings=True, probabilities=needs_vectors)
             return self._ask(number, kept, fields, pieces)
         except DeadlineExceededError:
             raise  # the task may go on, and needs the embeddings

@@ -13,7 +13,8 @@ from cval_torch.client.connection import CVALConnection
 from cval_torch.client.deadline import Deadline
 from cval_torch.client.resources import Features
 from cval_torch.codec import whole_frames
-from cval_torch.diversity import DIVERSITIES
+from cval_torch.diversity import DIVERSITIES, ON_OBJECTS
+from cval_torch.diversity.objects import check_objects
 from cval_torch.errors import (
     InvalidInputError,
     NotFoundError,
@@ -182,4 +183,6 @@ def _checked_stages(
             frame_scores(pool, stage)  # says which column is missing
         if stage.selection_strategy in DIVERSITIES and pool.box_embeddings is None:
             whole_frames(pool)
+        if stage.selection_strategy in ON_OBJECTS:
+            check_objects(pool, str(stage.selection_strategy))
     return ran

@@ -18,7 +18,7 @@ from cval_torch.callbacks.choice import Choice, names_of
 from cval_torch.callbacks.schedules import EveryEpochs, Schedule
 from cval_torch.class_weights import class_counts
 from cval_torch.distributed import Ranks, from_rank_zero, is_rank_zero
-from cval_torch.diversity import DIVERSITIES, POOL_DIVERSITIES
+from cval_torch.diversity import EMBEDDED
 from cval_torch.errors import InvalidInputError
 from cval_torch.extraction import extract
 from cval_torch.files import read_json, write_json
@@ -290,7 +290,7 @@ class SamplerCallback:
     def _backend(self, model: nn.Module, ranks: Ranks) -> Backend | None:
         """The user's; or one that knows what is labelled, where a stage has a use for that."""
         strategies = {stage.selection_strategy for stage in self.stages}
-        diverse = self.avoid_labeled and not strategies.isdisjoint({*DIVERSITIES, *POOL_DIVERSITIES})
+        diverse = self.avoid_labeled and not strategies.isdisjoint(EMBEDDED)
         balanced = any(stage.class_weights == "balanced" for stage in self.stages)
         if self.backend is not None or not (diverse or balanced):
             return self.backend

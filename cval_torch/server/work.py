@@ -13,7 +13,7 @@ import torch
 from cval_torch.backends.local import LocalBackend
 from cval_torch.codec import pool_from_vectors
 from cval_torch.codec.numbers import short_decimals
-from cval_torch.diversity import DIVERSITIES
+from cval_torch.diversity import EMBEDDED
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool import Pool
 from cval_torch.server.requests import EMBEDDINGS, SAMPLING, Body, SamplingRequest, parsed
@@ -142,7 +142,7 @@ class Work:
 
     def _pool(self, request: SamplingRequest) -> Pool:
         vectors: dict[tuple[str, str], Any] | None = None
-        if request.selection_strategy in DIVERSITIES:
+        if request.selection_strategy in EMBEDDED:
             if request.dataset_id is None:
                 raise RefusedError(422, f"{request.selection_strategy!r} needs the `dataset_id` of the embeddings")
             ids = (frame.frame_id for frame in request.frames if frame.predictions)
