@@ -65,6 +65,7 @@ def strategies(frames: int) -> dict[str, Any]:
     """What is compared. A strategy with defaults needs its name only."""
     doubt: dict[str, Any] = {"selection_strategy": "entropy", "null_policy": "last"}
     return {
+        "auto": "auto",
         "entropy, max": DetectionSampling(num_of_samples=frames, **doubt),
         "entropy, sum": DetectionSampling(num_of_samples=frames, bbox_selection_policy="sum", **doubt),
         "k_center": "k_center",

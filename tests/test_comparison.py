@@ -6,16 +6,21 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from conftest import make_faster_rcnn, pairs
+from hypothesis import given, settings
 from shades import OneBox, Tiny
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from cval_torch import DetectionSampling, LabelPool, LocalBackend, compare, extract
 from cval_torch.comparison import Comparison, CurvePoint
+from cval_torch.comparison.truth import read_target
 from cval_torch.errors import ExtractionError, InvalidInputError, NoSubsetError
+from cval_torch.stages import KNOWN_STRATEGIES
 
 
 class Known(Dataset[Any]):
@@ -332,7 +337,7 @@ def naive_curve(stage: DetectionSampling, *, rounds: int, seed: int) -> list[Cur
 def test_learning_curves_beside_a_plain_loop() -> None:
     trainer = Trainer()
     state = torch.get_rng_state()
-    found = trained(trainer)
+    found = trained(trainer, labeled=["2", "1", "2"])
     assert torch.equal(torch.get_rng_state(), state)
     assert len(trainer.trained) == 3 * (2 + 2)
     assert all(names[:2] == ("1", "2") and len(set(names)) == len(names) for names in trainer.trained)
@@ -382,7 +387,7 @@ def test_another_comparison_is_not_mixed_in(tmp_path: Any) -> None:
     for options, what in (
         ({"rounds": 2}, "`rounds` was 3 and is 2 now"),
         ({"labeled": ["1"]}, "the frames labelled before was"),
-        ({"strategies": ["least"]}, "the strategies was"),
+        ({"strategies": {"k_center": "least"}}, r"the strategy k_center was \[.*k_center.*\] and is \[.*least.*\] now"),
         ({"seed": 3}, "`seed` was 0 and is 3 now"),
     ):
         with pytest.raises(InvalidInputError, match=f"is the record of another comparison: .*{what}"):
@@ -390,6 +395,50 @@ def test_another_comparison_is_not_mixed_in(tmp_path: Any) -> None:
     (tmp_path / "trainings.json").write_text('{"format": "other"}')
     with pytest.raises(InvalidInputError, match="is not the record of a comparison"):
         trained(Trainer(), cache_dir=tmp_path)
+
+
+def test_a_strategy_may_be_added_later(tmp_path: Any) -> None:
+    trained(Trainer(), cache_dir=tmp_path)
+    more: dict[str, Any] = {"strategies": ["least", "margin"], "trained_draws": 4}
+    trainer = Trainer()
+    same(trained(trainer, cache_dir=tmp_path, **more), trained(Trainer(), **more))
+    assert len(trainer.trained) == 3 * (1 + 2)
+    with pytest.raises(InvalidInputError, match="the strategy k_center was"):  # not forgotten
+        trained(Trainer(), cache_dir=tmp_path, strategies={"k_center": "margin"})
+
+
+def test_every_strategy_can_be_compared_by_its_name() -> None:
+    names = [name for name in KNOWN_STRATEGIES if name != "random"]
+    found = quick(strategies=names, labeled=["0", "1"])
+    assert list(found.strategies) == names
+    assert all(len(set(choice.frame_ids)) == 4 for choice in found.strategies.values())
+
+
+def test_the_model_keeps_its_flags() -> None:
+    model = Tiny()
+    model.drop.eval()
+
+    def evaluate(trained: nn.Module) -> float:
+        assert not trained.training
+        return 0.5
+
+    options: dict[str, Any] = {"num_of_samples": 4, "draws": 2, "trained_draws": 2, "adapter": OneBox()}
+    compare(model, loader_of(Known()), ["least"], train=lambda _: Tiny(), evaluate=evaluate, progress=False, **options)
+    assert (model.training, model.norm.training, model.drop.training) == (True, True, False)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, lambda values: torch.tensor(values).int()])
+@given(labels=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=5))
+@settings(deadline=None, max_examples=20)
+def test_labels_of_any_kind(kind: Any, labels: list[int]) -> None:
+    boxes = [[float(k), 0.0, k + 1.0, 2.0] for k in range(len(labels))]
+    made = kind(labels) if labels else []
+    assert read_target(made, "a")[0].tolist() == labels
+    found, corners = read_target({"labels": made, "boxes": np.array(boxes)}, "a")
+    assert found.dtype == torch.int64
+    assert found.tolist() == labels
+    assert corners is not None
+    assert corners.reshape(-1, 4).tolist() == boxes
 
 
 def test_what_train_and_evaluate_return_is_checked() -> None:

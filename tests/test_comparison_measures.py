@@ -130,6 +130,8 @@ def test_every_detection_counts_where_none_has_a_score() -> None:
     truth, found = pool_of([[(box, 1, 0.0)]]), pool_of([[(box, 1, 0.0)]])
     assert missed_boxes(truth, found, min_score=0.5).tolist() == [True]
     assert missed_boxes(truth, found.replace(scores=None), min_score=0.5).tolist() == [False]
+    for score, missed in ((0.5, False), (0.49, True)):
+        assert missed_boxes(truth, pool_of([[(box, 1, score)]]), min_score=0.5).tolist() == [missed]
     with pytest.raises(InvalidInputError, match="the same frames in the same order"):
         missed_boxes(truth, found.replace(frame_ids=["other"]), min_score=0.5)
 
@@ -180,6 +182,8 @@ def test_measures_without_their_columns() -> None:
         "duplicate_share": "the detector gives no embeddings",
     }
     assert list(ruler.measure(torch.tensor([1]))) == list(ruler.measures)
+    nothing = pool_of([[], []], box_embeddings=torch.zeros(0, 4))
+    assert "duplicate_share" in Ruler(nothing, truth, min_score=0.3, duplicate_radius=0.25).missing
     ruler = Ruler(pool_of([[], []]), truth.replace(boxes=None), min_score=0.3, duplicate_radius=0.25)
     assert ruler.missing["misses"] == "the targets have no boxes"
 

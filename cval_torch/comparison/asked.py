@@ -26,7 +26,7 @@ class Frames:
 
     Attributes:
         loader: over all frames.
-        start: ids labelled before.
+        start: ids labelled before, sorted.
         reader: reads what frames truly show.
         notes: what a reader must know.
     """
@@ -51,7 +51,7 @@ def frames_of(
     """
     if isinstance(labeled, str):
         raise InvalidInputError(f"`labeled` must be several frame ids; got {labeled!r}")
-    start = None if labeled is None else tuple(dict.fromkeys(labeled))
+    start = None if labeled is None else tuple(sorted(set(labeled)))
     if not isinstance(loader, LabelPool):
         if make_loader is not None:
             raise InvalidInputError("`make_loader` is for a LabelPool; a loader is used as it is")
@@ -63,7 +63,7 @@ def frames_of(
         raise InvalidInputError("the LabelPool has no labelled frames to replay")
     first, *others = labels.rounds
     if start is None:
-        start = first.frame_ids if others and not first.stages else ()
+        start = tuple(sorted(first.frame_ids)) if others and not first.stages else ()
     chosen_by = sorted({round_.strategy for round_ in labels.rounds if round_.strategy not in (None, "random")})
     notes: tuple[str, ...] = ()
     if chosen_by:

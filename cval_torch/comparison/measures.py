@@ -87,11 +87,11 @@ class Ruler:
             missed = missed_boxes(truth, pool, min_score=min_score)
             self._missed = torch.zeros(len(truth), dtype=torch.int64).index_add_(0, truth.frame_rows, missed.long())
         self._places: Tensor | None = None
-        if pool.frame_embeddings is None and pool.box_embeddings is None:
+        if pool.frame_embeddings is None and (pool.box_embeddings is None or pool.num_boxes == 0):
             self.missing["duplicate_share"] = "the detector gives no embeddings"
         else:
-            self._places = unit_rows(pool.frame_embeddings) if pool.frame_embeddings is not None else None
-            self._places = frame_descriptors(pool) if self._places is None else self._places
+            frames = pool.frame_embeddings
+            self._places = frame_descriptors(pool) if frames is None else unit_rows(frames)
             self._radius = duplicate_radius * median_distance(self._places, pool.frame_ids)
         self.measures = tuple(name for name in MEASURES if name not in self.missing)
 

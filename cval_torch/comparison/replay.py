@@ -114,7 +114,8 @@ def compare(
         embedding_dtype: what embeddings are kept as.
         progress: whether to show bars.
         cache_dir: a folder in which the inference pass and every finished training survive the process: the same call
-            goes on from there. Another model, dataset or option is refused; code that changed is not noticed.
+            goes on from there, also with strategies or `trained_draws` more. Another model, dataset or option is
+            refused; code that changed is not noticed.
         frames_per_shard: with `cache_dir`, how many frames are written at a time.
 
     Returns:
@@ -180,8 +181,8 @@ def compare(
         "the model's weights": model_fingerprint(run.model),
         "the frames": fingerprint_of(everything.frame_ids),
         "the frames labelled before": fingerprint_of(frames.start),
-        "the first choices": fingerprint_of([f"{n}: {choice.frame_ids}" for n, choice in found.strategies.items()]),
-        "the strategies": str({name: [describe_stage(stage) for stage in stages] for name, stages in plans.items()}),
+        "the first choice of": {name: fingerprint_of(choice.frame_ids) for name, choice in found.strategies.items()},
+        "the strategy": {name: str([describe_stage(stage) for stage in stages]) for name, stages in plans.items()},
         "`num_of_samples`": num_of_samples,
         "`rounds`": rounds,
         "`seed`": seed,

@@ -290,9 +290,10 @@ class Comparison:
         return [*rows, ["random, range", *ranges]]
 
     def _legend(self) -> str:
-        cells = len(self.strategies) * (len(self.measures) - 1)  # the number of frames is what was asked for
+        asked = [name for name in self.measures if name != "frames"]  # whose number is no question of luck
+        cells = len(self.strategies) * len(asked)
         luck = cells * 2 / (len(self.random) + 1)
-        marks = sum(self.outside(name, measure) != 0 for name in self.strategies for measure in self.measures)
+        marks = sum(self.outside(name, measure) != 0 for name in self.strategies for measure in asked)
         rare = ", ".join(map(str, self.rare_classes))
         return (
             f"{_ABOVE} above and {_BELOW} below all {len(self.random)} random draws: {marks} of {cells} values; if "

@@ -18,6 +18,8 @@ from cval_torch.backends.local import LocalBackend
 from cval_torch.comparison.result import CurvePoint
 from cval_torch.errors import InvalidInputError
 from cval_torch.files import read_json, write_json
+from cval_torch.hooks import unwrap
+from cval_torch.hooks.recorder import evaluating
 from cval_torch.identity import changes
 from cval_torch.naming import NamedSubset
 from cval_torch.pool import Pool
@@ -38,7 +40,8 @@ class Record:
 
     Args:
         path: a JSON file that is written after every training; None: nothing is kept.
-        identity: what it depends on.
+        identity: what it depends on. Of a mapping in it, only names that both have must agree, so that strategies can
+            be added later.
 
     Raises:
         InvalidInputError: the file is of something else.
@@ -57,6 +60,9 @@ class Record:
                 f"{str(path)!r} is the record of another comparison: {'; '.join(differing)}. Give another folder"
             )
         self.runs = state["runs"]
+        for name, value in state["identity"].items():
+            if isinstance(value, dict):
+                self.identity[name] = value | dict(self.identity[name])
 
     def save(self) -> None:
         """Write it, whole or not at all."""
@@ -152,7 +158,8 @@ class Training:
             model = trained()
             if not isinstance(model, nn.Module):
                 raise InvalidInputError(f"`train` must return a detector; got {type(model).__name__} for {what}")
-            metric = self.evaluate(model)
+            with evaluating(unwrap(model)):
+                metric = self.evaluate(model)
         try:
             value = float(metric)
         except (TypeError, ValueError):

@@ -43,6 +43,10 @@ class Column(Protocol):
         """What it is called."""
 
     @property
+    def unit(self) -> str:
+        """`count`, where values are whole numbers, or another."""
+
+    @property
     def better(self) -> int:
         """1 where more is better, -1 where less is, 0 where it is neither."""
 
@@ -113,8 +117,8 @@ def draw_comparison(compared: Compared, path: str | os.PathLike[str], *, title: 
             axes.set_axis_off()
             if number == len(drawn):
                 _draw_legend(axes)
-    if len(drawn) == rows * _COLUMNS:
-        upper.supxlabel(_LEGEND, fontsize=8, color=_FAINT)
+    full = len(drawn) == rows * _COLUMNS
+    upper.supxlabel(_BANDS + _COUNTS if full else _COUNTS, fontsize=8, color=_FAINT, x=0.01, ha="left")
     if compared.curves:
         left, middle, right = lower.subplots(1, 3, width_ratios=(1.15, 1, 1))
         _draw_curves(middle, compared, "frames")
@@ -131,7 +135,8 @@ def draw_comparison(compared: Compared, path: str | os.PathLike[str], *, title: 
     return target
 
 
-_LEGEND = "bars begin at random's mean (line); grey band: all random draws; a bar is coloured where it ends outside"
+_BANDS = "Bars begin at random's mean; grey band: all random draws; a bar is coloured where it ends outside of it. "
+_COUNTS = "Where more objects are chosen, which is more work, more rare ones and misses come by themselves."
 
 
 def _draw_measure(axes: Any, compared: Compared, measure: str) -> None:
@@ -161,7 +166,7 @@ def _draw_measure(axes: Any, compared: Compared, measure: str) -> None:
     axes.set_title(column.title + hint, fontsize=9, color=_INK, loc="left")
     axes.set_yticks(range(len(values)), [_shortened(name) for name in compared.names], fontsize=9)
     axes.set_ylim(len(values) - 0.4, -0.6)
-    axes.xaxis.set_major_locator(_few_ticks())
+    axes.xaxis.set_major_locator(_few_ticks(whole=column.unit == "count"))
     axes.xaxis.set_major_formatter(lambda value, _: column.written(value))
     axes.tick_params(length=0, labelsize=8, colors=_FAINT)
     axes.tick_params(axis="y", labelsize=9, colors=_INK)
@@ -169,10 +174,10 @@ def _draw_measure(axes: Any, compared: Compared, measure: str) -> None:
         axes.spines[side_name].set_visible(False)
 
 
-def _few_ticks() -> Any:
+def _few_ticks(*, whole: bool) -> Any:
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
-    return MaxNLocator(nbins=4, min_n_ticks=2, prune="both")
+    return MaxNLocator(nbins=4, min_n_ticks=2, prune="both", integer=whole)
 
 
 def _draw_legend(axes: Any) -> None:
