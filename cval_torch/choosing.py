@@ -1,10 +1,11 @@
 """One choice by many processes, each of which has a share of the frames in memory.
 
 A stage that scores each frame by its own boxes needs no pool in one place: each process scores its share, and what
-travels of a frame is its id, its score and whether it has boxes, some thirty bytes. The choice is made from these, on
-rank 0, by the very code that makes it in one process, and only the frames it keeps bring their boxes and embeddings
-together, for the stages that follow. A first stage that must see all frames at once, a diversity strategy or a
-callable, has rank 0 gather them all.
+travels of a frame is its id, its score and whether it has boxes, some thirty bytes; under a budget in boxes or quotas
+of classes the scores and labels of its boxes too. The choice is made from these, on rank 0, by the very code that makes
+it in one process, and only the frames it keeps bring their boxes and embeddings together, for the stages that follow. A
+first stage that must see all frames at once, a diversity strategy, a callable or one with a `min_distance`, has rank 0
+gather them all.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from torch import Tensor
 from cval_torch.backends.base import Backend, Selection
 from cval_torch.backends.local import LocalBackend
 from cval_torch.class_weights import counts_for, with_known_weights
+from cval_torch.costs import estimated_boxes
 from cval_torch.distributed import Ranks
 from cval_torch.gathering import offsets_of
 from cval_torch.pool import Pool
 from cval_torch.ranking import frame_scores
 from cval_torch.scores import UNCERTAINTIES
 from cval_torch.sharing import gather_pools
-from cval_torch.wire import ClassWeights, DetectionSampling
+from cval_torch.wire import CONSTRAINTS, ClassWeights, DetectionSampling
 
 
 def choose_together(
@@ -65,8 +67,9 @@ def picked(selection: Selection, pool: Pool) -> tuple[Selection, Pool]:
 
 def _is_by_frame(stage: DetectionSampling) -> bool:
     """Whether the stage's score of a frame depends on nothing but that frame's boxes, for certain."""
-    by_name = not callable(stage.selection_strategy) and not callable(stage.bbox_selection_policy)
-    return by_name and stage.selection_strategy in {*UNCERTAINTIES, "probability", "random"}
+    if callable(stage.selection_strategy) or callable(stage.bbox_selection_policy) or stage.min_distance is not None:
+        return False
+    return stage.selection_strategy in {*UNCERTAINTIES, "probability", "random"}
 
 
 def _by_frame(
@@ -76,10 +79,18 @@ def _by_frame(
     first = _with_weights_of_rank_zero(first, share, backend, ranks)
 
     def sketch() -> Pool:
-        """Of each frame its id, its score, and one box if it has any."""
+        """Of each frame its id, its score, and one box if it has any; or, where it matters what they are, all."""
         scores = torch.zeros(len(share), dtype=torch.float64)
         if first.selection_strategy != "random":
             scores = frame_scores(share, first)
+        if first.num_of_boxes is not None or first.class_quotas is not None:
+            return Pool(
+                share.frame_ids,
+                share.offsets,
+                scores=share.scores,
+                labels=share.labels,
+                frame_embeddings=scores[:, None],
+            )
         return Pool(share.frame_ids, offsets_of((share.counts > 0).long()), frame_embeddings=scores[:, None])
 
     sketched = gather_pools(ranks.exchange_local(sketch), places, ranks, to=0)
@@ -96,8 +107,10 @@ def _by_frame(
 
     def go_on() -> tuple[Selection, Pool]:
         if not others:
-            return replace(selection, rows=torch.arange(len(kept)), indices=kept.indices), kept
-        again = _by_known(first, selection.scores[:, None]).model_copy(update={"num_of_samples": len(kept)})
+            rows, costs = torch.arange(len(kept)), estimated_boxes(kept)
+            return replace(selection, rows=rows, indices=kept.indices, estimated_boxes=costs), kept
+        all_of_them = {"num_of_samples": len(kept), **dict.fromkeys(CONSTRAINTS)}
+        again = _by_known(first, selection.scores[:, None]).model_copy(update=all_of_them)
         if first.selection_strategy == "random":
             return picked(backend.select(kept, others), kept)
         return picked(backend.select(kept, [again, *others]), kept)

@@ -16,6 +16,7 @@ from cval_torch.backends.base import Backend, Selection
 from cval_torch.backends.local import LocalBackend
 from cval_torch.choosing import choose_together, picked
 from cval_torch.class_weights import counts_for
+from cval_torch.costs import estimated_boxes, total
 from cval_torch.errors import InvalidInputError, NoSubsetError
 from cval_torch.extraction import InferencePass, PassOptions
 from cval_torch.hooks.base import DetectorAdapter
@@ -34,6 +35,8 @@ class SelectedFrames(Subset[Any]):
         indices: n rows of `dataset`.
         frame_ids: n ids.
         scores: (n,) float64, the frame scores of the last stage that scored frames; NaN where none did.
+        estimated_boxes: (n,) float64, the boxes to be expected in each frame, which is what annotating it costs: the
+            sum of its boxes' scores, or their number in a pool without scores.
         stages: the stages that were run, in order.
         predictions: what the detector said of the chosen frames, in the same order and without embeddings:
             boxes, labels, scores and probabilities, to draw or to hand to annotators.
@@ -48,6 +51,7 @@ class SelectedFrames(Subset[Any]):
 
     frame_ids: tuple[str, ...]
     scores: Tensor
+    estimated_boxes: Tensor
     stages: tuple[DetectionSampling, ...]
     predictions: Pool
 
@@ -68,10 +72,17 @@ class SelectedFrames(Subset[Any]):
         self.scores = selection.scores
         self.stages = selection.stages
         self.predictions = pool.replace(box_embeddings=None, frame_embeddings=None).take(rows)
+        self.estimated_boxes = estimated_boxes(self.predictions)
+
+    @property
+    def num_of_boxes(self) -> float:
+        """The boxes to be expected in all of them."""
+        return total(self.estimated_boxes)
 
     def __repr__(self) -> str:
         names = " -> ".join(_name_of(stage.selection_strategy) for stage in self.stages)
-        return f"SelectedFrames({len(self)} of {_length_of(self.dataset)} frames by {names})"
+        what = f"{len(self)} of {_length_of(self.dataset)} frames by {names}"
+        return f"SelectedFrames({what}, about {self.num_of_boxes:.4g} boxes)"
 
 
 def select(
@@ -79,6 +90,9 @@ def select(
     loader: Iterable[Any],
     *,
     num_of_samples: int | None = None,
+    num_of_boxes: float | None = None,
+    min_distance: float | None = None,
+    class_quotas: Mapping[int, int] | None = None,
     selection_strategy: str | Callable[..., Any] = "entropy",
     bbox_selection_policy: BboxSelectionPolicy | Callable[..., Any] | None = None,
     sort_strategy: SortStrategy | None = None,
@@ -103,8 +117,8 @@ def select(
 ) -> SelectedFrames:
     """Choose the frames of `loader` that are worth annotating next.
 
-    One inference pass (see `extract`), then one stage, or several: either say `num_of_samples` and the options of
-    one stage, or give `stages`. What the options mean is said at `DetectionSampling`.
+    One inference pass (see `extract`), then one stage, or several: either say `num_of_samples` or `num_of_boxes` and
+    the options of one stage, or give `stages`. What the options mean is said at `DetectionSampling`.
 
     Where `torch.distributed` is initialised every process must make the call: each infers its share, the choice is
     made once, on rank 0, and every process returns the same one. It is the choice of a single process. Where the
@@ -116,6 +130,9 @@ def select(
         model: an unmodified detector; see `extract`.
         loader: a `DataLoader` over the unlabeled frames; see `extract`.
         num_of_samples: frames to choose, at least 1. More than there are: all of them, with a warning.
+        num_of_boxes: a budget in boxes: by the detector's scores, no more than so many have to be drawn.
+        min_distance: no two chosen frames are nearer than this by their descriptors: no near-duplicates.
+        class_quotas: by label, how many of the chosen frames are to show that class at least.
         selection_strategy: a name, or `Pool -> (F,)` scores, higher = more informative.
         bbox_selection_policy: how the scores of a frame's boxes become the frame's.
         sort_strategy: None puts the most informative first.
@@ -143,11 +160,16 @@ def select(
         The chosen frames, the first choice first.
 
     Raises:
-        InvalidInputError: an option is out of range; neither or both of `num_of_samples` and `stages`.
+        InvalidInputError: an option is out of range; none of `num_of_samples`, `num_of_boxes` and `stages`,
+            or `stages` and others.
         NoSubsetError: the loader's dataset has no rows to index; said before the inference pass.
         CvalError: see `extract`, and `Backend.select`.
     """
     options = {
+        "num_of_samples": num_of_samples,
+        "num_of_boxes": num_of_boxes,
+        "min_distance": min_distance,
+        "class_quotas": None if class_quotas is None else dict(class_quotas),
         "selection_strategy": selection_strategy,
         "bbox_selection_policy": bbox_selection_policy,
         "sort_strategy": sort_strategy,
@@ -158,7 +180,7 @@ def select(
         "num_of_clusters": num_of_clusters,
         "seed": seed,
     }
-    stages = _stages_of(stages, num_of_samples, options)
+    stages = _stages_of(stages, options)
     if backend is None:
         counts_for(checked_stages(stages))  # what is wrong with them is said before the pass
     how = PassOptions(
@@ -192,14 +214,14 @@ def select(
 
 
 def _stages_of(
-    stages: DetectionSampling | Sequence[DetectionSampling] | None, num_of_samples: int | None, options: dict[str, Any]
+    stages: DetectionSampling | Sequence[DetectionSampling] | None, options: dict[str, Any]
 ) -> list[DetectionSampling]:
     """The stages given, or the one that the options describe."""
     if stages is None:
-        if num_of_samples is None:
-            raise InvalidInputError("`num_of_samples` must be given, or `stages`; got neither")
+        if options["num_of_samples"] is None and options["num_of_boxes"] is None:
+            raise InvalidInputError("`num_of_samples`, `num_of_boxes` or `stages` must be given; got none of them")
         try:
-            return [DetectionSampling(num_of_samples=num_of_samples, **options)]
+            return [DetectionSampling(**options)]
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"][:1])) or "options"
@@ -207,7 +229,6 @@ def _stages_of(
     untouched = {"selection_strategy": "entropy", "use_null_detections": True, "null_policy": "protocol"}
     untouched |= {"num_of_clusters": -1, "seed": 0}
     changed = [name for name, value in options.items() if value != untouched.get(name)]
-    changed += ["num_of_samples"] if num_of_samples is not None else []
     if changed:
         raise InvalidInputError(f"`stages` say everything; got `{'`, `'.join(changed)}` beside them")
     return [stages] if isinstance(stages, DetectionSampling) else list(stages)

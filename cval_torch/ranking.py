@@ -230,6 +230,12 @@ def _checked(result: object, pool: Pool, function: object, field: str) -> Tensor
     return scores
 
 
+def stage_name(stage: DetectionSampling) -> str:
+    """What to call a stage in a message."""
+    strategy = stage.selection_strategy
+    return strategy if isinstance(strategy, str) else callable_name(strategy)
+
+
 def callable_name(function: object) -> str:
     """What to call a user's callable in a message."""
     return getattr(function, "__qualname__", None) or repr(function)

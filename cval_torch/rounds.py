@@ -97,10 +97,14 @@ def as_scores(scores: Iterable[float], frame_ids: Sequence[str]) -> tuple[float,
 
 
 def describe_stage(stage: DetectionSampling) -> dict[str, Any]:
-    """What is set in a stage, as a dict of plain values; a callable becomes its dotted name."""
+    """What is set in a stage, as a dict of plain values; a callable becomes its dotted name.
+
+    Labels that are keys become strings, as JSON has them.
+    """
     described = stage.model_dump(exclude_none=True, exclude={"frames", "dataset_id"})
-    if isinstance(stage.class_weights, dict):  # by strings, as JSON has them
-        described["class_weights"] = {str(label): weight for label, weight in stage.class_weights.items()}
+    for name in ("class_weights", "class_quotas"):
+        if isinstance(by_label := described.get(name), dict):
+            described[name] = {str(label): value for label, value in by_label.items()}
     return {name: _name_of(value) if callable(value) else value for name, value in described.items()}
 
 

@@ -13,21 +13,24 @@ entropy.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from cval_torch.class_weights import counts_for, with_known_weights
-from cval_torch.diversity import CLUSTERED, DIVERSITIES, IN_PROCESS, POOL_DIVERSITIES
+from cval_torch.constraints import RankedRows, check_columns, filled, warn_of_choice
+from cval_torch.costs import estimated_boxes, largest_fitting, within
+from cval_torch.diversity import CLUSTERED, DIVERSITIES, EMBEDDED, IN_PROCESS, POOL_DIVERSITIES
 from cval_torch.diversity.descriptor import descriptors_beside
+from cval_torch.diversity.spacing import Spacing
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool import Pool
-from cval_torch.ranking import best_rows, callable_name, check_class_weights
+from cval_torch.ranking import best_rows, check_class_weights, stage_name
 from cval_torch.scores import UNCERTAINTIES
-from cval_torch.wire import DetectionSampling
+from cval_torch.wire import CONSTRAINTS, DetectionSampling
 
 KNOWN_STRATEGIES = (*UNCERTAINTIES, "probability", *DIVERSITIES, *POOL_DIVERSITIES, "random")
 """The names that a stage may have in process."""
@@ -71,6 +74,7 @@ def run_stages(
     for number, stage in enumerate(ran):
         warn_if_too_many(kept.pool, stage, stacklevel=4)
         chosen, scores = _run_stage(kept, with_known_weights(stage, kept.pool, counts))
+        warn_of_choice(kept.pool, stage, chosen, labeled=labeled, stacklevel=4)
         rows = chosen if rows is None else rows[chosen]
         if number == len(ran) - 1:
             break
@@ -132,41 +136,57 @@ def checked_stages(stages: DetectionSampling | Sequence[DetectionSampling]) -> t
                 f"got {stage.selection_strategy!r}"
             )
         check_class_weights(stage)
+        check_quotas(number, stage)
     return ran
+
+
+def check_quotas(number: int, stage: DetectionSampling) -> None:
+    """Raise an `InvalidInputError` if the stage has `class_quotas` that its strategy cannot keep."""
+    if stage.class_quotas is not None and stage.selection_strategy in EMBEDDED:
+        raise InvalidInputError(
+            f"`class_quotas` are for stages that rank, and `random`; got them with {stage.selection_strategy!r} in "
+            f"stage {number}: give them to a stage before or after it"
+        )
 
 
 def _run_stage(kept: _Kept, stage: DetectionSampling) -> tuple[Tensor, Tensor]:
     """The chosen rows of `kept.pool` in rank order, and their frame scores, new ones or those handed on."""
     pool = kept.pool
-    n = min(stage.num_of_samples, len(pool))
     empty = pool.offsets[1:] == pool.offsets[:-1]
-    if not bool(empty.any()):
-        return _choose(kept, stage, n)
-    if not stage.use_null_detections:
+    if not stage.use_null_detections and bool(empty.any()):
         frame_id = pool.frame_ids[int(empty.nonzero()[0])]
         raise InvalidInputError(f"use_null_detections=False, but frame {frame_id!r} has no boxes")
-    if stage.null_policy == "protocol":
-        return _choose(kept, stage, n)
-    seen = (~empty).nonzero().squeeze(1)
-    filling = _null_rows(pool, stage, empty.nonzero().squeeze(1), n)
-    rows, scores = _choose(kept, stage, min(n - len(filling), len(seen)), among=seen)
-    return torch.cat([rows, filling]), torch.cat([scores, scores.new_full((len(filling),), torch.nan)])
-
-
-def _null_rows(pool: Pool, stage: DetectionSampling, nulls: Tensor, n: int) -> Tensor:
-    """Which of the frames without boxes join the choice of `n`, after the others, unless the policy is `protocol`."""
-    by_id = nulls[_order_of_ids(pool, nulls)]
-    seen = len(pool) - len(nulls)
-    if stage.null_policy == "sample":
-        share = (n * len(nulls) + len(pool) // 2) // len(pool)
-        return by_id[_shuffled(len(nulls), stage.seed)[:share].to(by_id.device)]
-    if stage.null_policy == "last":
-        return by_id[: max(n - seen, 0)]
-    if seen == 0:
+    apart = stage.null_policy != "protocol" and bool(empty.any())
+    nulls = empty.nonzero().squeeze(1) if apart else torch.empty(0, dtype=torch.int64, device=pool.device)
+    if stage.null_policy == "skip" and len(nulls) == len(pool):
         raise InvalidInputError(
             f"null_policy='skip' leaves nothing to choose from: none of the {len(pool)} frames has boxes"
         )
-    return by_id[:0]
+    among = (~empty).nonzero().squeeze(1) if apart else None
+    n = len(pool) if stage.num_of_samples is None else min(stage.num_of_samples, len(pool))
+    if all(getattr(stage, name) is None for name in CONSTRAINTS):
+        seen, share = _parts(pool, stage, n, nulls)
+        rows, scores = _choose(kept, stage, seen, among=among)
+        filling = _null_order(pool, stage, nulls)[:share]
+    else:
+        rows, scores, filling = _choose_within(kept, stage, n, nulls, among=among)
+    return torch.cat([rows, filling]), torch.cat([scores, scores.new_full((len(filling),), torch.nan)])
+
+
+def _parts(pool: Pool, stage: DetectionSampling, n: int, nulls: Tensor) -> tuple[int, int]:
+    """How many of a choice of `n` are not set apart by the null policy, and how many of those set apart follow."""
+    seen = len(pool) - len(nulls)
+    share = {
+        "sample": (n * len(nulls) + len(pool) // 2) // len(pool),
+        "last": max(n - seen, 0),
+    }.get(stage.null_policy, 0)
+    return min(n - share, seen), share
+
+
+def _null_order(pool: Pool, stage: DetectionSampling, nulls: Tensor) -> Tensor:
+    """The frames that the null policy set apart, in the order in which they join a choice."""
+    by_id = nulls[_order_of_ids(pool, nulls)]
+    return by_id[_shuffled(len(nulls), stage.seed).to(by_id.device)] if stage.null_policy == "sample" else by_id
 
 
 def _choose(kept: _Kept, stage: DetectionSampling, n: int, *, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -176,33 +196,94 @@ def _choose(kept: _Kept, stage: DetectionSampling, n: int, *, among: Tensor | No
         return torch.empty(0, dtype=torch.int64, device=pool.device), kept.scores[:0]
     if _scores(stage):
         return best_rows(pool, stage, n, among=among)
-    rows = torch.arange(len(pool), device=pool.device) if among is None else among
-    by_id = rows[_order_of_ids(pool, rows)]
+    by_id = _by_id(pool, among)
     if stage.selection_strategy == "random":
         picked = by_id[_shuffled(len(by_id), stage.seed)[:n].to(by_id.device)]
     else:
-        picked = by_id[_diverse(kept, stage, by_id, n)]
+        picked = by_id[_diversity(kept, stage, by_id)(n)]
     return picked, kept.scores[picked]
 
 
-def _diverse(kept: _Kept, stage: DetectionSampling, by_id: Tensor, n: int) -> Tensor:
-    """`n` positions in `by_id`, by the diversity strategy of the stage."""
+def _choose_within(
+    kept: _Kept, stage: DetectionSampling, n: int, nulls: Tensor, *, among: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """At most `n` rows within the constraints of the stage: the chosen ones, their scores, and those of `nulls`."""
+    pool = kept.pool
+    check_columns(pool, stage)
+    scores = kept.scores.clone()
+
+    def ranked(count: int) -> Tensor:
+        rows, scores_of_rows = _choose(kept, stage, count, among=among)
+        scores[rows] = scores_of_rows
+        return rows
+
+    if not _scores(stage) and stage.selection_strategy != "random":
+        first = _diverse_rows(kept, stage, among)
+    else:
+        first = RankedRows(pool, stage, ranked, len(pool) - len(nulls), labeled=kept.labeled).first
+    if stage.num_of_boxes is not None:
+        budget, costs = stage.num_of_boxes, estimated_boxes(pool)
+        n = largest_fitting(
+            lambda count: within(costs[first(_parts(pool, stage, count, nulls)[0])], budget),
+            n,
+            guess=int(min(budget / max(float(costs.mean()), 1e-9), n)),
+        )
+    seen, share = _parts(pool, stage, n, nulls)
+    rows, filling = first(seen), _null_order(pool, stage, nulls)
+    if stage.min_distance is not None and share:
+        spacing = Spacing(pool, stage.min_distance, labeled=kept.labeled)
+        spacing.take(rows)
+        filling = filled(spacing, filling, share)
+    return rows, scores[rows], filling[:share]
+
+
+def _diverse_rows(kept: _Kept, stage: DetectionSampling, among: Tensor | None) -> Callable[[int], Tensor]:
+    """The choice of so many rows by diversity, among frames thinned to the `min_distance` of the stage."""
+    pool = kept.pool
+    by_id = _by_id(pool, among)
+    passed = by_id[:0]
+    if stage.min_distance is not None:
+        weights = kept.weights()
+        order = by_id if weights is None else by_id[(-weights[by_id]).argsort(stable=True)]
+        far = list(Spacing(pool, stage.min_distance, labeled=kept.labeled).pass_over(order))
+        is_far = torch.zeros(len(pool), dtype=torch.bool, device=pool.device)
+        is_far[far] = True
+        by_id, passed = by_id[is_far[by_id]], order[~is_far[order]]
+    choose = _diversity(kept, stage, by_id) if len(by_id) else None
+
+    @cache
+    def first(n: int) -> Tensor:
+        m = min(n, len(by_id))
+        rows = by_id[:0] if choose is None or m == 0 else by_id[choose(m)]
+        return torch.cat([rows, passed[: n - m]])
+
+    return first
+
+
+def _diversity(kept: _Kept, stage: DetectionSampling, by_id: Tensor) -> Callable[[int], Tensor]:
+    """The diversity strategy of the stage: from a number to so many positions in `by_id`."""
     strategy = str(stage.selection_strategy)
     frames, weights = kept.pool.take(by_id), kept.weights()
     weights = None if weights is None else weights[by_id]
     if strategy in POOL_DIVERSITIES:
-        return POOL_DIVERSITIES[strategy](frames, n, seed=stage.seed, labeled=kept.labeled, weights=weights)
+        return partial(POOL_DIVERSITIES[strategy], frames, seed=stage.seed, labeled=kept.labeled, weights=weights)
     choose = DIVERSITIES[strategy]
     if strategy in CLUSTERED:
         choose = partial(choose, num_of_clusters=stage.num_of_clusters)
     descriptors, labeled = descriptors_beside(frames, kept.labeled)
-    return choose(descriptors, n, seed=stage.seed, labeled=labeled, weights=weights)
+    return partial(choose, descriptors, seed=stage.seed, labeled=labeled, weights=weights)
 
 
 def _scores(stage: DetectionSampling) -> bool:
     """Whether the stage gives frames a score, and ranks by it."""
     strategy = stage.selection_strategy
     return callable(strategy) or strategy == "probability" or strategy in UNCERTAINTIES
+
+
+def _by_id(pool: Pool, among: Tensor | None) -> Tensor:
+    """All rows, or those `among`, in the order of their frame ids."""
+    rows = torch.arange(len(pool), device=pool.device) if among is None else among
+    return rows[_order_of_ids(pool, rows)]
 
 
 def _order_of_ids(pool: Pool, rows: Tensor) -> Tensor:
@@ -230,11 +311,10 @@ def warn_if_too_many(pool: Pool, stage: DetectionSampling, *, stacklevel: int) -
     if stage.null_policy == "skip":
         frames = int((pool.counts > 0).sum())
         of = "frames with boxes, which null_policy='skip' leaves" if frames < len(pool) else of
-    if stage.num_of_samples > frames > 0:
-        strategy = stage.selection_strategy
-        name = strategy if isinstance(strategy, str) else callable_name(strategy)
+    if stage.num_of_samples is not None and stage.num_of_samples > frames > 0:
+        asked = f"num_of_samples={stage.num_of_samples}"
         warnings.warn(
-            f"the stage {name!r} keeps all {frames} {of}: fewer than num_of_samples={stage.num_of_samples}",
+            f"the stage {stage_name(stage)!r} keeps all {frames} {of}: fewer than {asked}",
             UserWarning,
             stacklevel=stacklevel,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationInfo, field_validator
 
 UNCERTAINTY_STRATEGIES = ("least", "margin", "ratio", "entropy", "probability")
 DIVERSITY_STRATEGIES = ("clustering", "hierarchical")
@@ -22,6 +22,13 @@ DatasetPart = Literal["training", "test", "validation"]
 FrameId = Annotated[str, Field(min_length=1, max_length=128)]
 CategoryId = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 ClassWeights = dict[CategoryId, Annotated[FiniteFloat, Field(ge=0)]]
+
+NumOfBoxes = Annotated[FiniteFloat, Field(gt=0)]
+MinDistance = Annotated[FiniteFloat, Field(gt=0, le=2.12)]
+ClassQuotas = Annotated[dict[CategoryId, Annotated[int, Field(ge=1, lt=2**63)]], Field(min_length=1)]
+
+CONSTRAINTS = ("num_of_boxes", "min_distance", "class_quotas")
+"""Fields of a stage that bound what it may choose; None leaves it free."""
 
 
 class Payload(BaseModel):
@@ -71,7 +78,34 @@ class DetectionSampling(Payload):
     """One stage of a selection: how frames are scored or spread, and how many are kept.
 
     Attributes:
-        num_of_samples: frames to keep, at least 1. Asking for more than there are keeps all, with a warning.
+        num_of_samples: frames to keep, at least 1. Asking for more than there are keeps all, with a warning. May be
+            None where `num_of_boxes` is given.
+        num_of_boxes: a budget in boxes, above 0, in process or at a server of one's own: what annotation costs. A
+            frame costs the sum of its boxes' scores, which is the number of objects to be expected in it whatever the
+            detector's score threshold, or, in a pool without scores, the number of its boxes. With `num_of_samples`
+            too, whichever is reached first ends the choice. One frame is kept at least, with a warning if it alone
+            costs more. Frames without boxes cost nothing: see `null_policy`.
+
+            - Stages that rank, and `random`: frames are kept by rank up to the first one that would exceed the
+              budget. It is not passed over for cheaper ones: those would be the emptier frames.
+            - Diversity: so many frames that their choice costs no more than the budget, and that of one more frame
+              does, found by bisection. The choice of a larger number is another choice and may cost less, so this
+              need not be the largest number that fits.
+        min_distance: no two of the frames kept, and none of them and a labeled one, are nearer than this, in process or
+            at a server of one's own: above 0, at most 2.12, Euclidean, between `frame_descriptors`. Of unit vectors
+            0 is a copy, 1.41 a frame with nothing in common, and little is farther; near-duplicates of a video lie
+            within some 0.1 or 0.3, which depends on the detector: look at yours. Stages that rank, and `random`, pass
+            over a frame that is too near one before it. Diversity chooses among frames that were thinned like this,
+            the most informative by an earlier stage first, then by id. The number asked for is kept all the same:
+            if too few are that far apart, those passed over fill the choice up, by rank, after the others, with a
+            warning; a batch of the size that was ordered is worth more than a rule kept to the letter.
+        class_quotas: by label, how many of the frames kept are to show that class at least, in process or at a server
+            of one's own. A frame shows a class if the scores of its boxes of that class add up to 0.5 or more: then
+            an object of it may be expected. Without scores one box is enough. The frames for the rarest class (in
+            the frames that the stage chooses among) are kept first, by rank, up to its quota; what the others show
+            is counted; then come those of any class. The order of the result is by rank as ever. If there are too few
+            such frames, or `num_of_samples` or `num_of_boxes` ends the choice before, that is a warning. Not for
+            diversity, whose choice is one of all frames together.
         selection_strategy: a name: an uncertainty (`least`, `margin`, `ratio`, `entropy`), `probability`, `clustering`,
             `hierarchical`; or, in process and at a server of one's own, `random`, `k_center`, `weighted_kmeans`,
             `kmeans_plus_plus`, `typicality`, `facility_location`, of which some weigh frames by the scores of an
@@ -113,7 +147,10 @@ class DetectionSampling(Payload):
         frames: what to choose from, on the wire; set by the backend.
     """
 
-    num_of_samples: Annotated[int, Field(ge=1)]
+    num_of_samples: Annotated[int, Field(ge=1)] | None = None
+    num_of_boxes: NumOfBoxes | None = Field(default=None, validate_default=True)
+    min_distance: MinDistance | None = None
+    class_quotas: ClassQuotas | None = None
     dataset_id: str | None = None
     num_of_clusters: int = -1
     use_null_detections: bool = True
@@ -125,6 +162,14 @@ class DetectionSampling(Payload):
     class_weights: ClassWeights | Literal["balanced"] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     frames: list[FramePrediction] | None = None
+
+    @field_validator("num_of_samples", "num_of_boxes")
+    @classmethod
+    def _check_amount(cls, value: float | None, info: ValidationInfo) -> float | None:
+        other = "num_of_boxes" if info.field_name == "num_of_samples" else "num_of_samples"
+        if value is None and info.data.get(other, 1) is None:  # a field that is not there yet is checked later
+            raise ValueError("`num_of_samples` or `num_of_boxes` must be given; got neither")
+        return value
 
     @field_validator("num_of_clusters")
     @classmethod

@@ -24,7 +24,7 @@ from cval_torch.server.settings import Limits
 from cval_torch.stages import SERVED_STRATEGIES
 from cval_torch.wire import UNCERTAINTY_STRATEGIES, DetectionSampling
 
-pytestmark = pytest.mark.filterwarnings("ignore:the stage .* keeps all:UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:the stage:UserWarning")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def make_pool(kind: str = "softmax", *, frames: int = 24, nulls: bool = True, se
     )
 
 
-def stage(strategy: str, n: int, **fields: object) -> DetectionSampling:
+def stage(strategy: str, n: int | None, **fields: object) -> DetectionSampling:
     return DetectionSampling.model_validate({"selection_strategy": strategy, "num_of_samples": n, **fields})
 
 
@@ -86,6 +86,9 @@ def assert_same(mine: Selection, theirs: Selection) -> None:
     assert theirs.rows.tolist() == mine.rows.tolist()
     torch.testing.assert_close(theirs.scores, mine.scores, rtol=0, atol=0, equal_nan=True)
     assert theirs.stages == mine.stages
+    assert theirs.estimated_boxes is not None
+    assert mine.estimated_boxes is not None
+    assert theirs.estimated_boxes.tolist() == mine.estimated_boxes.tolist()
     assert theirs.indices is not None
     assert mine.indices is not None
     assert theirs.indices.tolist() == mine.indices.tolist()
@@ -161,6 +164,38 @@ def test_strategies_on_objects(backend: Backend, strategy: str, kind: str, first
     assert_same(LocalBackend().select(pool, stages), backend.select(pool, stages))
 
 
+CONSTRAINED: dict[str, dict[str, object]] = {
+    "boxes": {"n": None, "num_of_boxes": 9.5},
+    "frames and boxes": {"n": 6, "num_of_boxes": 9.5},
+    "one dear frame": {"n": None, "num_of_boxes": 0.01},
+    "distance": {"n": 8, "min_distance": 0.8},
+    "too few are apart": {"n": 20, "min_distance": 1.3},
+    "boxes apart": {"n": None, "num_of_boxes": 20, "min_distance": 1.0},
+    "quotas": {"n": 8, "class_quotas": {3: 2, 4: 4}},
+    "too many quotas": {"n": 8, "class_quotas": {0: 30, 9: 1}},
+    "all of it": {"n": 12, "num_of_boxes": 20, "min_distance": 0.5, "class_quotas": {1: 3, 2: 2}},
+}
+
+
+@pytest.mark.parametrize("strategy", ["entropy", "probability", "random", "clustering", "k_center"])
+@pytest.mark.parametrize("name", CONSTRAINED)
+def test_constraints(backend: Backend, strategy: str, name: str) -> None:
+    options = dict(CONSTRAINED[name])
+    if strategy in ("clustering", "k_center"):
+        options.pop("class_quotas", None)
+    pool = make_pool()
+    for policy in ("protocol", "sample"):
+        stages = stage(strategy, null_policy=policy, seed=5, **options)  # type: ignore[arg-type]
+        chosen, messages = [], []
+        for each in (LocalBackend(), backend):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                chosen.append(each.select(pool, stages))
+            messages.append({str(warning.message) for warning in caught})
+        assert_same(*chosen)
+        assert messages[0] == messages[1]
+
+
 PIPELINES = {
     "entropy, clustering": [stage("entropy", 14, bbox_selection_policy="sum"), stage("clustering", 5)],
     "margin, hierarchical": [stage("margin", 12, sort_strategy="ascending"), stage("hierarchical", 6, seed=3)],
@@ -174,6 +209,11 @@ PIPELINES = {
         stage("weighted_kmeans", 5),
     ],
     "objects": [stage("entropy", 16, bbox_selection_policy="sum"), stage("ppal", 9), stage("diverse_prototypes", 4)],
+    "constraints": [
+        stage("entropy", None, num_of_boxes=25, min_distance=0.4, class_quotas={1: 3}),
+        stage("weighted_kmeans", None, num_of_boxes=8, min_distance=0.8),
+    ],
+    "a distance by weights": [stage("margin", 18, sort_strategy="ascending"), stage("k_center", 6, min_distance=1.2)],
     "all of them": [stage("probability", 100), stage("entropy", 100)],
 }
 
@@ -217,6 +257,12 @@ BAD = {
     "weights of classes for diversity": (make_pool(), stage("clustering", 1, class_weights={1: 2})),
     "weights of classes without labels": (make_pool().replace(labels=None), stage("least", 1, class_weights={1: 2})),
     "classes balanced against nothing": (make_pool(), stage("entropy", 1, class_weights="balanced")),
+    "no labels": (make_pool().replace(labels=None), stage("entropy", 1, class_quotas={1: 1})),
+    "quotas of diversity": (make_pool(), stage("clustering", 1, class_quotas={1: 1})),
+    "no embeddings to keep a distance by": (
+        make_pool().replace(box_embeddings=None, frame_embeddings=None),
+        stage("entropy", 1, min_distance=0.1),
+    ),
     "frames on a stage": (make_pool(), stage("entropy", 1, frames=[])),
 }
 

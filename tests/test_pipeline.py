@@ -128,7 +128,7 @@ def test_a_stream_has_no_subset_and_says_so_before_the_pass() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "`num_of_samples` must be given, or `stages`; got neither"),
+        ({}, "`num_of_samples`, `num_of_boxes` or `stages` must be given; got none of them"),
         ({"num_of_samples": 0}, r"`num_of_samples`: .*greater than or equal to 1; got 0"),
         ({"num_of_samples": -3}, r"`num_of_samples`: .*got -3"),
         ({"num_of_samples": 2, "class_weights": {1: -2}}, r"`class_weights`: .*greater than or equal to 0; got -2"),
@@ -143,7 +143,7 @@ def test_a_stream_has_no_subset_and_says_so_before_the_pass() -> None:
         ({"num_of_samples": 2, "bbox_selection_policy": "median"}, r"`bbox_selection_policy`: .*got 'median'"),
         (
             {"stages": DetectionSampling(num_of_samples=1, selection_strategy="least"), "seed": 3, "num_of_samples": 1},
-            r"`stages` say everything; got `seed`, `num_of_samples` beside them",
+            r"`stages` say everything; got `num_of_samples`, `seed` beside them",
         ),
     ],
 )

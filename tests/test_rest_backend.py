@@ -182,6 +182,12 @@ REFUSED: dict[str, tuple[list[DetectionSampling], str]] = {
     "a policy of one's own": ([stage("entropy", 2, bbox_selection_policy=max)], "`bbox_selection_policy` of stage 0"),
     "a null policy": ([stage("entropy", 2, null_policy="last")], "no `null_policy`, which stage 0 sets to 'last'"),
     "weights of classes": ([stage("entropy", 2, class_weights={1: 2})], "no `class_weights`, which stage 0 sets"),
+    "a budget": ([stage("entropy", None, num_of_boxes=4)], "no `num_of_boxes`, which stage 0 sets to 4.0"),
+    "a distance": (
+        [stage("entropy", 2, min_distance=0.5)],
+        "no `min_distance`, which stage 0 sets to 0.5.*or leave it None",
+    ),
+    "quotas": ([stage("least", 2), stage("least", 2, class_quotas={1: 1})], "no `class_quotas`, which stage 1 sets to"),
 }
 
 
@@ -196,12 +202,50 @@ def test_what_the_service_does_not_have_is_refused_by_name_before_anything_goes_
         assert all(not request.body for request in server.requests)
 
 
+OURS = answer(
+    {"strategies": ["entropy", "random", "clustering"], "options": ["num_of_boxes", "min_distance", "class_quotas"]}
+)
+
+
+@pytest.mark.parametrize("strategy", ["entropy", "random", "clustering"])
+@pytest.mark.parametrize("field", ["num_of_boxes", "min_distance"])
+def test_what_looks_at_boxes_is_refused_where_only_whole_frames_can_be_sent(strategy: str, field: str) -> None:
+    if (strategy, field) in {("entropy", "num_of_boxes"), ("random", "num_of_boxes")}:
+        return  # no embeddings are sent for these
+    pool = make_pool().replace(box_embeddings=None)
+    with faulty(service(strategies=OURS)) as server:
+        with pytest.raises(UnsupportedByServiceError, match=f"{field}=1.0 of a stage .* needs `box_embeddings`"):
+            backend_of(server).select(pool, stage(strategy, 2, **{field: 1}))
+        assert asked(server) == asked(server, last="embeddings") == []
+
+
+def test_a_budget_in_boxes_is_sent_without_a_number_of_frames() -> None:
+    with faulty(service(strategies=OURS, detection=done("f1", "f2", "f3"))) as server:
+        with pytest.warns(UserWarning, match=r"'entropy' keeps about .* boxes: more than num_of_boxes=1.5"):
+            selection = backend_of(server).select(make_pool(), stage("entropy", None, num_of_boxes=1.5))
+        (request,) = asked(server)
+    assert "num_of_samples" not in request
+    assert request["num_of_boxes"] == 1.5
+    assert selection.frame_ids == ("f1", "f2", "f3")
+
+
 BAD: dict[str, tuple[Callable[[], Pool], Any, str]] = {
     "no stages": (make_pool, [], "at least one DetectionSampling"),
     "no frames": (lambda: make_pool().take([]), stage("entropy", 1), "at least one frame"),
     "not a stage": (make_pool, [3], "`stages` must be DetectionSampling; got int at 0"),
     "no scores": (lambda: make_pool().replace(scores=None), stage("entropy", 1), "`probabilities` or `scores`"),
     "frames": (make_pool, stage("entropy", 1, frames=[]), "has `frames`"),
+    "no embeddings to keep a distance by": (
+        lambda: make_pool().replace(box_embeddings=None, frame_embeddings=None),
+        stage("entropy", 1, min_distance=0.1),
+        "must have `box_embeddings` or `frame_embeddings`",
+    ),
+    "quotas of diversity": (make_pool, stage("clustering", 1, class_quotas={1: 1}), "`class_quotas` are for stages"),
+    "no labels": (
+        lambda: make_pool().replace(labels=None),
+        stage("entropy", 1, class_quotas={1: 1}),
+        "`class_quotas` need the column `labels`",
+    ),
     "no embeddings": (
         lambda: make_pool().replace(box_embeddings=None, frame_embeddings=None),
         stage("clustering", 1),

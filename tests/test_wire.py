@@ -8,7 +8,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from cval_torch.wire import BBoxScores, DetectionSampling, FrameEmbedding, FramePrediction, Result
+from cval_torch.wire import CONSTRAINTS, BBoxScores, DetectionSampling, FrameEmbedding, FramePrediction, Result
 
 PROTOCOL_FIELDS = {
     "num_of_samples",
@@ -24,7 +24,8 @@ PROTOCOL_FIELDS = {
 
 
 def test_a_request_has_the_fields_of_the_protocol_and_those_of_our_own() -> None:
-    assert set(DetectionSampling.model_fields) == PROTOCOL_FIELDS | {"seed", "null_policy", "class_weights"}
+    own = {"seed", "null_policy", "class_weights", *CONSTRAINTS}
+    assert set(DetectionSampling.model_fields) == PROTOCOL_FIELDS | own
     assert set(BBoxScores.model_fields) == {"category_id", "score", "embedding_id", "probabilities"}
     assert set(FramePrediction.model_fields) == {"frame_id", "predictions"}
     assert set(FrameEmbedding.model_fields) == {"frame_id", "embeddings"}
@@ -111,6 +112,18 @@ def test_a_frame_id_has_1_to_128_characters(frame_id: object) -> None:
         ("class_weights", "balance"),
         ("seed", -1),
         ("null_policy", "first"),
+        ("num_of_samples", None),
+        ("num_of_boxes", 0),
+        ("num_of_boxes", -1.5),
+        ("num_of_boxes", float("inf")),
+        ("num_of_boxes", "many"),
+        ("min_distance", 0),
+        ("min_distance", 2.13),
+        ("min_distance", float("nan")),
+        ("class_quotas", {}),
+        ("class_quotas", {1: 0}),
+        ("class_quotas", {"dog": 1}),
+        ("class_quotas", [1, 2]),
     ],
 )
 def test_a_stage_refuses_by_name_also_when_changed(field: str, value: object) -> None:
@@ -120,6 +133,26 @@ def test_a_stage_refuses_by_name_also_when_changed(field: str, value: object) ->
     stage = DetectionSampling.model_validate(good)
     with pytest.raises(ValueError, match=field):
         setattr(stage, field, value)
+    assert stage == DetectionSampling.model_validate(good)
+
+
+def test_a_stage_says_how_much_in_frames_or_in_boxes() -> None:
+    message = "`num_of_samples` or `num_of_boxes` must be given; got neither"
+    with pytest.raises(ValidationError, match=message):
+        DetectionSampling(selection_strategy="entropy")
+    stage = DetectionSampling(selection_strategy="entropy", num_of_boxes=30)
+    assert stage.num_of_samples is None
+    with pytest.raises(ValidationError, match=message):
+        stage.num_of_boxes = None
+    assert stage.num_of_boxes == 30
+    stage.num_of_samples = 4
+    stage.num_of_boxes = None
+    assert (stage.num_of_samples, stage.num_of_boxes) == (4, None)
+
+
+def test_quotas_are_read_back_from_json() -> None:
+    stage = DetectionSampling(selection_strategy="entropy", num_of_samples=9, class_quotas={3: 2, -1: 1})
+    assert DetectionSampling.model_validate_json(stage.model_dump_json()).class_quotas == {3: 2, -1: 1}
 
 
 def test_a_result_of_the_live_service_is_read() -> None:

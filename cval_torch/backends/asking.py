@@ -17,6 +17,7 @@ from cval_torch.client.connection import CVALConnection
 from cval_torch.client.deadline import Deadline
 from cval_torch.client.resources import Features
 from cval_torch.codec import one_width, predictions_json, whole_frames, wire_weights
+from cval_torch.constraints import warn_of_choice
 from cval_torch.diversity import BY_ENTROPY, EMBEDDED
 from cval_torch.errors import (
     DeadlineExceededError,
@@ -28,7 +29,7 @@ from cval_torch.errors import (
 from cval_torch.pool import Pool
 from cval_torch.ranking import frame_scores
 from cval_torch.stages import warn_if_too_many
-from cval_torch.wire import UNCERTAINTY_STRATEGIES, DatasetPart, DetectionSampling, Result
+from cval_torch.wire import CONSTRAINTS, UNCERTAINTY_STRATEGIES, DatasetPart, DetectionSampling, Result
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +86,9 @@ class Asking:
         if not stage.use_null_detections and bool(nulls.any()):
             frame_id = kept.frame_ids[int(nulls.nonzero()[0])]
             raise InvalidInputError(f"use_null_detections=False, but frame {frame_id!r} has no boxes")
-        if stage.selection_strategy not in EMBEDDED:
-            needs_vectors = (
-                stage.selection_strategy in UNCERTAINTY_STRATEGIES and stage.selection_strategy != "probability"
-            )
+        strategy = stage.selection_strategy
+        needs_vectors = strategy in BY_ENTROPY or (strategy in UNCERTAINTY_STRATEGIES and strategy != "probability")
+        if strategy not in EMBEDDED and stage.min_distance is None:
             pieces = predictions_json(kept, embeddings=False, probabilities=needs_vectors)
             return self._ask(number, kept, self._fields(stage, kept), pieces)
         sent = self._with_embeddings(kept, stage)
@@ -98,8 +98,7 @@ class Asking:
             scored_by = self._scored_by(number, kept)
             if scored_by is not None:
                 fields["scored_by"] = scored_by
-            needs_vectors = scored_by is not None or stage.selection_strategy in BY_ENTROPY
-            pieces = predictions_json(sent, embeddings=True, probabilities=needs_vectors)
+            pieces = predictions_json(sent, embeddings=True, probabilities=needs_vectors or scored_by is not None)
             return self._ask(number, kept, fields, pieces)
         except DeadlineExceededError:
             raise  # the task may go on, and needs the embeddings
@@ -117,15 +116,17 @@ class Asking:
 
     def _fields(self, stage: DetectionSampling, kept: Pool) -> dict[str, Any]:
         fields: dict[str, Any] = {
-            "num_of_samples": min(stage.num_of_samples, len(kept)),
             "selection_strategy": stage.selection_strategy,
             "use_null_detections": True,  # that there are none if they are not wanted was checked
             "num_of_clusters": stage.num_of_clusters,
         }
+        if stage.num_of_samples is not None:
+            fields["num_of_samples"] = min(stage.num_of_samples, len(kept))
         if stage.selection_strategy in UNCERTAINTY_STRATEGIES:
             fields |= _ranking_fields(stage, kept)
         if self.features is not None:
             known = {"seed": stage.seed, "null_policy": stage.null_policy}
+            known |= {name: value for name in CONSTRAINTS if (value := getattr(stage, name)) is not None}
             fields |= {name: value for name, value in known.items() if name in self.features.options}
         return fields
 
@@ -140,13 +141,15 @@ class Asking:
         return None
 
     def _with_embeddings(self, kept: Pool, stage: DetectionSampling) -> Pool:
-        """The pool as a diversity stage of the service takes it."""
+        """The pool as a stage of the service that needs embeddings takes it."""
         if kept.box_embeddings is not None and (kept.num_boxes or kept.frame_embeddings is None):
             return kept if self.features is not None else one_width(kept)
-        if stage.null_policy != "protocol":
-            raise UnsupportedByServiceError(
-                f"null_policy={stage.null_policy!r} of a diversity stage needs `box_embeddings` to be sent to a service"
-            )
+        options = {"null_policy": stage.null_policy, **{name: getattr(stage, name) for name in CONSTRAINTS}}
+        for name, value in options.items():  # which look at the boxes, and there are none in what is sent
+            if value not in ("protocol", None):
+                raise UnsupportedByServiceError(
+                    f"{name}={value!r} of a stage that sends embeddings needs `box_embeddings` to be sent to a service"
+                )
         return whole_frames(kept)
 
     def _upload(self, sent: Pool) -> str:
@@ -182,7 +185,8 @@ class Asking:
         Raises:
             ProtocolError: not some of the frames that were asked about, each once.
         """
-        chosen, most = result.result, min(self.stages[number].num_of_samples, len(kept))
+        chosen, asked = result.result, self.stages[number].num_of_samples
+        most = len(kept) if asked is None else min(asked, len(kept))
         what = f"task {result.task_id!r}, for stage {number},"
         if not isinstance(chosen, list) or not chosen:
             raise ProtocolError(f"{what} chose no frames")
@@ -198,17 +202,13 @@ class Asking:
                 raise ProtocolError(f"{what} chose {frame_id!r} twice")
             seen.add(frame_id)
         row_of = {frame_id: row for row, frame_id in enumerate(self.pool.frame_ids) if frame_id in seen}
-        return torch.tensor([row_of[frame_id] for frame_id in chosen], dtype=torch.int64)
+        rows = torch.tensor([row_of[frame_id] for frame_id in chosen], dtype=torch.int64)
+        warn_of_choice(self.pool, self.stages[number], rows, stacklevel=7)
+        return rows
 
     def _selected(self, rows: Tensor) -> Selection:
         rows = rows.to(self.pool.device)
-        return Selection(
-            frame_ids=tuple(self.pool.frame_ids[row] for row in rows.tolist()),
-            rows=rows,
-            scores=self._scores(rows),
-            stages=self.stages,
-            indices=None if self.pool.indices is None else self.pool.indices[rows],
-        )
+        return Selection.of(self.pool, rows, self._scores(rows), self.stages)
 
     def _scores(self, rows: Tensor) -> Tensor:
         """By the last stage that scored; NaN for frames that a `null_policy` set apart since."""

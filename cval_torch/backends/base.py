@@ -8,7 +8,9 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from cval_torch.costs import estimated_boxes, total
 from cval_torch.pool import Pool
+from cval_torch.ranking import stage_name
 from cval_torch.wire import DetectionSampling
 
 
@@ -24,6 +26,8 @@ class Selection:
             `null_policy` set apart).
         stages: the stages that were run, in order. The last one gave the rank.
         indices: (n,) int64, their rows in the user's dataset; None if the pool does not know them.
+        estimated_boxes: (n,) float64, the boxes to be expected in each, which is what annotating it costs: the sum of
+            its boxes' scores, or their number in a pool without scores. None if a backend of one's own does not say.
     """
 
     frame_ids: tuple[str, ...]
@@ -31,9 +35,31 @@ class Selection:
     scores: Tensor
     stages: tuple[DetectionSampling, ...]
     indices: Tensor | None = None
+    estimated_boxes: Tensor | None = None
+
+    @classmethod
+    def of(cls, pool: Pool, rows: Tensor, scores: Tensor, stages: tuple[DetectionSampling, ...]) -> Selection:
+        """The frames at (n,) `rows` of a pool, with what the pool says of them."""
+        return cls(
+            frame_ids=tuple(pool.frame_ids[row] for row in rows.tolist()),
+            rows=rows,
+            scores=scores,
+            stages=stages,
+            indices=None if pool.indices is None else pool.indices[rows],
+            estimated_boxes=estimated_boxes(pool, rows=rows),
+        )
+
+    @property
+    def num_of_boxes(self) -> float:
+        """The boxes to be expected in all of them; NaN if `estimated_boxes` is None."""
+        return float("nan") if self.estimated_boxes is None else total(self.estimated_boxes)
 
     def __len__(self) -> int:
         return len(self.frame_ids)
+
+    def __repr__(self) -> str:
+        names = " -> ".join(map(stage_name, self.stages))
+        return f"Selection({len(self)} frames of about {self.num_of_boxes:.4g} boxes by {names})"
 
 
 @runtime_checkable

@@ -16,8 +16,8 @@ class LocalBackend:
 
     Args:
         labeled: frames that are annotated already, extracted by the same model, which the diversity strategies stay
-            away from, and whose predicted objects, counted by score, `class_weights="balanced"` goes by; None if
-            there are none.
+            away from, and stages with a `min_distance` keep it from, and whose predicted objects, counted by score,
+            `class_weights="balanced"` goes by; None if there are none.
         labeled_counts: annotated objects by label, such as from the annotation files: what `"balanced"` goes by
             instead, exactly. Labels are the detector's own.
 
@@ -43,10 +43,4 @@ class LocalBackend:
                 neither `labeled` nor `labeled_counts`.
         """
         rows, scores, ran = run_stages(pool, stages, labeled=self.labeled, labeled_counts=self.labeled_counts)
-        return Selection(
-            frame_ids=tuple(pool.frame_ids[row] for row in rows.tolist()),
-            rows=rows,
-            scores=scores,
-            stages=ran,
-            indices=None if pool.indices is None else pool.indices[rows],
-        )
+        return Selection.of(pool, rows, scores, ran)

@@ -13,6 +13,7 @@ from cval_torch.client.connection import CVALConnection
 from cval_torch.client.deadline import Deadline
 from cval_torch.client.resources import Features
 from cval_torch.codec import whole_frames
+from cval_torch.constraints import check_columns
 from cval_torch.diversity import DIVERSITIES, ON_OBJECTS
 from cval_torch.diversity.objects import check_objects
 from cval_torch.errors import (
@@ -24,7 +25,8 @@ from cval_torch.errors import (
 )
 from cval_torch.pool import Pool
 from cval_torch.ranking import check_class_weights, frame_scores
-from cval_torch.wire import SERVICE_STRATEGIES, UNCERTAINTY_STRATEGIES, DatasetPart, DetectionSampling
+from cval_torch.stages import check_quotas
+from cval_torch.wire import CONSTRAINTS, SERVICE_STRATEGIES, UNCERTAINTY_STRATEGIES, DatasetPart, DetectionSampling
 
 _CALL_SECONDS = 300.0
 
@@ -148,16 +150,12 @@ class RestBackend:
                     f"the service has no `selection_strategy` {stage.selection_strategy!r}, which stage {number} asks "
                     f"for; it has {', '.join(names)}. LocalBackend, or a server of your own, may have it"
                 )
-            if stage.null_policy != "protocol" and "null_policy" not in options:
-                raise UnsupportedByServiceError(
-                    f"the service has no `null_policy`, which stage {number} sets to {stage.null_policy!r}: "
-                    "use LocalBackend or a server of your own, or leave it 'protocol'"
-                )
-            if stage.class_weights is not None and "class_weights" not in options:
-                raise UnsupportedByServiceError(
-                    f"the service has no `class_weights`, which stage {number} sets: use LocalBackend or a server of "
-                    "your own, or leave them None"
-                )
+            for name, free in {"null_policy": "protocol", **dict.fromkeys(("class_weights", *CONSTRAINTS))}.items():
+                if (value := getattr(stage, name)) != free and name not in options:
+                    raise UnsupportedByServiceError(
+                        f"the service has no `{name}`, which stage {number} sets to {value!r:.80}: "
+                        f"use LocalBackend or a server of your own, or leave it {free!r}"
+                    )
         return self._features
 
     def __repr__(self) -> str:
@@ -181,7 +179,9 @@ def _checked_stages(
         check_class_weights(stage)
         if stage.selection_strategy in UNCERTAINTY_STRATEGIES and not callable(stage.bbox_selection_policy):
             frame_scores(pool, stage)  # says which column is missing
-        if stage.selection_strategy in DIVERSITIES and pool.box_embeddings is None:
+        check_quotas(number, stage)
+        check_columns(pool, stage)
+        if (stage.selection_strategy in DIVERSITIES or stage.min_distance is not None) and pool.box_embeddings is None:
             whole_frames(pool)
         if stage.selection_strategy in ON_OBJECTS:
             check_objects(pool, str(stage.selection_strategy))

@@ -64,9 +64,9 @@ class SamplerCallback:
         autocast: dtype to run it with.
         embedding_dtype: what embeddings are kept as.
         progress: whether to show a bar.
-        avoid_labeled: whether diversity strategies stay away from what is labelled, where `backend` is None: then the
-            labelled frames are inferred too, by `make_loader`, before each choice that has such a stage; as they are,
-            whatever this says, where a stage balances classes.
+        avoid_labeled: whether diversity strategies, and stages with a `min_distance`, stay away from what is labelled,
+            where `backend` is None: then the labelled frames are inferred too, by `make_loader`, before each choice
+            that has such a stage; as they are, whatever this says, where a stage balances classes.
         distributed: whether all processes of `torch.distributed`, if there are several, share the inference; their
             weights must be the same. False: rank 0 infers alone, with its own weights, and the others wait.
     """
@@ -290,7 +290,8 @@ class SamplerCallback:
     def _backend(self, model: nn.Module, ranks: Ranks) -> Backend | None:
         """The user's; or one that knows what is labelled, where a stage has a use for that."""
         strategies = {stage.selection_strategy for stage in self.stages}
-        diverse = self.avoid_labeled and not strategies.isdisjoint(EMBEDDED)
+        apart = any(stage.min_distance is not None for stage in self.stages)
+        diverse = self.avoid_labeled and (apart or not strategies.isdisjoint(EMBEDDED))
         balanced = any(stage.class_weights == "balanced" for stage in self.stages)
         if self.backend is not None or not (diverse or balanced):
             return self.backend

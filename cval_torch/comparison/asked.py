@@ -108,6 +108,11 @@ def plans_of(
                 f"strategy {name!r}: its last stage must keep num_of_samples={num_of_samples} frames, as the others "
                 f"do; got {stages[-1].num_of_samples}"
             )
+        if stages[-1].num_of_boxes is not None:
+            raise InvalidInputError(
+                f"strategy {name!r}: its last stage must not have `num_of_boxes`, which may end it before the others; "
+                f"got {stages[-1].num_of_boxes:g}"
+            )
         plans[name] = stages
     return plans
 

@@ -166,6 +166,7 @@ def compare(
         before=before,
         rest=rest,
         plans=plans,
+        num_of_samples=num_of_samples,
         random=[random_stage(num_of_samples, seed + draw) for draw in range(draws)],
         progress=progress,
     )
@@ -210,6 +211,7 @@ class _Replay:
     truth: Pool
     before: list[int]
     rest: list[int]
+    num_of_samples: int
     plans: Mapping[str, tuple[DetectionSampling, ...]]
     random: list[DetectionSampling]
     progress: bool
@@ -232,7 +234,7 @@ class _Replay:
             return Comparison(
                 candidates=len(pool),
                 start=len(self.before),
-                num_of_samples=self.random[0].num_of_samples,
+                num_of_samples=self.num_of_samples,
                 strategies={name: choose(stages) for name, stages in self.plans.items()},
                 random=tuple(choose([stage]) for stage in self.random),
                 measures=ruler.measures,

@@ -33,7 +33,7 @@ CLASS_SCALE = 0.5
 _CHUNK_ELEMENTS = 2**22
 
 
-def frame_descriptors(pool: Pool, *, classes: Tensor | None = None) -> Tensor:
+def frame_descriptors(pool: Pool, *, classes: Tensor | None = None, part: bool = False) -> Tensor:
     """Where each frame lies among the others; distances are Euclidean.
 
     Without `box_embeddings` it is the frame's own L2-normalised embedding alone. Half precision is worked on in
@@ -42,6 +42,7 @@ def frame_descriptors(pool: Pool, *, classes: Tensor | None = None) -> Tensor:
     Args:
         pool: F frames; needs `box_embeddings` (and `frame_embeddings` if no frame has boxes), or `frame_embeddings`.
         classes: (K,) sorted labels that have a coordinate, to describe two pools in one space (see `classes_of`).
+        part: whether these are some frames of a larger pool, where it is no error that none of them has boxes.
 
     Returns:
         (F, E) float32 plus, if it has boxes and their embeddings, 1 + K class coordinates and D more where frame
@@ -59,13 +60,14 @@ def frame_descriptors(pool: Pool, *, classes: Tensor | None = None) -> Tensor:
     if boxes is None or (boxes.numel() == 0 and boxes.shape[1] == 0 and frames is not None):
         if frames is None:
             raise InvalidInputError(
-                "diversity needs the column `box_embeddings` or `frame_embeddings`: "
+                "diversity and `min_distance` need the column `box_embeddings` or `frame_embeddings`: "
                 "extract(..., box_embeddings=True), or upload embeddings"
             )
         return unit_rows(frames)
-    if pool.num_boxes == 0 and frames is None:
+    if pool.num_boxes == 0 and frames is None and not part:
         raise InvalidInputError(
-            "no frame has boxes, so diversity needs the column `frame_embeddings`: extract(..., frame_embeddings=True)"
+            "no frame has boxes, so diversity and `min_distance` need the column `frame_embeddings`: "
+            "extract(..., frame_embeddings=True)"
         )
     classes = classes_of(pool) if classes is None else classes
     width = boxes.shape[1]
@@ -90,19 +92,29 @@ def descriptors_beside(pool: Pool, labeled: Pool | None) -> tuple[Tensor, Tensor
     """
     if labeled is None or len(labeled) == 0:
         return frame_descriptors(pool), None
+    (pool, labeled), classes = in_one_space(pool, labeled)
+    return frame_descriptors(pool, classes=classes), frame_descriptors(labeled, classes=classes)
+
+
+def in_one_space(pool: Pool, labeled: Pool) -> tuple[tuple[Pool, Pool], Tensor]:
+    """The pools as they have to be described, and the `classes` to describe them with.
+
+    Raises:
+        InvalidInputError: as `descriptors_beside`.
+    """
     pools = [pool, labeled]
     widths = [each.box_embeddings.shape[1] for each in pools if each.box_embeddings is not None and each.num_boxes]
     for number, each in enumerate(pools):
         if each.box_embeddings is not None and each.num_boxes == 0 and widths:  # no box told the width
             pools[number] = each.replace(box_embeddings=each.box_embeddings.new_zeros(0, widths[0]))
     classes = classes_of(*pools)
-    ours, theirs = (frame_descriptors(each, classes=classes) for each in pools)
+    ours, theirs = (frame_descriptors(each.take([]), classes=classes, part=True) for each in pools)
     if ours.shape[1] != theirs.shape[1]:
         raise InvalidInputError(
             "`labeled` must have the embedding columns of `pool`, and their widths, as one model gives them; "
             f"`pool` is {pool!r}, `labeled` is {labeled!r}"
         )
-    return ours, theirs
+    return (pools[0], pools[1]), classes
 
 
 def classes_of(*pools: Pool) -> Tensor:

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
@@ -14,12 +14,15 @@ from pydantic.json_schema import models_json_schema
 from cval_torch.server.settings import RefusedError
 from cval_torch.wire import (
     BboxSelectionPolicy,
+    ClassQuotas,
     ClassWeights,
     DatasetRequest,
     DetectionSampling,
     FrameEmbedding,
     FramePrediction,
+    MinDistance,
     NullPolicy,
+    NumOfBoxes,
     Payload,
     SortStrategy,
 )
@@ -44,28 +47,31 @@ class Stage(Payload):
     num_of_clusters: Annotated[int, Field(ge=-1, lt=2**31)] | None = -1
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = 0
 
-    def stage(self, num_of_samples: int) -> DetectionSampling:
-        """The stage that keeps so many frames.
+    def stage(self, **amounts: Any) -> DetectionSampling:
+        """The stage that keeps so many frames: `num_of_samples`, and the constraints.
 
         Raises:
             RefusedError: 422, a field that does not fit.
         """
         fields = self.model_dump(include=set(Stage.model_fields), exclude_none=True)
         try:
-            return DetectionSampling.model_validate({**fields, "num_of_samples": num_of_samples})
+            return DetectionSampling.model_validate({**fields, **amounts})
         except ValidationError as error:
             raise RefusedError(422, describe(error)) from error
 
 
 class SamplingRequest(Stage):
-    """A selection among `frames`.
+    """A selection among `frames`; `DetectionSampling` says what the fields mean.
 
     Attributes:
         scored_by: beyond the protocol: the stage that chose these frames. It scores them again, for diversity
             strategies that weigh frames by how informative they are.
     """
 
-    num_of_samples: Annotated[int, Field(ge=1, lt=2**63)]
+    num_of_samples: Annotated[int, Field(ge=1, lt=2**63)] | None = None
+    num_of_boxes: NumOfBoxes | None = None
+    min_distance: MinDistance | None = None
+    class_quotas: Annotated[ClassQuotas, Field(max_length=10_000)] | None = None
     dataset_id: Annotated[str, Field(max_length=128)] | None = None
     scored_by: Stage | None = None
     frames: list[FramePrediction]

@@ -19,10 +19,10 @@ from cval_torch.pool import Pool
 from cval_torch.server.requests import EMBEDDINGS, SAMPLING, Body, SamplingRequest, parsed
 from cval_torch.server.settings import Limits, RefusedError
 from cval_torch.server.store import Store, new_id
-from cval_torch.stages import SERVED_STRATEGIES
-from cval_torch.wire import DetectionSampling
+from cval_torch.stages import SERVED_STRATEGIES, checked_stages
+from cval_torch.wire import CONSTRAINTS, DetectionSampling
 
-OPTIONS = ("class_weights", "null_policy", "scored_by", "seed")
+OPTIONS = ("class_weights", "null_policy", "scored_by", "seed", *CONSTRAINTS)
 """Fields of a sampling request that go beyond the protocol."""
 
 
@@ -142,9 +142,10 @@ class Work:
 
     def _pool(self, request: SamplingRequest) -> Pool:
         vectors: dict[tuple[str, str], Any] | None = None
-        if request.selection_strategy in EMBEDDED:
+        if request.selection_strategy in EMBEDDED or request.min_distance is not None:
+            what = repr(request.selection_strategy) if request.min_distance is None else "`min_distance`"
             if request.dataset_id is None:
-                raise RefusedError(422, f"{request.selection_strategy!r} needs the `dataset_id` of the embeddings")
+                raise RefusedError(422, f"{what} needs the `dataset_id` of the embeddings")
             ids = (frame.frame_id for frame in request.frames if frame.predictions)
             vectors = {
                 (frame_id, embedding_id): np.frombuffer(vector, dtype="<f4")
@@ -158,8 +159,13 @@ class Work:
 
 def _stages(request: SamplingRequest) -> list[DetectionSampling]:
     frames = len(request.frames)
-    stages = [request.scored_by.stage(frames)] if request.scored_by else []
-    return [*stages, request.stage(min(request.num_of_samples, frames))]
+    stages = [request.scored_by.stage(num_of_samples=frames)] if request.scored_by else []
+    asked = None if request.num_of_samples is None else min(request.num_of_samples, frames)
+    constraints = {name: getattr(request, name) for name in CONSTRAINTS}
+    try:
+        return list(checked_stages([*stages, request.stage(num_of_samples=asked, **constraints)]))
+    except InvalidInputError as error:
+        raise RefusedError(422, str(error)[:2000]) from error
 
 
 def _selected(pool: Pool, stages: list[DetectionSampling]) -> list[str]:
