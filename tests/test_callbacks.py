@@ -233,6 +233,18 @@ def test_balanced_classes_are_counted_in_what_is_labelled(labeled: list[str], mo
         assert seen == [counts]
 
 
+def test_a_budget_in_boxes_goes_through_the_training_loop(tmp_path: Path) -> None:
+    stages = DetectionSampling(selection_strategy="least", num_of_boxes=2.5, min_distance=0.01)
+    callback = make(dataset=Shades(20), stages=stages, save_to=tmp_path / "sampler.json")
+    chosen = callback.choose(Tiny())
+    assert chosen is not None
+    assert 0 < chosen.num_of_boxes <= 2.5 * (1 + 1e-6)
+    assert chosen.num_of_boxes == pytest.approx(chosen.predictions.scores.double().sum().item())  # type: ignore[union-attr]
+    again = make(dataset=Shades(20), stages=stages)
+    again.load(tmp_path / "sampler.json")
+    assert again.labels.rounds == callback.labels.rounds
+
+
 def test_the_labelled_frames_must_be_those_asked_for() -> None:
     stage = DetectionSampling(selection_strategy="k_center", num_of_samples=3)
     callback = make(stages=stage, make_loader=lambda subset: make_loader(Subset(Shades(20), range(3, 20))))

@@ -245,6 +245,10 @@ def test_boxes_of_another_format_are_refused() -> None:
             {"strategies": {"one": DetectionSampling(selection_strategy="least", num_of_samples=5)}},
             "strategy 'one': its last stage must keep num_of_samples=4 frames, as the others do; got 5",
         ),
+        (
+            {"strategies": {"one": DetectionSampling(selection_strategy="least", num_of_samples=4, num_of_boxes=9)}},
+            "strategy 'one': its last stage must not have `num_of_boxes`",
+        ),
         ({"train": Tiny, "evaluate": Tiny, "trained_draws": 7}, "`trained_draws` must be at most draws=6; got 7"),
     ],
 )

@@ -272,7 +272,7 @@ def test_a_budget_ends_the_choice_at_the_frame_that_exceeds_it() -> None:
 def test_without_scores_boxes_are_counted() -> None:
     vectors = torch.eye(6)
     pool = Pool(list("abc"), torch.tensor([0, 1, 4, 6]), box_embeddings=vectors)
-    for strategy in ("random", *DIVERSITIES, *POOL_DIVERSITIES):
+    for strategy in ("random", *DIVERSITIES):
         chosen = LocalBackend().select(pool, stage(strategy, num_of_boxes=5))
         assert 0 < chosen.num_of_boxes <= 5
         assert chosen.num_of_boxes == sum({"a": 1, "b": 3, "c": 2}[frame_id] for frame_id in chosen.frame_ids)

@@ -144,6 +144,19 @@ def test_a_selection_brings_its_scores_and_stages() -> None:
     assert again.rounds == labels.rounds
 
 
+def test_a_round_with_quotas_is_read_back_from_json(tmp_path: Path) -> None:
+    stages = [DetectionSampling(selection_strategy="entropy", num_of_boxes=40, class_quotas={7: 2}, min_distance=0.5)]
+    labels = make()
+    round_ = labels.label(Chosen(["f3", "f1"], [0.75, 0.5], stages))
+    assert round_.stages[0]["class_quotas"] == {"7": 2}
+    assert "num_of_samples" not in round_.stages[0]
+    labels.save(tmp_path / "labels.json")
+    again = make()
+    again.load(tmp_path / "labels.json")
+    assert again.rounds == labels.rounds
+    assert DetectionSampling.model_validate(again.rounds[0].stages[0]) == stages[0]
+
+
 def test_rows_count_where_a_selection_named_frames_otherwise() -> None:
     """A selection from `unlabeled` may call its frames by their places in it: "0" is then not our "0"."""
     labels = LabelPool(TensorDataset(torch.arange(5)), labeled=["0", "2"])

@@ -12,6 +12,7 @@ from test_extraction import Stream
 from torch.utils.data import DataLoader, Subset
 
 from cval_torch import DetectionSampling, LocalBackend, Pool, SelectedFrames, extract, select
+from cval_torch.diversity.descriptor import frame_descriptors
 from cval_torch.errors import InvalidInputError, NoSubsetError
 
 
@@ -129,6 +130,10 @@ def test_a_stream_has_no_subset_and_says_so_before_the_pass() -> None:
     ("options", "message"),
     [
         ({}, "`num_of_samples`, `num_of_boxes` or `stages` must be given; got none of them"),
+        ({"num_of_boxes": 0}, r"`num_of_boxes`: .*greater than 0; got 0"),
+        ({"num_of_samples": 2, "min_distance": 50}, r"`min_distance`: .*less than or equal to 2.12; got 50"),
+        ({"num_of_samples": 2, "class_quotas": {1: 0}}, r"`class_quotas`: .*greater than or equal to 1; got 0"),
+        ({"num_of_samples": 2, "selection_strategy": "auto", "class_quotas": {1: 1}}, "`class_quotas` are for stages"),
         ({"num_of_samples": 0}, r"`num_of_samples`: .*greater than or equal to 1; got 0"),
         ({"num_of_samples": -3}, r"`num_of_samples`: .*got -3"),
         ({"num_of_samples": 2, "class_weights": {1: -2}}, r"`class_weights`: .*greater than or equal to 0; got -2"),
@@ -160,6 +165,50 @@ def test_more_frames_than_there_are_gives_all_and_warns() -> None:
     with pytest.warns(UserWarning, match=r"all 4 frames there are: fewer than num_of_samples=50"):
         chosen = select(make_faster_rcnn(), loader_of(Frames(4)), num_of_samples=50, progress=False)
     assert sorted(chosen.indices) == [0, 1, 2, 3]
+
+
+def test_budgets_distances_and_quotas_of_a_real_detector() -> None:
+    model, frames = make_faster_rcnn(), Frames(12)
+    pool = extract(model, loader_of(frames), progress=False)
+    assert pool.scores is not None
+    assert pool.labels is not None
+    ranked = [frame_id for _, frame_id in naive_entropy_max(pool)]
+    boxes = {
+        frame_id: pool.scores[pool.offsets[row] : pool.offsets[row + 1]].double().sum().item()
+        for row, frame_id in enumerate(pool.frame_ids)
+    }
+    budget = sum(boxes[frame_id] for frame_id in ranked[:4]) + boxes[ranked[4]] / 2
+    chosen = select(model, loader_of(frames), num_of_boxes=budget, progress=False)
+    assert chosen.frame_ids == tuple(ranked[:4])
+    assert chosen.estimated_boxes.tolist() == pytest.approx([boxes[frame_id] for frame_id in ranked[:4]])
+    assert f"about {chosen.num_of_boxes:.4g} boxes" in repr(chosen)
+
+    points = dict(zip(pool.frame_ids, frame_descriptors(pool).double(), strict=True))
+    radius = sorted(float(torch.dist(points[a], points[b])) for a in ranked for b in ranked if a < b)[20]
+    apart: list[str] = []
+    for frame_id in ranked:
+        if all(float(torch.dist(points[frame_id], points[other])) >= radius for other in apart):
+            apart.append(frame_id)
+    chosen = select(model, loader_of(frames), num_of_samples=3, min_distance=radius, progress=False)
+    assert chosen.frame_ids == tuple(apart[:3]) != tuple(ranked[:3])
+
+
+def test_a_quota_of_a_real_detector() -> None:
+    model, frames = make_faster_rcnn(score_thresh=0.23), Frames(12)
+    pool = extract(model, loader_of(frames), progress=False)
+    ranked = [frame_id for _, frame_id in naive_entropy_max(pool)]
+    showing = [f for f in ranked if sum(score for score, label in scored(pool, f) if label == 4) >= 0.5]
+    assert showing[0] not in ranked[:2]
+    chosen = select(model, loader_of(frames), num_of_samples=2, class_quotas={4: 1}, progress=False)
+    assert chosen.frame_ids == (ranked[0], showing[0])
+
+
+def scored(pool: Pool, frame_id: str) -> list[tuple[float, int]]:
+    """The score and the label of each box of a frame."""
+    part = pool.take([pool.frame_ids.index(frame_id)])
+    assert part.scores is not None
+    assert part.labels is not None
+    return list(zip(part.scores.tolist(), part.labels.tolist(), strict=True))
 
 
 def test_seeds_repeat_and_differ() -> None:
