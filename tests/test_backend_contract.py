@@ -257,7 +257,7 @@ BAD = {
     "weights of classes for diversity": (make_pool(), stage("clustering", 1, class_weights={1: 2})),
     "weights of classes without labels": (make_pool().replace(labels=None), stage("least", 1, class_weights={1: 2})),
     "classes balanced against nothing": (make_pool(), stage("entropy", 1, class_weights="balanced")),
-    "no labels": (make_pool().replace(labels=None), stage("entropy", 1, class_quotas={1: 1})),
+    "quotas without labels": (make_pool().replace(labels=None), stage("entropy", 1, class_quotas={1: 1})),
     "quotas of diversity": (make_pool(), stage("clustering", 1, class_quotas={1: 1})),
     "no embeddings to keep a distance by": (
         make_pool().replace(box_embeddings=None, frame_embeddings=None),
