@@ -54,7 +54,16 @@ NULL_POLICIES = ("protocol", "skip", "last", "sample")
 
 def random_stage(generator: random.Random, n: int, **given: Any) -> DetectionSampling:
     # weighted_kmeans weighs frames by the scores of the stage before
-    strategies = [*BY_FRAME, most_boxes_of_all, MANY_SIGNALS, "clustering", "weighted_kmeans", "k_center"]
+    strategies = [
+        *BY_FRAME,
+        most_boxes_of_all,
+        MANY_SIGNALS,
+        "clustering",
+        "weighted_kmeans",
+        "k_center",
+        "ppal",
+        "diverse_prototypes",
+    ]
     options = {
         "selection_strategy": generator.choice(strategies),
         "bbox_selection_policy": generator.choice(["min", "max", "mean", "sum", None, against_all]),

@@ -213,9 +213,9 @@ def distances(frames: Objects, others: Objects) -> Tensor:
 
 def _nearness(mine: Kind, theirs: Kind) -> Tensor:
     """(k, K) float64, the sum of `s (1 + cos)` over the objects of both frames, each with its best match."""
-    cosines = mine.vectors @ theirs.vectors.T
-    forth = segmented(cosines.T, theirs.counts, "max").T.double().add_(1).mul_(mine.weights[:, None])
-    back = segmented(cosines, mine.counts, "max").double().add_(1).mul_(theirs.weights)
+    cosines = theirs.vectors @ mine.vectors.T  # the larger one first: for a few columns that is several times as fast
+    forth = segmented(cosines, theirs.counts, "max").T.double().add_(1).mul_(mine.weights[:, None])
+    back = segmented(cosines.T, mine.counts, "max").double().add_(1).mul_(theirs.weights)
     return segmented(forth, mine.counts, "sum") + segmented(back.T, theirs.counts, "sum").T
 
 
