@@ -99,12 +99,12 @@ def report_choice(chosen: SelectedFrames, out: Path, classes: tuple[str, ...]) -
     for rank, frame_id in enumerate(chosen.frame_ids):
         boxes = slice(int(seen.offsets[rank]), int(seen.offsets[rank + 1]))
         likely = seen.labels[boxes][seen.scores[boxes] >= MIN_SCORE].tolist()
-        ranked.append((rank + 1, frame_id, " ".join(classes[label] for label in sorted(likely))))
+        ranked.append((rank + 1, frame_id, " ".join(classes[label] for label in sorted(set(likely)))))
     print(
         f"\nWorth annotating next: {len(chosen)} frames, the first choice first, and the digits that are seen in them"
     )
     for begin in range(0, len(ranked), 3):
-        print("".join(f"{rank:5d}. {frame_id}  {digits:<8}" for rank, frame_id, digits in ranked[begin : begin + 3]))
+        print("".join(f"{rank:5d}. {frame_id}  {digits:<14}" for rank, frame_id, digits in ranked[begin : begin + 3]))
     with (out / "selected.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("rank", "frame_id", "predicted"), *ranked])
     sheet = contact_sheet(
