@@ -413,7 +413,8 @@ def test_a_strategy_may_be_added_later(tmp_path: Any) -> None:
 
 def test_every_strategy_can_be_compared_by_its_name() -> None:
     names = [name for name in KNOWN_STRATEGIES if name != "random"]
-    found = quick(strategies=names, labeled=["0", "1"])
+    options: dict[str, Any] = {"num_of_samples": 4, "draws": 2, "labeled": ["scene-01", "scene-07"], "progress": False}
+    found = compare(make_faster_rcnn(), DataLoader(Scenes(), batch_size=8, collate_fn=pairs), names, **options)
     assert list(found.strategies) == names
     assert all(len(set(choice.frame_ids)) == 4 for choice in found.strategies.values())
 
