@@ -122,9 +122,10 @@ def select(
 
     Where `torch.distributed` is initialised every process must make the call: each infers its share, the choice is
     made once, on rank 0, and every process returns the same one. It is the choice of a single process. Where the
-    first stage goes by name and scores frames (or is `random`), only the frames that it keeps travel; the others of a
-    pool stay in the process that inferred them, so the pool may be larger than one machine's memory. A backend that
-    takes long must fit in the timeout of the process group, in which the other processes wait for rank 0.
+    first stage goes by name and scores frames (or is `random`), and has no `min_distance`, only the frames that it
+    keeps travel; the others of a pool stay in the process that inferred them, so the pool may be larger than one
+    machine's memory. A backend that takes long must fit in the timeout of the process group, in which the other
+    processes wait for rank 0.
 
     Args:
         model: an unmodified detector; see `extract`.

@@ -84,7 +84,8 @@ class DetectionSampling(Payload):
             frame costs the sum of its boxes' scores, which is the number of objects to be expected in it whatever the
             detector's score threshold, or, in a pool without scores, the number of its boxes. With `num_of_samples`
             too, whichever is reached first ends the choice. One frame is kept at least, with a warning if it alone
-            costs more. Frames without boxes cost nothing: see `null_policy`.
+            costs more. Frames without boxes cost nothing, so no budget ends with them: set `null_policy`, or
+            `num_of_samples` too.
 
             - Stages that rank, and `random`: frames are kept by rank up to the first one that would exceed the
               budget. It is not passed over for cheaper ones: those would be the emptier frames.
@@ -92,13 +93,14 @@ class DetectionSampling(Payload):
               does, found by bisection. The choice of a larger number is another choice and may cost less, so this
               need not be the largest number that fits.
         min_distance: no two of the frames kept, and none of them and a labeled one, are nearer than this, in process or
-            at a server of one's own: above 0, at most 2.12, Euclidean, between `frame_descriptors`. Of unit vectors
-            0 is a copy, 1.41 a frame with nothing in common, and little is farther; near-duplicates of a video lie
-            within some 0.1 or 0.3, which depends on the detector: look at yours. Stages that rank, and `random`, pass
-            over a frame that is too near one before it. Diversity chooses among frames that were thinned like this,
-            the most informative by an earlier stage first, then by id. The number asked for is kept all the same:
-            if too few are that far apart, those passed over fill the choice up, by rank, after the others, with a
-            warning; a batch of the size that was ordered is worth more than a rule kept to the letter.
+            at a server of one's own: above 0, at most 2.12, Euclidean, between `frame_descriptors`. 0 is between
+            copies, 1.41 between two that look alike in nothing; how far apart the near-duplicates of a video are
+            depends on the detector. Stages that rank, and `random`, pass over a frame that is too near one before it.
+            Diversity chooses among frames that were thinned like this, the most informative by an earlier stage
+            first, then by id. Frames that a `null_policy` sets apart keep the distance from all others. The number
+            asked for is kept all the same: if too few are that far apart, those passed over fill the choice up, by
+            rank, after the others, with a warning; a batch of the size that was ordered is worth more than a rule
+            kept to the letter.
         class_quotas: by label, how many of the frames kept are to show that class at least, in process or at a server
             of one's own. A frame shows a class if the scores of its boxes of that class add up to 0.5 or more: then
             an object of it may be expected. Without scores one box is enough. The frames for the rarest class (in

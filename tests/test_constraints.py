@@ -332,6 +332,21 @@ def test_quotas_are_served_before_the_rest_and_rank_with_it() -> None:
         assert LocalBackend().select(pool, stage(n=2, class_quotas={2: 4, 0: 1})).frame_ids == ("a", "f")
 
 
+def test_a_frame_for_one_quota_counts_for_the_others_that_it_shows() -> None:
+    pool = Pool(list("abcd"), torch.tensor([0, 1, 2, 4, 5]), scores=torch.tensor([0.5, 0.6, 0.7, 0.7, 0.9]),
+                labels=torch.tensor([2, 2, 0, 1, 0]))  # fmt: skip
+    assert quietly(pool, stage(n=2, class_quotas={0: 1, 1: 1}))[0] == ["a", "c"]
+
+
+def test_frames_without_boxes_keep_the_distance_from_those_with() -> None:
+    pool = Pool(list("abc"), torch.tensor([0, 1, 1, 1]), scores=torch.tensor([0.7]),
+                box_embeddings=torch.tensor([[1.0, 0]]),
+                frame_embeddings=torch.tensor([[0.0, 0], [1, 0], [0, 1]]))  # fmt: skip
+    assert quietly(pool, stage(n=2, null_policy="last"))[0] == ["a", "b"]
+    assert quietly(pool, stage(n=2, null_policy="last", min_distance=1))[0] == ["a", "c"]
+    assert quietly(pool, stage(n=3, null_policy="last", min_distance=1))[0] == ["a", "c", "b"]
+
+
 def test_a_class_is_shown_by_half_an_object() -> None:
     pool = Pool(list("abc"), torch.tensor([0, 1, 2, 4]), scores=torch.tensor([0.5, 0.49, 0.3, 0.25]),
                 labels=torch.tensor([0, 1, 1, 1]))  # fmt: skip
