@@ -146,7 +146,7 @@ def test_facility_location_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     points = noise(90)
     whole = facility_location(points, 9, seed=0)
     module = sys.modules["cval_torch.diversity.facility_location"]  # as an attribute, the function of that name
-    monkeypatch.setattr(module, "_BLOCK_ELEMENTS", 500)
+    monkeypatch.setattr(module, "_CANDIDATES", 7)
     assert torch.equal(whole, facility_location(points, 9, seed=0))
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import heapq
-
 import torch
 from torch import Tensor
 
-from cval_torch.diversity.kmeans import squared_distances
+from cval_torch.diversity.k_center import first_greatest
+from cval_torch.diversity.kmeans import Cloud, mean_of, squared_distances
 
-_BLOCK_ELEMENTS = 2**22
+# Gains are worked out anew for so many candidates at a time.
+_CANDIDATES = 64
 
 
 def facility_location(
@@ -29,36 +29,108 @@ def facility_location(
         weights: (N,) non-negative, how much each frame's cost counts; None is 1.
 
     Returns:
-        (n,) int64 distinct rows in the order of choice; equally good ones by row. Time is N^2 D at first, and N D for
-        each gain that is looked at again.
+        (n,) int64 distinct rows in the order of choice; equally good ones, in float32, by row. Every pair of frames is
+        looked at, and near ones a few times more: time grows with N^2 D. Put another stage before it that keeps some
+        ten thousand.
     """
-    middle = embeddings.double().mean(0).float()
-    rows = embeddings.float() - middle
-    pull = torch.ones(len(rows), device=rows.device) if weights is None else weights.to(rows)
-    cost = torch.full((len(rows),), 4 * float((rows * rows).sum(1).amax()), device=rows.device)
-    if labeled is not None:
-        for block in torch.split(labeled.float() - middle, 256):
-            cost = torch.minimum(cost, squared_distances(rows, block).amin(1)) if len(block) else cost
-    step = max(_BLOCK_ELEMENTS // len(rows), 1)
-    gains = torch.cat([_gains(rows, block, cost, pull) for block in torch.split(rows, step)])
-    queue = [(-gain, row) for row, gain in enumerate(gains.tolist())]
-    heapq.heapify(queue)
+    gains = _Gains(embeddings, labeled, weights)
     chosen: list[int] = []
-    fresh: dict[int, int] = {}  # at which choice the gain of a row was last worked out
     while len(chosen) < n:
-        _, row = heapq.heappop(queue)
-        if fresh.get(row, 0) == len(chosen):
-            chosen.append(row)
-            cost = torch.minimum(cost, squared_distances(rows, rows[row : row + 1]).squeeze(1))
-            continue
-        # gains only fall: the top of the queue, worked out anew and still the top, is the best
-        gain = float(_gains(rows, rows[row : row + 1], cost, pull)[0])
-        fresh[row] = len(chosen)
-        heapq.heappush(queue, (-gain, row))
+        row = gains.best()
+        chosen.append(row)
+        gains.choose(row)
     return torch.tensor(chosen, dtype=torch.int64, device=embeddings.device)
 
 
-def _gains(rows: Tensor, candidates: Tensor, cost: Tensor, pull: Tensor) -> Tensor:
-    """(c,) float64, by how much each candidate would lower the weighted sum of costs."""
-    saved = (cost[:, None] - squared_distances(rows, candidates)).clamp_min_(0)
-    return (saved * pull[:, None]).double().sum(0)
+class _Gains:
+    """By how much each row would lower the costs: bounds, since gains only fall, and what has happened since each.
+
+    A choice lowers the costs of few rows. They are written down with the costs before and after, and to bring the gain
+    of a candidate up to date takes a look at those alone that were written down since the last time.
+    """
+
+    def __init__(self, embeddings: Tensor, labeled: Tensor | None, weights: Tensor | None) -> None:
+        self.cloud = Cloud(embeddings, mean_of(embeddings).float(), weights)
+        squares = torch.cat([(block * block).sum(1) for _, block in self.cloud.blocks(1)])
+        self.cost = torch.full_like(squares, 4 * float(squares.amax()))
+        self.changed = torch.empty(0, dtype=torch.int64, device=squares.device)
+        self.before, self.after = self.cost[:0], self.cost[:0]
+        self.seen = torch.zeros(len(squares), dtype=torch.int64, device=squares.device)  # up to which change
+        if labeled is None or len(labeled) == 0:
+            self.bounds = self._first(squares)
+            return
+        for block in torch.split(labeled, _CANDIDATES):
+            self.cost = self._lowered(block.float() - self.cloud.middle)
+        rows = torch.arange(len(squares), device=squares.device)
+        self.bounds = torch.cat([self._gains(block) for block in torch.split(rows, _CANDIDATES)])
+
+    def best(self) -> int:
+        """The row whose gain, up to date, is the greatest: no bound of another is greater."""
+        while True:
+            keys = self.bounds.float()
+            row = first_greatest(keys)
+            if int(self.seen[row]) == len(self.changed):
+                return row
+            few = keys.topk(min(_CANDIDATES, len(keys))).indices
+            few = few[self.seen[few] < len(self.changed)]
+            self._look_again(torch.unique(torch.cat([few, few.new_tensor([row])])))
+
+    def choose(self, row: int) -> None:
+        """Lower the costs, and write down which."""
+        new = self._lowered(self.cloud.rows([row]))
+        changed = (new < self.cost).nonzero().squeeze(1)
+        self.changed = torch.cat([self.changed, changed])
+        self.before = torch.cat([self.before, self.cost[changed]])
+        self.after = torch.cat([self.after, new[changed]])
+        self.cost = new
+        self.bounds[row], self.seen[row] = -torch.inf, torch.iinfo(torch.int64).max
+
+    def _look_again(self, candidates: Tensor) -> None:
+        begin, end = int(self.seen[candidates].amin()), len(self.changed)
+        if end - begin < len(self.cost):
+            self.bounds[candidates] -= self._losses(candidates, begin)
+        else:
+            self.bounds[candidates] = self._gains(candidates)
+        self.seen[candidates] = end
+
+    def _first(self, squares: Tensor) -> Tensor:
+        """Gains where nothing is chosen yet: no cost is below a distance, and sums of distances have a closed form."""
+        pull = self.cloud.pull.double()
+        total = torch.zeros_like(self.cloud.middle, dtype=torch.float64)
+        for rows, block in self.cloud.blocks(1):
+            total += pull[rows] @ block.double()
+        costs = ((self.cost - squares).double() * pull).sum()
+        return torch.cat(
+            [
+                costs - squares[rows].double() * pull.sum() + 2 * block.double() @ total
+                for rows, block in self.cloud.blocks(1)
+            ]
+        )
+
+    def _gains(self, candidates: Tensor) -> Tensor:
+        """(c,) float64."""
+        points = self.cloud.rows(candidates)
+        gains = torch.zeros(len(candidates), dtype=torch.float64, device=points.device)
+        for rows, block in self.cloud.blocks(len(points)):
+            saved = (self.cost[rows, None] - squared_distances(block, points)).clamp_min_(0)
+            gains += self.cloud.pull[rows] @ saved
+        return gains
+
+    def _losses(self, candidates: Tensor, begin: int) -> Tensor:
+        """(c,) float64, by how much gains have fallen since each was last looked at; `begin` is the earliest."""
+        points, seen = self.cloud.rows(candidates), self.seen[candidates]
+        losses = torch.zeros(len(candidates), dtype=torch.float64, device=points.device)
+        places = torch.arange(begin, len(self.changed), device=points.device)
+        for block in torch.split(places, 4096):
+            rows = self.changed[block]
+            distances = squared_distances(self.cloud.rows(rows), points)
+            lost = (self.before[block, None] - distances).clamp_min_(0)
+            lost -= (self.after[block, None] - distances).clamp_min_(0)
+            lost.masked_fill_(block[:, None] < seen, 0)
+            losses += self.cloud.pull[rows] @ lost
+        return losses
+
+    def _lowered(self, points: Tensor) -> Tensor:
+        """(N,) the costs when `points` are chosen too."""
+        nearest = [squared_distances(block, points).amin(1) for _, block in self.cloud.blocks(len(points))]
+        return torch.minimum(self.cost, torch.cat(nearest))

@@ -12,7 +12,7 @@ from torch import Tensor
 # Distances are worked on in blocks of rows, so that memory is this many numbers, not N x k.
 _BLOCK_ELEMENTS = 2**20
 # Squared distances below this share of the squared lengths are rounding (expanded square): the same point.
-_SAME_POINT = {torch.float32: 1e-5, torch.float64: 1e-12}
+SAME_POINT = {torch.float32: 1e-5, torch.float64: 1e-12}
 # The start draws twice as many candidates as it keeps, which costs as much as two of Lloyd's iterations, or this many.
 _LEAST_CANDIDATES = 256
 
@@ -64,7 +64,7 @@ def kmeans(
     Returns:
         `m + k` clusters, or fewer where fewer points are distinct from one another and from the fixed centres.
     """
-    cloud = _Cloud(points, mean_of(points).float(), weights)
+    cloud = Cloud(points, mean_of(points).float(), weights)
     held = cloud.rows([]) if fixed is None else fixed.float() - cloud.middle
     centres = torch.cat([held, _start(cloud, k, held, seed)])
     now = _assign(cloud, centres)
@@ -119,7 +119,7 @@ def squared_distances(rows: Tensor, centres: Tensor) -> Tensor:
     return _distances(rows, (rows * rows).sum(1), centres, (centres * centres).sum(1))
 
 
-class _Cloud:
+class Cloud:
     """The points about the origin, where expanded squares keep their digits: in float32, and a block at a time."""
 
     def __init__(self, points: Tensor, middle: Tensor, weights: Tensor | None) -> None:
@@ -152,7 +152,7 @@ class _Assignment:
     sums: Tensor
 
 
-def _start(cloud: _Cloud, k: int, held: Tensor, seed: int) -> Tensor:
+def _start(cloud: Cloud, k: int, held: Tensor, seed: int) -> Tensor:
     """Up to k distinct points, by k-means||: candidates drawn by squared distance, many at a time; the best of them.
 
     A candidate weighs what the points nearest to it pull.
@@ -211,10 +211,10 @@ def _best_candidates(rows: Tensor, pull: Tensor, k: int, held: Tensor, generator
 def _distances(rows: Tensor, row_squares: Tensor, centres: Tensor, centre_squares: Tensor) -> Tensor:
     lengths = row_squares[:, None] + centre_squares
     distances = torch.addmm(lengths, rows, centres.T, alpha=-2)
-    return distances.masked_fill_(distances <= _SAME_POINT[rows.dtype] * lengths, 0)
+    return distances.masked_fill_(distances <= SAME_POINT[rows.dtype] * lengths, 0)
 
 
-def _nearest(cloud: _Cloud, centres: Tensor) -> tuple[Tensor, Tensor]:
+def _nearest(cloud: Cloud, centres: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest centre of each row, and the squared distance to it."""
     found = [_nearest_of(block, centres, (centres * centres).sum(1)) for _, block in cloud.blocks(len(centres))]
     return torch.cat([labels for labels, _ in found]), torch.cat([distances for _, distances in found])
@@ -224,10 +224,10 @@ def _nearest_of(block: Tensor, centres: Tensor, squares: Tensor) -> tuple[Tensor
     least, labels = torch.addmm(squares, block, centres.T, alpha=-2).min(1)
     own = (block * block).sum(1)
     least += own
-    return labels, least.masked_fill_(least <= _SAME_POINT[block.dtype] * (own + squares[labels]), 0)
+    return labels, least.masked_fill_(least <= SAME_POINT[block.dtype] * (own + squares[labels]), 0)
 
 
-def _assign(cloud: _Cloud, centres: Tensor) -> _Assignment:
+def _assign(cloud: Cloud, centres: Tensor) -> _Assignment:
     """One pass over the points."""
     labels = torch.empty(len(cloud), dtype=torch.int64, device=centres.device)
     distances = torch.empty_like(cloud.pull)
@@ -241,7 +241,7 @@ def _assign(cloud: _Cloud, centres: Tensor) -> _Assignment:
     return _Assignment(labels, distances, inertia, mass, sums)
 
 
-def _move(cloud: _Cloud, centres: Tensor, now: _Assignment, *, held: int) -> Tensor:
+def _move(cloud: Cloud, centres: Tensor, now: _Assignment, *, held: int) -> Tensor:
     """Every free centre to the mean of its points; one without points to the point farthest from its own centre."""
     mass = now.mass[:, None]
     moved = torch.where(mass > 0, now.sums / mass.clamp_min(torch.finfo(mass.dtype).tiny), centres)
@@ -265,6 +265,6 @@ def _sum_by_label(values: Tensor, labels: Tensor, k: int) -> Tensor:
     return sums
 
 
-def _exact_distances(cloud: _Cloud, centres: Tensor, labels: Tensor) -> Tensor:
+def _exact_distances(cloud: Cloud, centres: Tensor, labels: Tensor) -> Tensor:
     """Squared distances by differences, which rank near points rightly where an expanded square rounds."""
     return torch.cat([(block - centres[labels[rows]]).square_().sum(1) for rows, block in cloud.blocks(1)])

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from cval_torch.diversity.k_center import first_greatest
-from cval_torch.diversity.kmeans import squared_distances
+from cval_torch.diversity.kmeans import SAME_POINT
+
+_BLOCK = 4096
 
 
 def kmeans_plus_plus(
@@ -28,22 +30,33 @@ def kmeans_plus_plus(
         (n,) int64 distinct rows: the longest vector, and then as drawn, each in proportion to its squared distance to
         the nearest one chosen. Where none is left that is distinct, the rest by row.
     """
-    rows = embeddings.float()
+    scales = torch.ones(len(embeddings), device=embeddings.device)
     if weights is not None:
-        rows = rows * (weights / weights.amax().clamp_min(torch.finfo(torch.float64).tiny)).float()[:, None]
+        scales = (weights / weights.amax().clamp_min(torch.finfo(torch.float64).tiny)).to(scales)
+    lengths = torch.cat([block.float().square().sum(1) for block in torch.split(embeddings, _BLOCK)]) * scales.square()
     draws = torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).tolist()
-    chosen = [first_greatest((rows * rows).sum(1))]
-    closest = squared_distances(rows, rows[chosen]).squeeze(1)
-    for draw in draws[1:]:
+    chosen: list[int] = []
+    closest = lengths
+    for draw in draws:
         mass = closest.double().cumsum(0)
-        if float(mass[-1]) <= 0:
+        if chosen and float(mass[-1]) <= 0:
             break
-        row = int(torch.searchsorted(mass, mass[-1:] * draw, right=True).clamp_max_(len(rows) - 1))
-        chosen.append(row)
-        closest = torch.minimum(closest, squared_distances(rows, rows[row : row + 1]).squeeze(1))
+        row = int(torch.searchsorted(mass, mass[-1:] * draw, right=True).clamp_max_(len(mass) - 1))
+        row = row if chosen else first_greatest(lengths)
+        left = _distances_to(row, embeddings, scales, lengths)
+        closest = torch.minimum(closest, left) if chosen else left
         closest[row] = 0
+        chosen.append(row)
     if len(chosen) < n:
-        left = torch.ones(len(rows), dtype=torch.bool)
+        left = torch.ones(len(embeddings), dtype=torch.bool)
         left[chosen] = False
         chosen += left.nonzero().squeeze(1)[: n - len(chosen)].tolist()
     return torch.tensor(chosen, dtype=torch.int64, device=embeddings.device)
+
+
+def _distances_to(row: int, embeddings: Tensor, scales: Tensor, lengths: Tensor) -> Tensor:
+    """(N,) squared distances of all scaled rows to that one; 0 where rounding cannot tell them apart."""
+    end = embeddings[row].float() * scales[row]
+    dots = torch.cat([block.float() @ end for block in torch.split(embeddings, _BLOCK)]) * scales
+    both = lengths + lengths[row]
+    return torch.where(both - 2 * dots <= SAME_POINT[dots.dtype] * both, 0, both - 2 * dots)

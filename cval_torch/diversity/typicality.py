@@ -53,8 +53,9 @@ def mean_distance(points: Tensor, neighbours: int) -> Tensor:
     if count == 0:
         return torch.zeros(len(points), device=points.device)
     means = []
-    for begin in range(0, len(points), 1024):
-        block = points[begin : begin + 1024]
+    step = max(2**20 // len(points), 1)
+    for begin in range(0, len(points), step):
+        block = points[begin : begin + step]
         distances = torch.cdist(block, points, compute_mode="donot_use_mm_for_euclid_dist")
         distances[torch.arange(len(block)), torch.arange(begin, begin + len(block))] = torch.inf
         means.append(distances.topk(count, dim=1, largest=False).values.mean(1))
