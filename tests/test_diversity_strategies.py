@@ -142,6 +142,16 @@ def test_facility_location(seed: int, labeled: int, weighted: bool) -> None:
     assert got.tolist() == naive_facility(points, 20, known, weights if weighted else torch.ones(150))
 
 
+@pytest.mark.parametrize("scenes", [0, 20])
+def test_facility_location_of_many_frames_is_that_of_the_naive_loop(scenes: int) -> None:
+    points = noise(1000, 16)
+    if scenes:
+        points = noise(scenes, 16, seed=1).repeat(1000 // scenes, 1) + 0.1 * points
+    weights = torch.rand(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    chosen = facility_location(points, 60, seed=0, weights=weights).tolist()
+    assert chosen == naive_facility(points, 60, None, weights)
+
+
 def test_facility_location_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     points = noise(90)
     whole = facility_location(points, 9, seed=0)

@@ -152,14 +152,11 @@ def compare(strategy: str, order: dict[str, str | int], runs: int) -> list[str]:
         sizes.setdefault(min(most, peer.most or most), []).append(peer)
     for rows, peers in sizes.items():
         present = [peer for peer in peers if peer not in missing]
-        if peers and not present:
-            lines += [f"| {strategy} | {peer.name} | | not installed | | | | | |" for peer in peers]
-            continue
         size = order | {"strategy": strategy, "rows": rows, "n": min(n, max(rows // 10, 1))}
-        taken: dict[str, list[Run]] = {each.name: [] for each in (found.ours, *present)}
+        names = [found.ours.name, *(peer.name for peer in present)] if present or rows == most else []
+        taken: dict[str, list[Run]] = {name: [] for name in names}
         for turn in range(runs):
-            names = list(taken) if turn % 2 == 0 else list(taken)[::-1]
-            for name in names:
+            for name in names if turn % 2 == 0 else names[::-1]:
                 taken[name].append(run_once(size | {"contender": name}))
         for name, theirs in taken.items():
             first = f"| {strategy} | {name} | {rows:,} x {size['width']}, {size['n']:,} |"
@@ -174,13 +171,13 @@ def figures(theirs: list[Run], ours: list[Run], objective: str) -> str:
     reached, own_reached = theirs[0].objective, ours[0].objective
     held = [run.memory for run in theirs if run.memory is not None]
     seconds = f"{statistics.median(run.seconds for run in theirs):.2f}"
-    memory = f"{max(held):.2f}" if held else ""
+    multiple = f"{max(held):.2f}" if held else ""
     if theirs is ours:
-        return f"{seconds} | 1 | {memory} | {objective} {reached:.5g} | 1 | "
+        return f"{seconds} | 1 | {multiple} | {objective} {reached:.5g} | 1 | "
     ratio = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
     same = "" if theirs[0].rows is None else "yes" if theirs[0].rows == ours[0].rows else "no"
     beside = f"{reached / own_reached:.4f}" if own_reached else ""
-    return f"{seconds} | {ratio} | {memory} | {objective} {reached:.5g} | {beside} | {same}"
+    return f"{seconds} | {ratio} | {multiple} | {objective} {reached:.5g} | {beside} | {same}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
