@@ -12,6 +12,8 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.pool import Pool
 from cval_torch.wire import DetectionSampling
 
+_NOTHING = 1e-9
+
 
 def balanced_class_weights(
     counts: Mapping[int, float], *, classes: Iterable[int] = (), smoothing: float = 0.5, cap: float = 10.0
@@ -32,7 +34,7 @@ def balanced_class_weights(
         cap: the greatest weight, at least 1.
 
     Returns:
-        By label, in (0, cap]: the rarer, the more. All 1 where nothing was counted.
+        By label, in (0, cap]: the rarer, the more. All 1 where nothing was counted, or less than 1e-9 of an object.
 
     Raises:
         InvalidInputError: a count, `smoothing` or `cap` out of range.
@@ -49,7 +51,7 @@ def balanced_class_weights(
     for label in classes:
         objects.setdefault(int(label), 0.0)
     left = math.fsum(objects.values())
-    if left == 0:
+    if left < _NOTHING:  # so few would be lost in rounding
         return dict.fromkeys(objects, 1.0)
     # where the cap cuts a class off, what it would have had goes to the others: the rarest are cut off first
     rarest_first = sorted(objects.values())

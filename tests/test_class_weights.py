@@ -73,6 +73,10 @@ def test_balanced_weights_are_what_they_say(
             assert weight < cap or scales[0] / (objects[label] + smoothing) >= cap * (1 - 1e-9)
 
 
+def test_next_to_nothing_counted_is_nothing() -> None:
+    assert balanced_class_weights({1: 5e-324, 2: 1e-12}, classes=[3]) == {1: 1.0, 2: 1.0, 3: 1.0}
+
+
 def test_without_smoothing_and_cap_they_are_those_of_scikit_learn() -> None:
     class_weight = pytest.importorskip("sklearn.utils.class_weight")
     labels = [0] * 50 + [1] * 30 + [2] * 4
