@@ -51,7 +51,9 @@ class _Gains:
 
     def __init__(self, embeddings: Tensor, labeled: Tensor | None, weights: Tensor | None) -> None:
         self.cloud = Cloud(embeddings, mean_of(embeddings).float(), weights)
-        squares = torch.cat([(block * block).sum(1) for _, block in self.cloud.blocks(1)])
+        squares = torch.empty_like(self.cloud.pull)
+        for rows, block in self.cloud.blocks(1):
+            squares[rows] = (block * block).sum(1)
         self.cost = torch.full_like(squares, 4 * float(squares.amax()))
         self.changed = torch.empty(0, dtype=torch.int64, device=squares.device)
         self.before, self.after = self.cost[:0], self.cost[:0]
@@ -61,8 +63,9 @@ class _Gains:
             return
         for block in torch.split(labeled, _CANDIDATES):
             self.cost = self._lowered(block.float() - self.cloud.middle)
-        rows = torch.arange(len(squares), device=squares.device)
-        self.bounds = torch.cat([self._gains(block) for block in torch.split(rows, _CANDIDATES)])
+        self.bounds = torch.empty_like(squares, dtype=torch.float64)
+        for some in torch.split(torch.arange(len(squares), device=squares.device), _CANDIDATES):
+            self.bounds[some] = self._gains(some)
 
     def best(self) -> int:
         """The row whose gain, up to date, is the greatest: no bound of another is greater."""
@@ -100,12 +103,10 @@ class _Gains:
         for rows, block in self.cloud.blocks(1):
             total += pull[rows] @ block.double()
         costs = ((self.cost - squares).double() * pull).sum()
-        return torch.cat(
-            [
-                costs - squares[rows].double() * pull.sum() + 2 * block.double() @ total
-                for rows, block in self.cloud.blocks(1)
-            ]
-        )
+        gains = costs - squares.double() * pull.sum()
+        for rows, block in self.cloud.blocks(1):
+            gains[rows] += 2 * block.double() @ total
+        return gains
 
     def _gains(self, candidates: Tensor) -> Tensor:
         """(c,) float64."""
@@ -132,5 +133,7 @@ class _Gains:
 
     def _lowered(self, points: Tensor) -> Tensor:
         """(N,) the costs when `points` are chosen too."""
-        nearest = [squared_distances(block, points).amin(1) for _, block in self.cloud.blocks(len(points))]
-        return torch.minimum(self.cost, torch.cat(nearest))
+        cost = self.cost.clone()
+        for rows, block in self.cloud.blocks(len(points)):
+            cost[rows] = torch.minimum(cost[rows], squared_distances(block, points).amin(1))
+        return cost

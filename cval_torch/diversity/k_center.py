@@ -51,8 +51,10 @@ class _Farthest:
         self.seen = torch.zeros(len(embeddings), dtype=torch.int64, device=embeddings.device)
         everything = torch.arange(len(embeddings), device=embeddings.device)
         if len(self.labeled) == 0:
-            lengths = torch.cat([self._points(rows).square().sum(1) for rows in torch.split(everything, _CANDIDATES)])
-            self._choose(first_greatest(lengths.float()))
+            for rows in torch.split(everything, _CANDIDATES):
+                self.closest[rows] = self._points(rows).square().sum(1)
+            self._choose(first_greatest(self.closest.float()))
+            self.closest.fill_(torch.inf)
         self._compare(everything, min(len(self.labeled), 256) or 1)
         self.closest[self.chosen[: self.count]] = -1
 

@@ -120,7 +120,11 @@ def squared_distances(rows: Tensor, centres: Tensor) -> Tensor:
 
 
 class Cloud:
-    """The points about the origin, where expanded squares keep their digits: in float32, and a block at a time."""
+    """The points about the origin, where expanded squares keep their digits: in float32, and a block at a time.
+
+    What is worked out of each block belongs in a tensor made before: small ones made between blocks keep the allocator
+    from using the place of a block again, and memory grows by all of them.
+    """
 
     def __init__(self, points: Tensor, middle: Tensor, weights: Tensor | None) -> None:
         self.points, self.middle = points, middle
@@ -216,8 +220,12 @@ def _distances(rows: Tensor, row_squares: Tensor, centres: Tensor, centre_square
 
 def _nearest(cloud: Cloud, centres: Tensor) -> tuple[Tensor, Tensor]:
     """The nearest centre of each row, and the squared distance to it."""
-    found = [_nearest_of(block, centres, (centres * centres).sum(1)) for _, block in cloud.blocks(len(centres))]
-    return torch.cat([labels for labels, _ in found]), torch.cat([distances for _, distances in found])
+    labels = torch.empty(len(cloud), dtype=torch.int64, device=centres.device)
+    distances = torch.empty_like(cloud.pull)
+    squares = (centres * centres).sum(1)
+    for rows, block in cloud.blocks(len(centres)):
+        labels[rows], distances[rows] = _nearest_of(block, centres, squares)
+    return labels, distances
 
 
 def _nearest_of(block: Tensor, centres: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
@@ -267,4 +275,7 @@ def _sum_by_label(values: Tensor, labels: Tensor, k: int) -> Tensor:
 
 def _exact_distances(cloud: Cloud, centres: Tensor, labels: Tensor) -> Tensor:
     """Squared distances by differences, which rank near points rightly where an expanded square rounds."""
-    return torch.cat([(block - centres[labels[rows]]).square_().sum(1) for rows, block in cloud.blocks(1)])
+    distances = torch.empty_like(cloud.pull)
+    for rows, block in cloud.blocks(1):
+        distances[rows] = (block - centres[labels[rows]]).square_().sum(1)
+    return distances
