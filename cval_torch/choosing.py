@@ -22,8 +22,7 @@ from cval_torch.backends.local import LocalBackend
 from cval_torch.class_weights import counts_for, with_known_weights
 from cval_torch.costs import estimated_boxes
 from cval_torch.distributed import Ranks
-from cval_torch.gathering import offsets_of
-from cval_torch.pool import Pool
+from cval_torch.pool import Pool, offsets_of
 from cval_torch.ranking import frame_scores
 from cval_torch.scores import UNCERTAINTIES
 from cval_torch.sharing import gather_pools

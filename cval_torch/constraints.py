@@ -119,7 +119,7 @@ def warn_of_choice(
     pool: Pool, stage: DetectionSampling, rows: Tensor, *, labeled: Pool | None = None, stacklevel: int
 ) -> None:
     """Say so if the (n,) chosen rows do not keep what the stage asks for, at the caller `stacklevel` frames up."""
-    if all(value is None for value in (stage.num_of_boxes, stage.min_distance, stage.class_quotas)):
+    if not stage.constrained:
         return
     chosen, problems = pool.take(rows), []
     if stage.num_of_boxes is not None and not within(costs := estimated_boxes(chosen), stage.num_of_boxes):

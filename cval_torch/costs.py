@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cval_torch.pool import Pool
+from cval_torch.pool import Pool, places_of
 from cval_torch.reduce import chunks
 from cval_torch.reduce import sum as sum_of_frames
 
@@ -42,10 +42,7 @@ def estimated_boxes(pool: Pool, *, rows: Tensor | None = None, label: int | None
     """
     scores, labels, all_offsets = pool.scores, pool.labels, pool.offsets
     if rows is not None:
-        counts = pool.counts[rows]
-        all_offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        boxes = (pool.offsets[rows] - all_offsets[:-1]).repeat_interleave(counts)
-        boxes += torch.arange(len(boxes), device=boxes.device)
+        boxes, all_offsets = places_of(pool.offsets, rows)
         scores, labels = (None if column is None else column[boxes] for column in (scores, labels))
     costs = torch.zeros(len(all_offsets) - 1, dtype=torch.float64, device=pool.device)
     for begin, end in chunks(all_offsets, boxes=_CHUNK_BOXES):

@@ -1,14 +1,41 @@
-"""Small files of JSON: written whole or not at all, read with an error that says what was expected."""
+"""Files written whole or not at all; small ones of JSON, read with an error that says what was expected."""
 
 from __future__ import annotations
 
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cval_torch.errors import InvalidInputError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], *, binary: bool = False, newline: str | None = None) -> Iterator[IO[Any]]:
+    """A file to write to, which takes the place of `path` at the end; an older one stays intact if writing fails.
+
+    Args:
+        path: in a folder that is there.
+        binary: bytes are written, and not UTF-8.
+        newline: of text, as `open` has it.
+
+    Raises:
+        OSError: the disk is full or read-only.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    how: dict[str, Any] = {"mode": "xb"} if binary else {"mode": "x", "encoding": "utf-8", "newline": newline}
+    try:
+        with temporary.open(**how) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -17,16 +44,8 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     Raises:
         OSError: the disk is full or read-only.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            json.dump(value, file, indent=1, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        json.dump(value, file, indent=1, allow_nan=False)
 
 
 def read_json(path: str | os.PathLike[str], *, what: str) -> Any:

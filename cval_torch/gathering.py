@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool import Activation, Pool
+from cval_torch.pool import Activation, Pool, offsets_of
 
 FRAME_COLUMNS = ("indices", "frame_embeddings")
 """The columns with a row a frame; the others have a row a box."""
@@ -119,8 +119,3 @@ class Gathered:
         for name in list(self.columns):
             joined[name] = torch.cat(self.columns.pop(name))
         return Pool(self.frame_ids, offsets_of(counts), activation=self.layout.activation, **joined)
-
-
-def offsets_of(counts: Tensor) -> Tensor:
-    """(F+1,) int64, from the boxes of each of F frames."""
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

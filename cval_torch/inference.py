@@ -14,7 +14,7 @@ from cval_torch.hooks.base import BatchParts, DetectorAdapter, FrameBatch, Split
 from cval_torch.hooks.recorder import Recorder
 from cval_torch.loading import LoadingPlan, split_batch
 from cval_torch.naming import FrameNames
-from cval_torch.pool import Pool
+from cval_torch.pool import Pool, offsets_of
 
 Split = Callable[[Any], BatchParts]
 """`batch of the loader -> BatchParts`, for loaders whose batches are of a kind of their own."""
@@ -147,10 +147,9 @@ class Inference:
                 dtype = self.embedding_dtype
             columns[name] = column.detach().to("cpu", dtype)
         counts = frames.counts.to("cpu", torch.int64)
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         return Pool(
             frame_ids,
-            offsets,
+            offsets_of(counts),
             indices=None if indices is None else torch.tensor(indices, dtype=torch.int64),
             activation=frames.activation if "probabilities" in columns else None,
             **columns,

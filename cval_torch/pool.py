@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
+from cval_torch.files import replacing
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -160,11 +160,7 @@ class Pool:
             InvalidInputError: a row out of range, twice, or not an integer.
         """
         picked = _as_rows(rows, len(self), self.device)
-        counts = self.counts[picked]
-        offsets = _offsets_of(counts)
-        # position of every kept box = start of its frame + position within the frame
-        within = torch.arange(int(offsets[-1]), device=self.device) - offsets[:-1].repeat_interleave(counts)
-        box_rows = self.offsets[:-1][picked].repeat_interleave(counts) + within
+        box_rows, offsets = places_of(self.offsets, picked)
         columns = {
             name: column[box_rows if name in _BOX_COLUMNS else picked]
             for name, column in self.columns()
@@ -200,7 +196,7 @@ class Pool:
                     )
             columns[name] = torch.cat(parts)
         ids = [frame_id for pool in pools for frame_id in pool.frame_ids]
-        offsets = _offsets_of(torch.cat([pool.counts for pool in pools]))
+        offsets = offsets_of(torch.cat([pool.counts for pool in pools]))
         return cls(ids, offsets, activation=first.activation, **columns)
 
     def to(self, device: torch.device | str) -> Pool:
@@ -217,24 +213,17 @@ class Pool:
         Raises:
             OSError: the disk is full or read-only.
         """
-        target = Path(path)
         payload = {
             "format": FILE_FORMAT,
             "frame_ids": json.dumps(list(self.frame_ids)),
             "activation": self.activation,
             "columns": {name: column.detach().cpu().contiguous() for name, column in self.columns()},
         }
-        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
-            with temporary.open("xb") as file:
+            with replacing(path, binary=True) as file:
                 torch.save(payload, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
         except RuntimeError as error:  # how torch.save reports that the file could not take the bytes
             raise OSError(f"{os.fspath(path)!r} could not be written: {error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> Pool:
@@ -260,10 +249,28 @@ class Pool:
         return cls(json.loads(payload["frame_ids"]), activation=payload["activation"], **payload["columns"])
 
 
-def _offsets_of(counts: Tensor) -> Tensor:
+def offsets_of(counts: Tensor) -> Tensor:
+    """Where frames begin and the last one ends, (F+1,) int64, given how many rows each has."""
     offsets = torch.zeros(len(counts) + 1, dtype=torch.int64, device=counts.device)
     torch.cumsum(counts, 0, out=offsets[1:])
     return offsets
+
+
+def places_of(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Where what belongs to some frames lies, and the offsets of these frames by themselves.
+
+    Args:
+        offsets: (F+1,) int64 of all frames.
+        rows: (n,) int64, the frames, in the order wanted.
+
+    >>> places_of(torch.tensor([0, 2, 2, 5]), torch.tensor([2, 0]))
+    (tensor([2, 3, 4, 0, 1]), tensor([0, 3, 5]))
+    """
+    counts = offsets.diff()[rows]
+    theirs = offsets_of(counts)
+    # the start of each one's frame, less where that begins among these, plus its number among these
+    shifts = (offsets[rows] - theirs[:-1]).repeat_interleave(counts)
+    return shifts + torch.arange(len(shifts), device=shifts.device), theirs
 
 
 def _shape_of(column: Tensor | None) -> str:

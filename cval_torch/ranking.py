@@ -14,9 +14,9 @@ from torch import Tensor
 
 from cval_torch.class_weights import box_weights, counts_missing
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool import Pool
+from cval_torch.pool import Pool, offsets_of, places_of
 from cval_torch.reduce import REDUCTIONS, chunks
-from cval_torch.scores import UNCERTAINTIES, class_distribution, distribution_weights, doubt, entropy
+from cval_torch.scores import UNCERTAINTIES, box_uncertainties, class_distribution, distribution_weights, doubt, entropy
 from cval_torch.screening import kth_smallest, shortlist
 from cval_torch.wire import DetectionSampling
 
@@ -131,8 +131,8 @@ def check_class_weights(stage: DetectionSampling) -> None:
     """Raises InvalidInputError where a stage has `class_weights` and no boxes' uncertainties to weigh."""
     strategy = stage.selection_strategy
     if stage.class_weights is not None and strategy not in UNCERTAINTIES:
-        name = callable_name(strategy) if callable(strategy) else strategy
-        raise InvalidInputError(f"`class_weights` weigh {', '.join(UNCERTAINTIES)} of a box; got them with {name!r}")
+        weighed = ", ".join(UNCERTAINTIES)
+        raise InvalidInputError(f"`class_weights` weigh {weighed} of a box; got them with {stage_name(stage)!r}")
 
 
 def _check_can_score(pool: Pool, stage: DetectionSampling) -> None:
@@ -170,15 +170,12 @@ def _box_scores(pool: Pool, begin: int, end: int, stage: DetectionSampling) -> T
 
 def _plain_box_scores(pool: Pool, first: int, last: int, stage: DetectionSampling) -> Tensor:
     strategy = str(stage.selection_strategy)
-    if strategy == "probability" or pool.probabilities is None or pool.activation is None:
-        if pool.scores is None:
-            return torch.empty(0, device=pool.device)
-        scores = pool.scores[first:last]
-        return scores if strategy == "probability" else UNCERTAINTIES[strategy](scores)
+    if strategy == "probability":
+        return torch.empty(0, device=pool.device) if pool.scores is None else pool.scores[first:last]
+    if stage.probs_weights is None or pool.probabilities is None or pool.activation is None:
+        return box_uncertainties(pool, first, last, strategy)
     probabilities = pool.probabilities[first:last]
     distribution = class_distribution(probabilities, pool.activation)
-    if stage.probs_weights is None:
-        return UNCERTAINTIES[strategy](distribution)
     weights = distribution_weights(stage.probs_weights, probabilities.shape[1], pool.activation)
     return entropy(distribution, weights=torch.tensor(weights, device=pool.device))
 
@@ -191,10 +188,7 @@ def _chunks(pool: Pool) -> Iterator[tuple[int, int]]:
 
 def _scored_columns(pool: Pool, rows: Tensor) -> Pool:
     """The frames at `rows` with no more than what scores are made of: `Pool.take` would copy embeddings too."""
-    counts = pool.counts[rows]
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    # a box's place in the pool: where its frame begins there, less where it begins here, plus its place here
-    boxes = (pool.offsets[rows] - offsets[:-1]).repeat_interleave(counts) + torch.arange(int(offsets[-1]))
+    boxes, offsets = places_of(pool.offsets, rows)
     return Pool(
         [pool.frame_ids[row] for row in rows.tolist()],
         offsets,
@@ -206,7 +200,7 @@ def _scored_columns(pool: Pool, rows: Tensor) -> Pool:
 
 def _with_null_boxes(values: Tensor, counts: Tensor, null_score: float) -> tuple[Tensor, Tensor]:
     """Give each frame without boxes one box of `null_score`, so that a policy never meets an empty frame."""
-    offsets = torch.cat([counts.new_zeros(1), counts.clamp_min(1).cumsum(0)])
+    offsets = offsets_of(counts.clamp_min(1))
     filled = values.new_full((int(offsets[-1]),), null_score)
     filled[(counts > 0).repeat_interleave(counts.clamp_min(1))] = values
     return filled, offsets

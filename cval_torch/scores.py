@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool import Activation
+from cval_torch.pool import Activation, Pool
 
 _LEAST_DOUBT = 1e-12  # floor of 1 - p in the odds p / (1 - p): keeps a saturated p = 1 finite
 
@@ -133,6 +133,25 @@ UNCERTAINTIES: dict[str, Callable[[Tensor], Tensor]] = {
     "entropy": entropy,
 }
 """By wire name. `probability`, the fifth, is the confidence itself."""
+
+
+def box_uncertainties(pool: Pool, first: int, last: int, strategy: str) -> Tensor:
+    """The uncertainty of some boxes of a pool: of their class distributions, or, without these, of their confidences.
+
+    Args:
+        pool: its columns `probabilities`, or else `scores`; without both there must be no boxes.
+        first: the first box.
+        last: the one after the last.
+        strategy: a name in `UNCERTAINTIES`.
+
+    Returns:
+        (last - first,) in [0, 1], higher = more uncertain.
+    """
+    if pool.probabilities is not None and pool.activation is not None:
+        return UNCERTAINTIES[strategy](class_distribution(pool.probabilities[first:last], pool.activation))
+    if pool.scores is None:
+        return torch.empty(0, device=pool.device)
+    return UNCERTAINTIES[strategy](pool.scores[first:last])
 
 
 def doubt(confidences: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from cval_torch.distributed import Ranks
 from cval_torch.errors import InvalidInputError, LoaderOrderError
-from cval_torch.gathering import FRAME_COLUMNS, Layout, offsets_of
+from cval_torch.gathering import FRAME_COLUMNS, Layout
 from cval_torch.identity import changes, dataset_identity
 from cval_torch.loading import LoadingPlan, plan_loading, shard_of
-from cval_torch.pool import Pool
+from cval_torch.pool import Pool, offsets_of, places_of
 
 
 @dataclass(frozen=True)
@@ -187,9 +187,9 @@ def gather_pools(pool: Pool, places: Sequence[int], ranks: Ranks, *, to: int | N
     offsets = offsets_of(counts)
     receiving = to is None or to == ranks.rank
     whole = ranks.exchange_local(lambda: _room_for(layout, offsets) if receiving else {})
-    for source, (rows, _, boxes) in enumerate(shares):
+    for source, (rows, _, _) in enumerate(shares):
         frame_rows = torch.tensor(rows, dtype=torch.int64)
-        box_rows = _box_rows(frame_rows, torch.tensor(boxes, dtype=torch.int64), offsets)
+        box_rows, _ = places_of(offsets, frame_rows)
         for name, dtype, width in layout.columns:
             target = frame_rows if name in FRAME_COLUMNS else box_rows
             step = max(2**26 // (dtype.itemsize * (width or 1)), 1)
@@ -215,9 +215,3 @@ def _room_for(layout: Layout, offsets: Tensor) -> dict[str, Any]:
         name: torch.empty(rows[name] if width is None else (rows[name], width), dtype=dtype)
         for name, dtype, width in layout.columns
     }
-
-
-def _box_rows(frame_rows: Tensor, counts: Tensor, offsets: Tensor) -> Tensor:
-    """Where in the whole the boxes of the frames at `frame_rows` lie."""
-    starts = offsets_of(counts)[:-1]
-    return torch.arange(int(counts.sum())) + (offsets[frame_rows] - starts).repeat_interleave(counts)

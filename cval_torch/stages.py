@@ -30,7 +30,7 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.pool import Pool
 from cval_torch.ranking import best_rows, check_class_weights, stage_name
 from cval_torch.scores import UNCERTAINTIES
-from cval_torch.wire import CONSTRAINTS, DetectionSampling
+from cval_torch.wire import DetectionSampling
 
 KNOWN_STRATEGIES = (*UNCERTAINTIES, "probability", *DIVERSITIES, *POOL_DIVERSITIES, "random")
 """The names that a stage may have in process."""
@@ -164,12 +164,12 @@ def _run_stage(kept: _Kept, stage: DetectionSampling) -> tuple[Tensor, Tensor]:
         )
     among = (~empty).nonzero().squeeze(1) if apart else None
     n = len(pool) if stage.num_of_samples is None else min(stage.num_of_samples, len(pool))
-    if all(getattr(stage, name) is None for name in CONSTRAINTS):
+    if stage.constrained:
+        rows, scores, filling = _choose_within(kept, stage, n, nulls, among=among)
+    else:
         seen, share = _parts(pool, stage, n, nulls)
         rows, scores = _choose(kept, stage, seen, among=among)
         filling = _null_order(pool, stage, nulls)[:share]
-    else:
-        rows, scores, filling = _choose_within(kept, stage, n, nulls, among=among)
     return torch.cat([rows, filling]), torch.cat([scores, scores.new_full((len(filling),), torch.nan)])
 
 

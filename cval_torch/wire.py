@@ -188,6 +188,11 @@ class DetectionSampling(Payload):
         return value
 
     @property
+    def constrained(self) -> bool:
+        """Whether any of the `CONSTRAINTS` is set."""
+        return any(getattr(self, name) is not None for name in CONSTRAINTS)
+
+    @property
     def descending(self) -> bool:
         """Whether high frame scores come first, with the default of `sort_strategy` resolved."""
         if self.sort_strategy is None:

@@ -68,6 +68,7 @@ NEIGHBOURS = {
     ("diversity", "reduce"),
     ("diversity", "scores"),
     ("scores", "pool"),
+    ("pool", "files"),
     ("reduce", "pool"),
     ("class_weights", "pool"),
     ("costs", "pool"),

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cval_torch.gathering import FRAME_COLUMNS, Gathered, Layout, offsets_of
-from cval_torch.pool import Pool
+from cval_torch.gathering import FRAME_COLUMNS, Gathered, Layout
+from cval_torch.pool import Pool, offsets_of
 
 JOURNAL = "journal"
 _IDS, _COUNTS = "frame_ids", "counts"

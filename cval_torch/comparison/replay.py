@@ -15,11 +15,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cval_torch.backends.local import LocalBackend
 from cval_torch.comparison.asked import Strategy, check_numbers, check_ranges, frames_of, plans_of, random_stage
 from cval_torch.comparison.measures import MEASURES, Ruler
 from cval_torch.comparison.result import Choice, Comparison
-from cval_torch.comparison.training import Evaluate, Record, Train, Training, fingerprint_of
+from cval_torch.comparison.training import Evaluate, Record, Train, Training, backend_beside, fingerprint_of
 from cval_torch.comparison.truth import Targets
 from cval_torch.errors import InvalidInputError, NoSubsetError
 from cval_torch.extraction import InferencePass, PassOptions
@@ -220,8 +219,7 @@ class _Replay:
         """Every first choice, and its measures."""
         pool = self.everything.take(self.rest)
         ruler = Ruler(pool, self.truth.take(self.rest), min_score=min_score, duplicate_radius=duplicate_radius)
-        labeled = self.everything.take(self.before) if self.before else None
-        backend = LocalBackend(labeled=labeled, labeled_counts={} if labeled is None else None)
+        backend = backend_beside(self.everything.take(self.before) if self.before else None)
         missing = [f"there is no {MEASURES[name].title!r}, since {why}" for name, why in ruler.missing.items()]
         with ExitStack() as stack:
             step = self._bar(stack, "compare", len(self.plans) + len(self.random), unit="choice")

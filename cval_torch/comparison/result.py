@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from cval_torch.comparison.measures import MEASURES, Measure, jaccard
 from cval_torch.errors import InvalidInputError
+from cval_torch.files import replacing
 from cval_torch.report.comparison import draw_comparison
 
 _ABOVE, _BELOW = "↑", "↓"
@@ -233,17 +233,11 @@ class Comparison:
             for number, point in enumerate(curve):
                 found = {"labelled_frames": point.frames, "labelled_boxes": point.boxes, "metric": point.metric}
                 lines += [[name, which, number, measure, value, ""] for measure, value in found.items()]
-        target = Path(path)
-        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-        try:
-            with temporary.open("x", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(["strategy", "draw", "round", "measure", "value", "outside_random"])
-                writer.writerows(lines)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return target
+        with replacing(path, newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["strategy", "draw", "round", "measure", "value", "outside_random"])
+            writer.writerows(lines)
+        return Path(path)
 
     def plot(self, path: str | os.PathLike[str], *, title: str | None = None) -> Path:
         """Draw every measure beside random's range, who agrees with whom, and the learning curves if there are any.

@@ -70,6 +70,11 @@ class Record:
             write_json(self.path, {"format": _FORMAT, "identity": self.identity, "runs": self.runs})
 
 
+def backend_beside(labeled: Pool | None) -> LocalBackend:
+    """Chooses beside what is labelled; where nothing is, every class counts as not annotated yet."""
+    return LocalBackend(labeled=labeled, labeled_counts={} if labeled is None else None)
+
+
 def fingerprint_of(frame_ids: Sequence[str]) -> str:
     """Of the set of ids."""
     return hashlib.sha256(json.dumps(sorted(frame_ids)).encode()).hexdigest()[:16]
@@ -175,8 +180,7 @@ class Training:
         rest = pool.take([row for row, frame_id in enumerate(pool.frame_ids) if frame_id not in known])
         seeded = [stage.model_copy(update={"seed": (stage.seed + number * _SEED_STRIDE) % 2**63}) for stage in stages]
         labeled = pool.take(self._rows(pool, labelled)) if labelled else None
-        backend = LocalBackend(labeled=labeled, labeled_counts={} if labeled is None else None)
-        return list(backend.select(rest, seeded).frame_ids)
+        return list(backend_beside(labeled).select(rest, seeded).frame_ids)
 
     def _boxes(self, frame_ids: Sequence[str]) -> int:
         return sum(self.boxes_of[frame_id] for frame_id in frame_ids)

@@ -11,7 +11,7 @@ from torch import Tensor
 from cval_torch.errors import InvalidInputError
 from cval_torch.extraction import InferencePass
 from cval_torch.inference import parts_of
-from cval_torch.pool import Pool
+from cval_torch.pool import Pool, offsets_of
 
 Targets = Callable[[int], Any]
 """`row of the dataset -> target`: the frame's labels, or a dict of `labels` and `boxes`."""
@@ -73,7 +73,7 @@ class TruthReader:
         counts = torch.tensor([len(part) for part in labels], dtype=torch.int64)
         return Pool(
             pool.frame_ids,
-            torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+            offsets_of(counts),
             labels=torch.cat(labels),
             boxes=_joined([boxes for _, boxes in found], counts.tolist(), pool.frame_ids),
         )

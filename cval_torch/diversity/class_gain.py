@@ -7,10 +7,10 @@ from torch import Tensor
 
 from cval_torch.diversity.descriptor import classes_of, descriptors_beside, unit_rows
 from cval_torch.diversity.k_center import first_greatest
-from cval_torch.diversity.kmeans import squared_distances
+from cval_torch.diversity.kmeans import nearest_of, squared_distances
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool import Pool
-from cval_torch.scores import class_distribution, entropy
+from cval_torch.scores import box_uncertainties
 
 _CHUNK_BOXES = 2**18
 
@@ -50,7 +50,7 @@ def class_gain(pool: Pool, n: int, *, seed: int, labeled: Pool | None = None, we
     """
     scarce, expected, known = _contents(pool, labeled)
     scarce = scarce / (expected.sum(1, keepdim=True) + 0.5).sqrt()
-    places, nearest = _places(pool, labeled)
+    places, squares, nearest = _places(pool, labeled)
     chosen = torch.empty(n, dtype=torch.int64, device=pool.device)
     for turn in range(n):
         gains = scarce @ (1 / (known + 1))
@@ -63,7 +63,7 @@ def class_gain(pool: Pool, n: int, *, seed: int, labeled: Pool | None = None, we
             row = first_greatest(far)
         chosen[turn] = row
         known = known + expected[row]
-        nearest = torch.minimum(nearest, squared_distances(places, places[row : row + 1]).squeeze(1))
+        nearest = torch.minimum(nearest, squared_distances(places, places[row : row + 1], squares).squeeze(1))
     return chosen
 
 
@@ -97,11 +97,12 @@ def _confidences(pool: Pool, name: str) -> Tensor:
 
 
 def _entropies(pool: Pool) -> Tensor:
-    """(B,) float32 in [0, 1]: of the class distribution, or, without one, of the confidence."""
-    if pool.probabilities is None or pool.activation is None:
-        return torch.empty(0, device=pool.device) if pool.scores is None else entropy(pool.scores).float()
-    blocks = torch.split(pool.probabilities, _CHUNK_BOXES)
-    return torch.cat([entropy(class_distribution(block, pool.activation)).float() for block in blocks])
+    """(B,) float32 in [0, 1]."""
+    result = torch.empty(pool.num_boxes, device=pool.device)
+    for first in range(0, pool.num_boxes, _CHUNK_BOXES):
+        last = min(first + _CHUNK_BOXES, pool.num_boxes)
+        result[first:last] = box_uncertainties(pool, first, last, "entropy")
+    return result
 
 
 def _by_class(pool: Pool, values: Tensor, classes: Tensor) -> Tensor:
@@ -109,15 +110,14 @@ def _by_class(pool: Pool, values: Tensor, classes: Tensor) -> Tensor:
     sums = torch.zeros(len(pool), len(classes), device=pool.device)
     if pool.labels is None or pool.num_boxes == 0:
         return sums
-    frames = torch.arange(len(pool), device=pool.device).repeat_interleave(pool.counts)
-    place = frames * len(classes) + torch.searchsorted(classes, pool.labels)
+    place = pool.frame_rows * len(classes) + torch.searchsorted(classes, pool.labels)
     # sorted, so that a GPU adds in one order too
     place, order = place.sort(stable=True)
     return sums.view(-1).index_add_(0, place, values[order]).view_as(sums)
 
 
-def _places(pool: Pool, labeled: Pool | None) -> tuple[Tensor, Tensor]:
-    """(N, D) where the frames lie, and (N,) the squared distance of each to the nearest labeled one."""
+def _places(pool: Pool, labeled: Pool | None) -> tuple[Tensor, Tensor, Tensor]:
+    """(N, D) where the frames lie, their (N,) squared lengths and squared distances to the nearest labeled one."""
     places, around = descriptors_beside(pool, labeled)
     held = None if around is None else labeled
     frames = [each.frame_embeddings for each in (pool, held) if each is not None]
@@ -128,7 +128,6 @@ def _places(pool: Pool, labeled: Pool | None) -> tuple[Tensor, Tensor]:
         places = torch.cat([places, standard[: len(pool)]], dim=1)
         around = None if around is None else torch.cat([around, standard[len(pool) :]], dim=1)
     # farther than any two: with nothing labeled the first choice is by gain alone
-    nearest = torch.full((len(pool),), 4 * float((places * places).sum(1).amax()), device=pool.device)
-    for block in () if around is None else torch.split(around, 256):
-        nearest = torch.minimum(nearest, squared_distances(places, block).amin(1))
-    return places, nearest
+    squares = (places * places).sum(1)
+    nearest = torch.full((len(pool),), 4 * float(squares.amax()), device=pool.device)
+    return places, squares, nearest if around is None else nearest_of(places, squares, around, nearest)

@@ -11,7 +11,7 @@ from cval_torch.diversity.descriptor import classes_of, unit_rows
 from cval_torch.diversity.objects import ByClass, check_objects, check_widths, segmented
 from cval_torch.pool import Pool
 from cval_torch.reduce import chunks
-from cval_torch.scores import class_distribution, entropy
+from cval_torch.scores import box_uncertainties
 
 REDUNDANT = 0.5
 """Within a frame, a box is left out if its cosine to a more uncertain one of its class is higher."""
@@ -138,7 +138,7 @@ def _summed_up(pool: Pool) -> tuple[Tensor, ByClass]:
         if first == last or pool.box_embeddings is None or pool.labels is None:
             counts.append(torch.zeros(end - begin, dtype=torch.int64, device=pool.device))
             continue
-        doubts = _entropies(pool, first, last).double()
+        doubts = box_uncertainties(pool, first, last, "entropy").double()
         owners = torch.arange(end - begin, device=pool.device).repeat_interleave(pool.counts[begin:end])
         groups = owners * len(classes) + torch.searchsorted(classes, pool.labels[first:last])
         # frame by frame, class by class, the most uncertain box first
@@ -160,13 +160,6 @@ def _summed_up(pool: Pool) -> tuple[Tensor, ByClass]:
         nothing = torch.empty(0, device=pool.device)
         labels, surest, vectors = [nothing.long()], [nothing], [nothing[:, None]]
     return uncertainty, ByClass.of(torch.cat(counts), torch.cat(labels), torch.cat(surest), torch.cat(vectors))
-
-
-def _entropies(pool: Pool, first: int, last: int) -> Tensor:
-    """(b,) in [0, 1] of the boxes `first:last`."""
-    if pool.probabilities is not None and pool.activation is not None:
-        return entropy(class_distribution(pool.probabilities[first:last], pool.activation))
-    return torch.empty(0) if pool.scores is None else entropy(pool.scores[first:last])
 
 
 def _nms(units: Tensor, sizes: Tensor) -> Tensor:

@@ -111,12 +111,22 @@ def mean_of(points: Tensor) -> Tensor:
     return total / len(points)
 
 
-def squared_distances(rows: Tensor, centres: Tensor) -> Tensor:
+def squared_distances(rows: Tensor, centres: Tensor, row_squares: Tensor | None = None) -> Tensor:
     """(N, k) squared distances in their precision, exactly 0 where rounding cannot tell two points apart.
 
-    Points should lie about the origin: expanded squares lose the digits that all of them share.
+    Points should lie about the origin: expanded squares lose the digits that all of them share. `row_squares` are the
+    (N,) squared lengths of the rows, for who has them.
     """
-    return _distances(rows, (rows * rows).sum(1), centres, (centres * centres).sum(1))
+    row_squares = (rows * rows).sum(1) if row_squares is None else row_squares
+    return _distances(rows, row_squares, centres, (centres * centres).sum(1))
+
+
+def nearest_of(rows: Tensor, row_squares: Tensor, centres: Tensor, closest: Tensor) -> Tensor:
+    """(N,) squared distances of rows to the nearest of (k, D) centres, or `closest` (N,), where that is less."""
+    for begin in range(0, len(centres), 256):
+        distances = squared_distances(rows, centres[begin : begin + 256], row_squares)
+        closest = torch.minimum(closest, distances.amin(1))
+    return closest
 
 
 class Cloud:
@@ -195,8 +205,7 @@ def _best_candidates(rows: Tensor, pull: Tensor, k: int, held: Tensor, generator
     trials = 2 + int(math.log(k))
     squares = (rows * rows).sum(1)
     closest = torch.full((len(rows),), torch.inf, device=rows.device)
-    for block in torch.split(held, 256) if len(held) else ():
-        closest = torch.minimum(closest, squared_distances(rows, block).amin(1))
+    closest = nearest_of(rows, squares, held, closest)
     chosen: list[int] = []
     for _ in range(min(k, len(rows))):
         mass = (pull if not len(held) and not chosen else closest * pull).cumsum(0, dtype=torch.float64)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cval_torch.diversity.descriptor import unit_rows
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool import Pool
+from cval_torch.pool import Pool, offsets_of, places_of
 from cval_torch.reduce import chunks
 
 # Boxes of this score or less are no objects, unless a frame has no others.
@@ -104,7 +104,7 @@ class ByClass:
 
         Those are `vectors[rows]`, or all.
         """
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        offsets = offsets_of(counts)
         order, places, frames = _order(offsets, labels)
         sources = order if rows is None else rows[order]
         units = torch.empty(len(sources), vectors.shape[1], device=vectors.device)
@@ -115,10 +115,8 @@ class ByClass:
 
     def take(self, rows: Tensor) -> ByClass:
         """The frames at `rows`, in that order."""
-        counts = self.offsets.diff()[rows]
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        within = torch.arange(int(offsets[-1]), device=rows.device) - offsets[:-1].repeat_interleave(counts)
-        stored = self.places[self.offsets[rows].repeat_interleave(counts) + within]
+        within, offsets = places_of(self.offsets, rows)
+        stored = self.places[within]
         order, places, frames = _order(offsets, self.labels[stored])
         stored = stored[order]
         return ByClass(offsets, places, self.labels[stored], frames, self.weights[stored], self.vectors[stored])
