@@ -1,4 +1,4 @@
-"""Files written whole or not at all; small ones of JSON, read with an error that says what was expected."""
+"""Text files written whole or not at all; small ones of JSON, read with an error that says what was expected."""
 
 from __future__ import annotations
 
@@ -14,22 +14,20 @@ from cval_torch.errors import InvalidInputError
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], *, binary: bool = False, newline: str | None = None) -> Iterator[IO[Any]]:
-    """A file to write to, which takes the place of `path` at the end; an older one stays intact if writing fails.
+def replacing(path: str | os.PathLike[str], *, newline: str | None = None) -> Iterator[IO[str]]:
+    """A text file to write to, which takes the place of `path` at the end; an older one stays intact if writing fails.
 
     Args:
         path: in a folder that is there.
-        binary: bytes are written, and not UTF-8.
-        newline: of text, as `open` has it.
+        newline: as `open` has it.
 
     Raises:
         OSError: the disk is full or read-only.
     """
     target = Path(path)
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    how: dict[str, Any] = {"mode": "xb"} if binary else {"mode": "x", "encoding": "utf-8", "newline": newline}
     try:
-        with temporary.open(**how) as file:
+        with temporary.open("x", encoding="utf-8", newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.files import replacing
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -213,17 +213,24 @@ class Pool:
         Raises:
             OSError: the disk is full or read-only.
         """
+        target = Path(path)
         payload = {
             "format": FILE_FORMAT,
             "frame_ids": json.dumps(list(self.frame_ids)),
             "activation": self.activation,
             "columns": {name: column.detach().cpu().contiguous() for name, column in self.columns()},
         }
+        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
-            with replacing(path, binary=True) as file:
+            with temporary.open("xb") as file:
                 torch.save(payload, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
         except RuntimeError as error:  # how torch.save reports that the file could not take the bytes
             raise OSError(f"{os.fspath(path)!r} could not be written: {error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> Pool:

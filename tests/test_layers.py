@@ -68,7 +68,6 @@ NEIGHBOURS = {
     ("diversity", "reduce"),
     ("diversity", "scores"),
     ("scores", "pool"),
-    ("pool", "files"),
     ("reduce", "pool"),
     ("class_weights", "pool"),
     ("costs", "pool"),
