@@ -131,7 +131,7 @@ def test_the_oracle_goes_on_when_every_sequence_is_seen(truth) -> None:
     assert len(set(chosen)) == 40
 
 
-ARMS = ["random", "every n-th", "oracle (cheats)", "entropy max, weighted_kmeans"]
+ARMS = ["random", "every n-th", "oracle (cheats)", "entropy sum, weighted_kmeans"]
 
 
 def run(folder: Path) -> list[Round]:

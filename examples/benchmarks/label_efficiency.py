@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Subset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the examples beside this folder
 
-from cval_torch import extract
+from cval_torch import Pool, extract
 from digits_on_photos import DigitFrames, PoolSettings, pool_frames, unseen_frames
 from label_efficiency_arms import REFERENCES, STRATEGIES, Choice, all_arms
 from label_efficiency_report import Round, write_report
@@ -53,14 +53,17 @@ POOL_SEEDS_FROM = 100  # far from the seeds that examples use, on which choices 
 
 @dataclass(frozen=True)
 class Plan:
-    """How large the experiment is: what a stored round depends on."""
+    """How large the experiment is: what a stored round depends on.
+
+    `added` frames are chosen after each training but the last; `steps` of `batch_size` frames train on `start` frames.
+    """
 
     frames: int = 2000
     test_frames: int = 400
     start: int = 80
-    batch: int = 80
-    rounds: int = 3
+    added: tuple[int, ...] = (40, 40, 80, 80)
     steps: int = 200
+    batch_size: int = 8
     letters_steps: int = 1500
 
     def steps_for(self, labelled: int) -> int:
@@ -99,29 +102,51 @@ class _Bench:
         settings = PoolSettings(frames=self.job.plan.frames, **SETTINGS[self.job.setting])
         self.pool = pool_frames(settings, seed=self.job.pool_seed)
         self.test = unseen_frames(self.job.plan.test_frames, seed=self.job.pool_seed)
+        # of all arms the first detector is the same: it is trained once, and asked once
         self._first: tuple[Any, float] | None = None
+        self._first_said: Pool | None = None
 
     def detector(self, labelled: list[int]) -> tuple[Any, float]:
-        """The detector trained on these rows, and its mAP@50; the first one of all arms is trained once."""
+        """The detector trained on these rows, and its mAP@50."""
         plan = self.job.plan
         if len(labelled) == plan.start and self._first is not None:
             return self._first
         letters = pretrained_on_letters(letters_file(self.job.folder, plan), steps=plan.letters_steps)
         detector = detector_of_digits(letters, seed=self.job.start_seed)
-        train(detector, Subset(self.pool, labelled), steps=plan.steps_for(len(labelled)), seed=self.job.start_seed)
+        train(
+            detector,
+            Subset(self.pool, labelled),
+            steps=plan.steps_for(len(labelled)),
+            batch_size=plan.batch_size,
+            seed=self.job.start_seed,
+        )
         trained = detector, evaluate_map50(detector, self.test)
         if len(labelled) == plan.start:
             self._first = trained
         return trained
 
+    def said(self, detector: Any) -> Pool:
+        """What the detector says of all frames."""
+        first = self._first is not None and detector is self._first[0]
+        if first and self._first_said is not None:
+            return self._first_said
+        said = extract(detector, DataLoader(self.pool, batch_size=100, collate_fn=collate), progress=False)
+        if first:
+            self._first_said = said
+        return said
+
+    def names(self) -> Pool:
+        """All frames, and nothing said of them: what a reference needs."""
+        none = torch.zeros(len(self.pool) + 1, dtype=torch.int64)
+        return Pool(self.pool.frame_ids, none, indices=torch.arange(len(self.pool)))
+
     def choose(self, arm: str, draw: int, number: int, labelled: list[int], detector: Any) -> list[int]:
         """The rows of the frames that the arm adds."""
-        loader = DataLoader(self.pool, batch_size=100, collate_fn=collate)
-        everything = extract(detector, loader, progress=False)
+        everything = self.names() if arm in REFERENCES else self.said(detector)
         rest = sorted(set(range(len(self.pool))) - set(labelled))
         seed = 1_000 * self.job.start_seed + 10 * draw + number
         parts = everything.take(rest), everything.take(labelled)
-        picked = all_arms()[arm](Choice(*parts, self.pool, self.job.plan.batch, seed))
+        picked = all_arms()[arm](Choice(*parts, self.pool, self.job.plan.added[number], seed))
         return [rest[row] for row in picked]
 
     def round(self, run: tuple[str, int], number: int, labelled: list[int], *, map50: float, seconds: float) -> Round:
@@ -154,15 +179,16 @@ def run_job(job: Job) -> list[Round]:
     torch.set_num_threads(1)
     bench: _Bench | None = None
     rounds: list[Round] = []
+    plan = json.loads(json.dumps(asdict(job.plan)))  # as a file has it
     for arm, draw in job.runs():
         name = f"{job.setting}-pool{job.pool_seed}-start{job.start_seed}-{arm}-{draw}".replace(" ", "_")
         file = job.folder / "rounds" / f"{name}.json"
-        stored: dict[str, Any] = {"plan": asdict(job.plan), "rounds": [], "next": []}
+        stored: dict[str, Any] = {"plan": plan, "rounds": [], "next": []}
         if file.exists():
             stored = json.loads(file.read_text())
-        if stored["plan"] != asdict(job.plan):
+        if stored["plan"] != plan:
             raise SystemExit(f"{file} is of another plan: {stored['plan']}; give another --out")
-        while len(stored["rounds"]) <= job.plan.rounds:
+        while len(stored["rounds"]) <= len(job.plan.added):
             bench = bench or _Bench(job)
             _next_round(bench, arm, draw, stored)
             _write(file, json.dumps(stored))
@@ -176,7 +202,7 @@ def _next_round(bench: _Bench, arm: str, draw: int, stored: dict[str, Any]) -> N
     shuffle = torch.Generator().manual_seed(bench.job.start_seed)
     labelled = stored["next"] or torch.randperm(plan.frames, generator=shuffle)[: plan.start].tolist()
     detector, map50 = bench.detector(labelled)
-    more = bench.choose(arm, draw, number, labelled, detector) if number < plan.rounds else []
+    more = bench.choose(arm, draw, number, labelled, detector) if number < len(plan.added) else []
     done = bench.round((arm, draw), number, labelled, map50=map50, seconds=time.perf_counter() - began)
     stored["rounds"].append(asdict(done))
     stored["next"] = labelled + more
@@ -195,9 +221,9 @@ def main(arguments: list[str] | None = None) -> list[Round]:
     options = parse(arguments)
     plan = Plan()
     if options.quick:
-        plan = Plan(frames=600, test_frames=120, start=40, batch=40, rounds=2, steps=100, letters_steps=500)
+        plan = Plan(frames=600, test_frames=120, start=40, added=(40, 40), steps=100, letters_steps=500)
     if options.tiny:
-        plan = Plan(frames=60, test_frames=10, start=10, batch=5, rounds=1, steps=2, letters_steps=2)
+        plan = Plan(frames=60, test_frames=10, start=10, added=(5,), steps=2, letters_steps=2)
     pretrained_on_letters(letters_file(options.out, plan), steps=plan.letters_steps, progress=True)
     jobs = [
         Job(plan, setting, POOL_SEEDS_FROM + pool, start, tuple(options.arms), options.random_draws, options.out)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cval_torch import DetectionSampling, LocalBackend, Pool
+from cval_torch import DetectionSampling, LocalBackend, Pool, max_zscore
 from digits_on_photos import DigitFrames
 
 
@@ -17,8 +17,9 @@ class Choice:
     """What an arm may look at. Only the oracle looks at `truth`.
 
     Attributes:
-        pool: what the detector said of the frames not yet labelled, in the order of the videos.
-        labeled: what it said of those that are.
+        pool: what the detector said of the frames not yet labelled, in the order of the videos; their names alone for
+            a reference, which does not ask the detector.
+        labeled: the same of those that are.
         truth: all frames with their labels; `pool.indices` and `labeled.indices` are its rows.
         n: frames to choose.
         seed: of the draw.
@@ -30,13 +31,22 @@ class Choice:
     n: int
     seed: int
 
+    def counts(self) -> dict[int, int]:
+        """Annotated objects by class."""
+        assert self.labeled.indices is not None
+        found = torch.cat([self.truth.labels[row] for row in self.labeled.indices.tolist()])
+        return dict(enumerate(found.bincount(minlength=len(self.truth.classes)).tolist()))
+
 
 Arm = Callable[[Choice], Sequence[int]]
 """Chooses n rows of `Choice.pool`."""
 
 
-def staged(*stages: tuple[str, int, dict[str, Any]], labeled: bool = False) -> Arm:
-    """An arm of the library's stages: (strategy, how many times n it keeps, options)."""
+def staged(*stages: tuple[Any, int, dict[str, Any]], labeled: bool = False) -> Arm:
+    """An arm of the library's stages: (strategy, how many times n it keeps, options).
+
+    With `labeled` it knows what is annotated: what the detector says of those frames, and what annotators counted.
+    """
 
     def choose(choice: Choice) -> Sequence[int]:
         asked = [
@@ -48,7 +58,9 @@ def staged(*stages: tuple[str, int, dict[str, Any]], labeled: bool = False) -> A
             )
             for name, times, options in stages
         ]
-        backend = LocalBackend(labeled=choice.labeled if labeled else None)
+        backend = LocalBackend()
+        if labeled:
+            backend = LocalBackend(labeled=choice.labeled, labeled_counts=choice.counts())
         rows: list[int] = backend.select(choice.pool, asked).rows.tolist()
         return rows
 
@@ -90,6 +102,7 @@ def oracle(choice: Choice) -> Sequence[int]:
 _DOUBT: dict[str, Any] = {"null_policy": "last"}
 _SUM = _DOUBT | {"bbox_selection_policy": "sum"}
 _MAX = _DOUBT | {"bbox_selection_policy": "max"}
+_BALANCED: dict[str, Any] = {"class_weights": "balanced"}
 
 REFERENCES: dict[str, Arm] = {
     "random": staged(("random", 1, {})),
@@ -98,24 +111,25 @@ REFERENCES: dict[str, Arm] = {
 }
 STRATEGIES: dict[str, Arm] = {
     "auto": staged(("auto", 1, {}), labeled=True),
+    "entropy sum, weighted_kmeans": staged(("entropy", 4, _SUM), ("weighted_kmeans", 1, {}), labeled=True),
     "entropy, max": staged(("entropy", 1, _MAX)),
     "entropy, sum": staged(("entropy", 1, _SUM)),
-    "clustering": staged(("clustering", 1, {})),
-    "entropy max, clustering": staged(("entropy", 4, _MAX), ("clustering", 1, {})),
-    "entropy sum, weighted_kmeans": staged(("entropy", 4, _SUM), ("weighted_kmeans", 1, {}), labeled=True),
-    "entropy max, weighted_kmeans": staged(("entropy", 4, _MAX), ("weighted_kmeans", 1, {}), labeled=True),
 }
 MORE_STRATEGIES: dict[str, Arm] = {
-    "auto": staged(("auto", 1, {}), labeled=True),
-    "least, max": staged(("least", 1, _MAX)),
-    "margin, max": staged(("margin", 1, _MAX)),
-    "entropy, mean": staged(("entropy", 1, _DOUBT | {"bbox_selection_policy": "mean"})),
-    "hierarchical": staged(("hierarchical", 1, {})),
+    "balanced entropy sum, weighted_kmeans": staged(
+        ("entropy", 4, _SUM | _BALANCED), ("weighted_kmeans", 1, {}), labeled=True
+    ),
+    "entropy sum, ppal": staged(("entropy", 4, _SUM), ("ppal", 1, {}), labeled=True),
+    "entropy sum, diverse_prototypes": staged(("entropy", 4, _SUM), ("diverse_prototypes", 1, {}), labeled=True),
+    "entropy sum, kmeans_plus_plus": staged(("entropy", 4, _SUM), ("kmeans_plus_plus", 1, {}), labeled=True),
     "k_center": staged(("k_center", 1, {}), labeled=True),
-    "kmeans_plus_plus": staged(("entropy", 4, _MAX), ("kmeans_plus_plus", 1, {}), labeled=True),
     "typicality": staged(("typicality", 1, {}), labeled=True),
     "facility_location": staged(("facility_location", 1, {}), labeled=True),
-    "entropy max, k_center": staged(("entropy", 4, _MAX), ("k_center", 1, {}), labeled=True),
+    "clustering": staged(("clustering", 1, {})),
+    "hierarchical": staged(("hierarchical", 1, {})),
+    "margin, max": staged(("margin", 1, _MAX)),
+    "least, max": staged(("least", 1, _MAX)),
+    "z-score maximum": staged((max_zscore(("entropy", "sum"), ("margin", "max")), 1, {})),
 }
 
 
