@@ -31,7 +31,7 @@ def test_a_peer_answers_the_same_question(name: str, peer: Contender, problem: P
     judged = ours if strategy.ours.judged is None else strategy.ours.judged(problem)
     ratio = problem.objective(strategy.objective, theirs) / problem.objective(strategy.objective, judged)
     assert 0.5 < ratio < 2
-    if "naive" in peer.name or peer.needs == "apricot":
+    if ("torch" in peer.name and name != "typicality") or peer.needs == "apricot":
         assert theirs.tolist() == ours.tolist()
 
 
@@ -55,7 +55,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     """With a peer that cannot do the size, and one that is not there."""
     centre = STRATEGIES["k_center"]
     plain, absent = (
-        dataclasses.replace(centre.peers[1], most=100),
+        dataclasses.replace(centre.peers[2], most=100),
         Contender("another", centre.ours.choose, "not_there"),
     )
     monkeypatch.setitem(STRATEGIES, "k_center", dataclasses.replace(centre, peers=(plain, absent)))
