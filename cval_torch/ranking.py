@@ -42,7 +42,7 @@ def frame_scores(pool: Pool, stage: DetectionSampling) -> Tensor:
         InvalidInputError: a missing column; `probs_weights` or `class_weights` where they mean nothing, of a wrong
             length, or not numbers yet; a callable's result of a wrong shape or not finite.
     """
-    check_class_weights(stage)
+    check_weights(stage)
     if callable(stage.selection_strategy):
         return _checked(stage.selection_strategy(pool), pool, stage.selection_strategy, "selection_strategy")
     strategy = stage.selection_strategy
@@ -127,9 +127,12 @@ def rank_rows(scores: Tensor, frame_ids: Sequence[str], n: int, *, descending: b
     return sorted(chosen, key=lambda row: (key_of[row], frame_ids[row]))
 
 
-def check_class_weights(stage: DetectionSampling) -> None:
-    """Raises InvalidInputError where a stage has `class_weights` and no boxes' uncertainties to weigh."""
+def check_weights(stage: DetectionSampling) -> None:
+    """Raises InvalidInputError where a stage has `class_weights` or `probs_weights`, and nothing that they weigh."""
     strategy = stage.selection_strategy
+    if stage.probs_weights is not None and strategy != "entropy":
+        got = repr(stage_name(stage))
+        raise InvalidInputError(f"`probs_weights` weigh the terms of the `entropy`; got them with {got}")
     if stage.class_weights is not None and strategy not in UNCERTAINTIES:
         weighed = ", ".join(UNCERTAINTIES)
         raise InvalidInputError(f"`class_weights` weigh {weighed} of a box; got them with {stage_name(stage)!r}")
@@ -137,8 +140,6 @@ def check_class_weights(stage: DetectionSampling) -> None:
 
 def _check_can_score(pool: Pool, stage: DetectionSampling) -> None:
     strategy = stage.selection_strategy
-    if stage.probs_weights is not None and strategy != "entropy":
-        raise InvalidInputError(f"`probs_weights` weigh the terms of the `entropy`; got them with {strategy!r}")
     if stage.class_weights == "balanced":
         raise counts_missing()
     if pool.num_boxes == 0:

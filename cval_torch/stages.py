@@ -28,7 +28,7 @@ from cval_torch.diversity.descriptor import descriptors_beside
 from cval_torch.diversity.spacing import Spacing
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool import Pool
-from cval_torch.ranking import best_rows, check_class_weights, stage_name
+from cval_torch.ranking import best_rows, check_weights, stage_name
 from cval_torch.scores import UNCERTAINTIES
 from cval_torch.wire import DetectionSampling
 
@@ -135,7 +135,7 @@ def checked_stages(stages: DetectionSampling | Sequence[DetectionSampling]) -> t
                 f"`selection_strategy` must be a callable or one of {', '.join(KNOWN_STRATEGIES)}; "
                 f"got {stage.selection_strategy!r}"
             )
-        check_class_weights(stage)
+        check_weights(stage)
         check_quotas(number, stage)
     return ran
 

@@ -125,13 +125,13 @@ def test_a_selection_brings_its_scores_and_stages() -> None:
     labels = make(labeled=["f5"])
     stages = [
         DetectionSampling(selection_strategy=by_size, num_of_samples=4),
-        DetectionSampling(selection_strategy="clustering", num_of_samples=2, seed=3, probs_weights=[0.5]),
+        DetectionSampling(selection_strategy="entropy", num_of_samples=2, seed=3, probs_weights=[0.5]),
         DetectionSampling(selection_strategy="margin", num_of_samples=2, seed=3, class_weights={7: 0.5}),
     ]
     round_ = labels.label(Chosen(["f3", "f1"], [0.75, 0.5], stages), epoch=2, model_fingerprint="abc")
     assert round_.frame_ids == ("f3", "f1")
     assert round_.scores == (0.75, 0.5)
-    assert round_.strategy == f"{__name__}.by_size, clustering, margin"
+    assert round_.strategy == f"{__name__}.by_size, entropy, margin"
     assert round_.seed == 3
     assert round_.stages[1]["probs_weights"] == [0.5]
     assert round_.stages[2]["class_weights"] == {"7": 0.5}, "as JSON gives it back"

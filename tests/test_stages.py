@@ -241,6 +241,9 @@ class TestRefused:
             (stage(frames=[]), "`frames`"),
             (stage(probs_weights=[1.0, 2.0]), "C=4.*got 2"),
             (stage("margin", probs_weights=[1.0] * 4), "entropy.*'margin'"),
+            ([stage(), stage("clustering", n=1, probs_weights=[1.0] * 4)], "`probs_weights`.*'clustering'"),
+            (stage("random", probs_weights=[1.0] * 4), "`probs_weights`.*'random'"),
+            (stage(lambda pool: pool.counts, probs_weights=[1.0] * 4), "`probs_weights`.*lambda"),
         ],
     )
     def test_stages(self, stages: Any, message: str) -> None:

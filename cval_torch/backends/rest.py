@@ -24,7 +24,7 @@ from cval_torch.errors import (
     UnsupportedByServiceError,
 )
 from cval_torch.pool import Pool
-from cval_torch.ranking import check_class_weights, frame_scores
+from cval_torch.ranking import check_weights, frame_scores
 from cval_torch.stages import check_quotas
 from cval_torch.wire import CONSTRAINTS, SERVICE_STRATEGIES, UNCERTAINTY_STRATEGIES, DatasetPart, DetectionSampling
 
@@ -176,7 +176,7 @@ def _checked_stages(
             raise InvalidInputError(f"`stages` must be DetectionSampling; got {type(stage).__name__} at {number}")
         if stage.frames is not None:
             raise InvalidInputError(f"stage {number} has `frames`: the frames are the pool's, leave it None")
-        check_class_weights(stage)
+        check_weights(stage)
         if stage.selection_strategy in UNCERTAINTY_STRATEGIES and not callable(stage.bbox_selection_policy):
             frame_scores(pool, stage)  # says which column is missing
         check_quotas(number, stage)
