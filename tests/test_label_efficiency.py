@@ -17,7 +17,17 @@ import digits_on_photos as digits
 import label_efficiency
 from cval_torch import Pool
 from label_efficiency_arms import Choice, all_arms, every_nth, oracle
-from label_efficiency_report import Curve, Round, cost_to_reach, curves_of, gap_closed, interval, savings, table_of
+from label_efficiency_report import (
+    Curve,
+    Round,
+    cost_to_reach,
+    curves_of,
+    gap_closed,
+    interval,
+    savings,
+    spread_of_random,
+    table_of,
+)
 
 
 def curve(frames, boxes, map50) -> Curve:
@@ -73,6 +83,20 @@ def test_gap_closed() -> None:
     low, high = {0: curve([1], [1], [0.2])}, {0: curve([1], [1], [0.4])}
     assert gap_closed({0: curve([1], [1], [0.35])}, low, high, 0) == pytest.approx(0.75)
     assert math.isnan(gap_closed(high, low, {0: curve([1], [1], [0.205])}, 0))
+
+
+def test_the_spread_of_random_is_within_starts_and_pools() -> None:
+    last = {(0, 0): (0.30, 0.34), (0, 1): (0.50, 0.52), (1, 0): (0.9,)}
+    rounds = [
+        round_of("random", number, value + 7 * (1 - number), pool=pool, start=start, draw=draw)
+        for (pool, start), values in last.items()
+        for draw, value in enumerate(values)
+        for number in (0, 1)
+    ]
+    pooled = math.sqrt((np.var((0.30, 0.34), ddof=1) + np.var((0.50, 0.52), ddof=1)) / 2)
+    assert spread_of_random(rounds, "realistic") == pytest.approx(pooled)
+    assert f"differ by {pooled:.3f}" in table_of(rounds, "realistic")
+    assert math.isnan(spread_of_random(rounds, "clean"))
 
 
 def test_table_pairs_by_pool() -> None:

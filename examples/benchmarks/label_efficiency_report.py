@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, stdev, variance
 from typing import Literal
 
 import matplotlib as mpl
@@ -116,6 +116,24 @@ def savings(curves: dict[int, Curve], baseline: dict[int, Curve], *, cost: Cost)
     ]
 
 
+def spread_of_random(rounds: Iterable[Round], setting: str) -> float:
+    """Standard deviation of the last mAP of draws of `random` from one start of one pool, pooled; NaN of single draws.
+
+    A difference on a single pool that is not well beyond this says nothing.
+    """
+    last: dict[tuple[int, int, int], Round] = {}
+    for each in rounds:
+        key = (each.pool, each.start, each.draw)
+        if (each.setting, each.arm) == (setting, "random") and each.round >= (last[key].round if key in last else 0):
+            last[key] = each
+    draws: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for (pool, start, _), each in last.items():
+        draws[pool, start].append(each.map50)
+    freedom = sum(len(values) - 1 for values in draws.values())
+    squares = sum((len(values) - 1) * variance(values) for values in draws.values() if len(values) > 1)
+    return math.sqrt(squares / freedom) if freedom else math.nan
+
+
 def gap_closed(curves: dict[int, Curve], baseline: dict[int, Curve], best: dict[int, Curve], k: int) -> float:
     """The share of the way from random to the oracle after round k, of the means over pools.
 
@@ -156,6 +174,9 @@ def table_of(rounds: Sequence[Round], setting: str) -> str:
         if arm != "random":
             values = (by_pool[pool].map50[-1] - baseline[pool].map50[-1] for pool in sorted(by_pool))
             lines.append(f"- {arm}: " + ", ".join(f"{value:+.3f}" for value in values))
+    spread = spread_of_random(rounds, setting)
+    if not math.isnan(spread):
+        lines += ["", f"Draws of random from one start of one pool differ by {spread:.3f} (standard deviation)."]
     return "\n".join(lines)
 
 
