@@ -23,7 +23,7 @@ from torch import Tensor
 from cval_torch.class_weights import counts_for, with_known_weights
 from cval_torch.constraints import RankedRows, check_columns, filled, warn_of_choice
 from cval_torch.costs import estimated_boxes, largest_fitting, within
-from cval_torch.diversity import CLUSTERED, DIVERSITIES, EMBEDDED, IN_PROCESS, POOL_DIVERSITIES
+from cval_torch.diversity import CLUSTERED, DIVERSITIES, EMBEDDED, GREEDY, IN_PROCESS, POOL_DIVERSITIES
 from cval_torch.diversity.descriptor import descriptors_beside
 from cval_torch.diversity.spacing import Spacing
 from cval_torch.errors import InvalidInputError
@@ -250,12 +250,16 @@ def _diverse_rows(kept: _Kept, stage: DetectionSampling, among: Tensor | None) -
         is_far[far] = True
         by_id, passed = by_id[is_far[by_id]], order[~is_far[order]]
     choose = _diversity(kept, stage, by_id) if len(by_id) else None
+    greedy = stage.selection_strategy in GREEDY
+    longest = by_id[:0]
 
     @cache
     def first(n: int) -> Tensor:
+        nonlocal longest
         m = min(n, len(by_id))
-        rows = by_id[:0] if choose is None or m == 0 else by_id[choose(m)]
-        return torch.cat([rows, passed[: n - m]])
+        if choose is not None and (m > len(longest) or not greedy):
+            longest = by_id[choose(m)] if m else by_id[:0]
+        return torch.cat([longest[:m], passed[: n - m]])
 
     return first
 

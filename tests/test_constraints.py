@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cval_torch.backends.local import LocalBackend
-from cval_torch.diversity import DIVERSITIES, POOL_DIVERSITIES, spacing
+from cval_torch.diversity import DIVERSITIES, GREEDY, POOL_DIVERSITIES, spacing
+from cval_torch.diversity.class_gain import class_gain
 from cval_torch.diversity.descriptor import frame_descriptors
 from cval_torch.diversity.spacing import Spacing
 from cval_torch.errors import InvalidInputError
@@ -254,6 +255,33 @@ def test_diversity_chooses_among_thinned_frames_within_the_budget(
         assert budget is None or cost(seen) <= budget or len(got) == 1
     moved = pool.take(torch.randperm(14, generator=torch.Generator().manual_seed(seed)))
     assert quietly(moved, [*before, one], labeled)[0] == got
+
+
+@pytest.mark.parametrize("strategy", sorted(GREEDY))
+@pytest.mark.parametrize("beside", [False, True])
+@given(fewer=st.integers(1, 40), frames=st.integers(40, 120), seed=st.integers(0, 10**6))
+@settings(max_examples=12, deadline=None)
+def test_a_greedy_choice_begins_with_that_of_fewer(
+    strategy: str, beside: bool, fewer: int, frames: int, seed: int
+) -> None:
+    pool = make_pool(frames, seed=seed)
+    labeled = make_pool(5, seed=seed + 1, prefix="l") if beside else None
+    many, _ = quietly(pool, stage(strategy, 40), labeled)
+    assert many[:fewer] == quietly(pool, stage(strategy, fewer), labeled)[0]
+
+
+def test_a_greedy_choice_is_not_worked_out_again_for_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def noted(pool: Pool, n: int, **options: Any) -> torch.Tensor:
+        asked.append(n)
+        return class_gain(pool, n, **options)
+
+    monkeypatch.setitem(POOL_DIVERSITIES, "auto", noted)
+    pool = make_pool(80, seed=3)
+    chosen = LocalBackend().select(pool, stage("auto", num_of_boxes=20.0))
+    assert 18 < chosen.num_of_boxes <= 20
+    assert asked == sorted(set(asked))
 
 
 def test_a_budget_ends_the_choice_at_the_frame_that_exceeds_it() -> None:

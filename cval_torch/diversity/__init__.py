@@ -57,3 +57,6 @@ BY_ENTROPY = frozenset({"diverse_prototypes"})
 
 CLUSTERED = frozenset({"clustering", "hierarchical"})
 """Those that take `num_of_clusters` too."""
+
+GREEDY = frozenset({"auto", "class_gain", "facility_location", "k_center"})
+"""Those whose choice of n rows begins with their choice of fewer."""
