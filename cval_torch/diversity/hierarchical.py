@@ -17,6 +17,7 @@ MOST_POINTS = 4096
 _GROUPS = 2048
 _GROUPING_ITERATIONS = 10
 _SILHOUETTE_POINTS = 2048
+_BLOCK = 256
 
 Floats = npt.NDArray[np.float64]
 Merges = npt.NDArray[np.int64]
@@ -128,7 +129,9 @@ def _ward_distances(points: Floats, sizes: Floats) -> Floats:
     distances += squares
     np.maximum(distances, 0, out=distances)
     if (sizes != 1).any():
-        distances *= 2 * sizes[:, None] * sizes / (sizes[:, None] + sizes)
+        for begin in range(0, len(sizes), _BLOCK):
+            some = sizes[begin : begin + _BLOCK, None]
+            distances[begin : begin + _BLOCK] *= 2 * some * sizes / (some + sizes)
     np.fill_diagonal(distances, np.inf)
     return distances
 
