@@ -2,6 +2,7 @@
 
     python examples/compare_strategies.py               # about a minute on a CPU: one look at the frames, no training
     python examples/compare_strategies.py --rounds 2    # some minutes: trains on what each would have chosen
+    python examples/compare_strategies.py --what null_policies    # what becomes of frames without detections
 
 A small detector is trained on 60 frames of real digits on real photos. The other frames have labels too, but the
 strategies do not see them: each chooses 60 frames, and `compare` counts what is in them. Printed are the table, and
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> Comparison:
     comparison = compare(
         trained_on(Subset(frames, start)),
         DataLoader(frames, batch_size=100, collate_fn=collate),
-        strategies(options.frames),
+        {"strategies": strategies, "null_policies": null_policies}[options.what](options.frames),
         num_of_samples=options.frames,
         labeled=[frames.frame_ids[row] for row in start],
         seed=options.seed,
@@ -76,9 +77,21 @@ def strategies(frames: int) -> dict[str, Any]:
     }
 
 
+def null_policies(frames: int) -> dict[str, Any]:
+    """The same uncertainty under each policy for frames without detections."""
+    return {
+        f"{policy}, {box_policy}": DetectionSampling(
+            num_of_samples=frames, selection_strategy="entropy", null_policy=policy, bbox_selection_policy=box_policy
+        )
+        for box_policy in ("max", "sum")
+        for policy in ("protocol", "skip", "last", "sample")
+    }
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--what", choices=["strategies", "null_policies"], default="strategies", help="(%(default)s)")
     parser.add_argument("--frames", type=int, default=60, help="frames that each strategy chooses (%(default)s)")
     parser.add_argument("--rounds", type=int, default=0, help="rounds of choosing and training (%(default)s)")
     parser.add_argument("--random-draws", type=int, default=3, help="random choices that are trained (%(default)s)")

@@ -249,6 +249,14 @@ def test_compare_strategies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert (tmp_path / "comparison.csv").exists()
 
 
+def test_compare_null_policies(tmp_path: Path) -> None:
+    small = {"what": "null_policies", "frames": 5, "start": 12, "pool": 90, "steps": 2, "pretrain-steps": 2}
+    found = compare_strategies.main([f"--{name}={value}" for name, value in (small | {"out": tmp_path}).items()])
+    assert list(found.strategies) == [
+        f"{policy}, {boxes}" for boxes in ("max", "sum") for policy in ("protocol", "skip", "last", "sample")
+    ]
+
+
 def test_custom_detector(tmp_path: Path) -> None:
     chosen = custom_detector.main(["--frames", "4", "--steps", "25", "--pool", "160", "--out", str(tmp_path)])
     assert len(chosen) == 4
