@@ -350,6 +350,27 @@ def test_results_are_listed_newest_first(other: Api) -> None:
     assert other("GET", "/results", params={"dataset_id": "none"}).json() == []
 
 
+def test_the_oldest_finished_tasks_of_a_key_are_forgotten(tmp_path: Path) -> None:
+    with serving_here(tmp_path, Limits(finished_tasks=3), keys=[(None, KEY), ("second", OTHER)]) as url:
+        api, other = Api(url), Api(url, OTHER)
+        kept = other("POST", SAMPLING, sampling()).json()
+        tasks = [api("POST", SAMPLING, sampling()).json() for _ in range(5)]
+        assert api("GET", "/results").json() == tasks[:1:-1]
+        assert api("GET", f"/result/{tasks[1]['task_id']}").status_code == 404
+        assert api("GET", f"/result/{tasks[2]['task_id']}").json() == tasks[2]
+        assert other("GET", "/results").json() == [kept]
+        api.session.close()
+        other.session.close()
+
+
+def test_tasks_that_wait_are_not_forgotten(tmp_path: Path) -> None:
+    work = Work(tmp_path, Limits())
+    waiting = work.store.add_task("me", None, start=1.0, stages="[]")
+    done = [work.store.add_task("me", None, start=2.0, result=["a"], keep=1) for _ in range(3)]
+    assert [task.id for task in work.store.tasks("me", None, 9)] == [done[-1].id, waiting.id]
+    work.close()
+
+
 def test_embeddings_are_found_in_any_part_and_training_leads(api: Api) -> None:
     dataset_id = api.dataset()
     names = [f"f{row}" for row in range(4)]

@@ -20,6 +20,7 @@ class Limits:
         datasets: of one key.
         answer_at_once: a request of so many predictions is answered with its result; a larger one becomes a task.
         waiting_tasks: of one key; more are answered 429.
+        finished_tasks: of one key that are kept; the oldest are forgotten when a new one comes.
         task_seconds: after which a task has failed.
         large_bodies: bodies of more than 1 MiB that are read at a time.
     """
@@ -34,6 +35,7 @@ class Limits:
     datasets: int = 100_000
     answer_at_once: int = 10_000
     waiting_tasks: int = 100
+    finished_tasks: int = 100_000
     task_seconds: float = 3600.0
     large_bodies: int = 4
 

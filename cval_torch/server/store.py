@@ -228,8 +228,12 @@ class Store:
         stages: str | None = None,
         result: list[str] | None = None,
         task_id: str | None = None,
+        keep: int | None = None,
     ) -> Task:
-        """A task that began at `start` (unix seconds): done if there is a `result`, else waiting for its turn."""
+        """A task that began at `start` (unix seconds): done if there is a `result`, else waiting for its turn.
+
+        Of the owner's finished tasks all but the newest `keep` are removed (None: none).
+        """
         state, end = ("queued", None) if result is None else ("done", time.time())
         task = Task(task_id or new_id(), owner, dataset_id, state, start, end, stages, None, 0, result)
         kept = None if result is None else json.dumps(result)
@@ -239,6 +243,13 @@ class Store:
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (task.id, owner, dataset_id, state, start, end, stages, kept),
             )
+            if keep is not None:
+                connection.execute(
+                    "DELETE FROM tasks WHERE owner = ? AND state IN ('done', 'failed') AND number <= "
+                    "(SELECT number FROM tasks WHERE owner = ? AND state IN ('done', 'failed') "
+                    "ORDER BY number DESC LIMIT 1 OFFSET ?)",
+                    (owner, owner, keep),
+                )
         return task
 
     def task(self, task_id: str, owner: str | None = None) -> Task | None:

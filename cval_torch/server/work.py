@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,15 @@ class Work:
         pool = self._pool(request)
         del request.frames  # a large request is in memory twice until here
         dataset_id = request.dataset_id
+        add_task = partial(self.store.add_task, owner, dataset_id, start=start, keep=self.limits.finished_tasks)
         if max(boxes, len(pool)) <= self.limits.answer_at_once:
-            return self.store.add_task(owner, dataset_id, start=start, result=_selected(pool, stages)).payload()
+            return add_task(result=_selected(pool, stages)).payload()
         if self.store.count_waiting(owner) >= self.limits.waiting_tasks:
             raise RefusedError(429, f"{self.limits.waiting_tasks} tasks of this key are waiting already")
         task_id = new_id()
         pool.save(self._pool_path(task_id))
         text = json.dumps([stage.model_dump(exclude_defaults=True) for stage in stages])
-        return self.store.add_task(owner, dataset_id, start=start, stages=text, task_id=task_id).payload()
+        return add_task(stages=text, task_id=task_id).payload()
 
     def run_task(self, task_id: str) -> None:
         """Choose the frames of a task, and write them down, or why it cannot be done."""
