@@ -47,6 +47,7 @@ def diverse_prototypes(
        no quota is, or three quarters of n, rounded up, are chosen; then all others, again from the most uncertain.
     5. If that leaves fewer than n, the rejected ones follow, by uncertainty, and then frames without boxes.
 
+    The numbers 0.5, 0.7, 0.3, a half and three quarters are the paper's settings, as public rewritings have them.
     It scores frames by itself, so it may be the only stage. Memory is that of one embedding for each class of each
     frame, in float32, and of blocks.
 
