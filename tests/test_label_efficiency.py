@@ -110,6 +110,22 @@ def test_table_pairs_by_pool() -> None:
     assert "- clustering: +0.060, +0.040" in table
 
 
+def test_the_gap_is_that_where_the_initial_set_is_doubled() -> None:
+    values = {
+        "random": (0.1, 0.2, 0.3, 0.4),
+        "clustering": (0.1, 0.5, 0.35, 0.4),
+        "oracle (cheats)": (0.1, 0.2, 0.5, 0.6),
+    }
+    rounds = [
+        replace(round_of(arm, number, value), frames=frames)
+        for arm, row in values.items()
+        for number, (frames, value) in enumerate(zip((80, 120, 160, 240), row, strict=True))
+    ]
+    table = table_of(rounds, "realistic")
+    assert "gap closed at 160" in table
+    assert next(line for line in table.splitlines() if line.startswith("| clustering")).endswith("| 25% |")
+
+
 @pytest.fixture(scope="module")
 def truth():
     return digits.pool_frames(digits.PoolSettings(frames=120), seed=2)

@@ -149,17 +149,18 @@ def table_of(rounds: Sequence[Round], setting: str) -> str:
     curves = curves_of(rounds, setting)
     baseline = curves["random"]
     frames = next(iter(baseline.values())).frames.astype(int).tolist()
+    # where the initial set is doubled, or the last round
+    doubled = next((k for k, n in enumerate(frames) if n >= 2 * frames[0]), len(frames) - 1)
     head = ["arm", *(f"mAP@50, {n} frames" for n in frames), "minus random, last (95 %)", "better on"]
-    head += ["frames for random's last", "boxes for random's last", f"gap closed at {frames[1]}"]
+    head += ["frames for random's last", "boxes for random's last", f"gap closed at {frames[doubled]}"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for arm, by_pool in curves.items():
         pools = sorted(by_pool)
         means = [fmean(float(by_pool[pool].map50[k]) for pool in pools) for k in range(len(frames))]
         differences = [float(by_pool[pool].map50[-1] - baseline[pool].map50[-1]) for pool in pools]
         mean, half = interval(differences)
-        closed = (
-            gap_closed(by_pool, baseline, curves.get("oracle (cheats)", {}), 1) if _has_oracle(curves) else math.nan
-        )
+        best = curves.get("oracle (cheats)")
+        closed = math.nan if best is None else gap_closed(by_pool, baseline, best, doubled)
         cells = [arm, *(f"{value:.3f}" for value in means)]
         if arm == "random":
             cells += ["", "", "1", "1", ""]
@@ -178,10 +179,6 @@ def table_of(rounds: Sequence[Round], setting: str) -> str:
     if not math.isnan(spread):
         lines += ["", f"Draws of random from one start of one pool differ by {spread:.3f} (standard deviation)."]
     return "\n".join(lines)
-
-
-def _has_oracle(curves: dict[str, dict[int, Curve]]) -> bool:
-    return "oracle (cheats)" in curves
 
 
 def _share(shares: list[float]) -> str:
