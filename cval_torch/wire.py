@@ -182,7 +182,7 @@ class DetectionSampling(Payload):
 
     @field_validator("class_weights", mode="before")
     @classmethod
-    def _check_weights(cls, value: object) -> object:
+    def _check_class_weights(cls, value: object) -> object:
         if isinstance(value, str) and value != "balanced":
             raise ValueError(f"`class_weights` must be weights by label, or 'balanced'; got {value!r}")
         return value

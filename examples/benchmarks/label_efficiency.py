@@ -22,6 +22,7 @@ import argparse
 import json
 import math
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -211,7 +212,7 @@ def _next_round(bench: _Bench, arm: str, draw: int, stored: dict[str, Any]) -> N
 def _write(file: Path, text: str) -> None:
     """Whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(text)
     temporary.replace(file)
 

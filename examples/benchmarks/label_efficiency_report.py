@@ -121,16 +121,13 @@ def spread_of_random(rounds: Iterable[Round], setting: str) -> float:
 
     A difference on a single pool that is not well beyond this says nothing.
     """
-    last: dict[tuple[int, int, int], Round] = {}
-    for each in rounds:
-        key = (each.pool, each.start, each.draw)
-        if (each.setting, each.arm) == (setting, "random") and each.round >= (last[key].round if key in last else 0):
-            last[key] = each
-    draws: dict[tuple[int, int], list[float]] = defaultdict(list)
-    for (pool, start, _), each in last.items():
-        draws[pool, start].append(each.map50)
-    freedom = sum(len(values) - 1 for values in draws.values())
-    squares = sum((len(values) - 1) * variance(values) for values in draws.values() if len(values) > 1)
+    last: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)
+    for each in sorted(rounds, key=lambda each: each.round):
+        if (each.setting, each.arm) == (setting, "random"):
+            last[each.pool, each.start][each.draw] = each.map50
+    draws = [list(by_draw.values()) for by_draw in last.values()]
+    freedom = sum(len(values) - 1 for values in draws)
+    squares = sum((len(values) - 1) * variance(values) for values in draws if len(values) > 1)
     return math.sqrt(squares / freedom) if freedom else math.nan
 
 
