@@ -1,6 +1,6 @@
 """What is a chosen frame worth? Learning curves of selection strategies beside random choice, on composed frames.
 
-    python examples/benchmarks/label_efficiency.py            # the realistic pool: about an hour on two idle cores
+    python examples/benchmarks/label_efficiency.py            # the realistic pool: 40 minutes on two idle cores
     python examples/benchmarks/label_efficiency.py --settings clean no_duplicates no_tail no_empties
     python examples/benchmarks/label_efficiency.py --quick    # minutes; shows that it runs, and nothing else
 

@@ -148,7 +148,7 @@ def table_of(rounds: Sequence[Round], setting: str) -> str:
     frames = next(iter(baseline.values())).frames.astype(int).tolist()
     # where the initial set is doubled, or the last round
     doubled = next((k for k, n in enumerate(frames) if n >= 2 * frames[0]), len(frames) - 1)
-    head = ["arm", *(f"mAP@50, {n} frames" for n in frames), "minus random, last (95 %)", "better on"]
+    head = ["arm", f"mAP@50, {frames[0]} frames", *map(str, frames[1:]), "minus random, last (95 %)", "better on"]
     head += ["frames for random's last", "boxes for random's last", f"gap closed at {frames[doubled]}"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for arm, by_pool in curves.items():
