@@ -7,6 +7,7 @@ its frames, and intervals are Student's t over pools.
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -189,30 +190,35 @@ def _share(shares: list[float]) -> str:
 def draw_curves(rounds: Sequence[Round], setting: str, path: Path) -> None:
     """mAP@50 against frames, with bands, and against boxes.
 
-    The bands are the 95 % intervals of the paired difference to random, around the mean.
+    The bands are the 95 % intervals of the paired difference to random, around the mean; of more than eight arms they
+    would hide the curves, and are left out.
     """
     curves = curves_of(rounds, setting)
     baseline = curves["random"]
     figure, axes = plt.subplots(1, 2, figsize=(15, 5), sharey=True, layout="constrained")
-    colours = plt.get_cmap("tab10").colors + plt.get_cmap("Dark2").colors  # type: ignore[attr-defined]
-    for number, (arm, by_pool) in enumerate(curves.items()):
+    styles = {"random": ("black", "-"), "every n-th": ("grey", ":"), "oracle (cheats)": ("black", "--")}
+    lines = itertools.product(("-", "-."), plt.get_cmap("tab10").colors)  # type: ignore[attr-defined]
+    for arm, (line, colour) in zip((arm for arm in curves if arm not in styles), lines, strict=False):
+        styles[arm] = (colour, line)
+    banded = len(curves) <= 8
+    for arm, by_pool in curves.items():
         pools = sorted(by_pool)
         middle = np.mean([by_pool[pool].map50 for pool in pools], axis=0)
         differences = np.array([by_pool[pool].map50 - baseline[pool].map50 for pool in pools])
         halves = np.array([interval(column.tolist())[1] for column in differences.T])
-        style = {"random": "-", "every n-th": ":", "oracle (cheats)": "--"}.get(arm, "-")
-        colour = "black" if arm == "random" else colours[number % len(colours)]
+        colour, style = styles[arm]
         for axis, cost in zip(axes, ("frames", "boxes"), strict=True):
             spent = np.mean([getattr(by_pool[pool], cost) for pool in pools], axis=0)
             axis.plot(spent, middle, style, color=colour, label=arm, marker="o", markersize=4)
-            if cost == "frames" and arm != "random" and np.isfinite(halves).all():  # differences at equal frames
+            # differences are at equal frames
+            if banded and cost == "frames" and arm != "random" and np.isfinite(halves).all():
                 axis.fill_between(spent, middle - halves, middle + halves, color=colour, alpha=0.12, linewidth=0)
     for axis, cost in zip(axes, ("frames", "boxes"), strict=True):
         axis.set_xlabel(f"{cost} labelled")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("mAP@50 on unseen frames, mean of pools")
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
-    said = f"{len(baseline)} pools; bands: 95 % interval of the paired difference to random"
+    said = f"{len(baseline)} pools" + ("; bands: 95 % interval of the paired difference to random" if banded else "")
     figure.suptitle(f"{setting.replace('_', ' ')}: {said if len(baseline) > 1 else 'one pool, which proves nothing'}")
     figure.savefig(path, dpi=110)
     plt.close(figure)
