@@ -129,13 +129,12 @@ def rank_rows(scores: Tensor, frame_ids: Sequence[str], n: int, *, descending: b
 
 def check_weights(stage: DetectionSampling) -> None:
     """Raises InvalidInputError where a stage has `class_weights` or `probs_weights`, and nothing that they weigh."""
-    strategy = stage.selection_strategy
+    strategy, name = stage.selection_strategy, stage_name(stage)
     if stage.probs_weights is not None and strategy != "entropy":
-        got = repr(stage_name(stage))
-        raise InvalidInputError(f"`probs_weights` weigh the terms of the `entropy`; got them with {got}")
+        raise InvalidInputError(f"`probs_weights` weigh the terms of the `entropy`; got them with {name!r}")
     if stage.class_weights is not None and strategy not in UNCERTAINTIES:
         weighed = ", ".join(UNCERTAINTIES)
-        raise InvalidInputError(f"`class_weights` weigh {weighed} of a box; got them with {stage_name(stage)!r}")
+        raise InvalidInputError(f"`class_weights` weigh {weighed} of a box; got them with {name!r}")
 
 
 def _check_can_score(pool: Pool, stage: DetectionSampling) -> None:

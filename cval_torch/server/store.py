@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS tasks (
     attempts INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS tasks_of ON tasks (owner, number);
 CREATE INDEX IF NOT EXISTS tasks_in_state ON tasks (state, number);
+CREATE INDEX IF NOT EXISTS tasks_finished ON tasks (owner, number) WHERE state IN ('done', 'failed');
 """
 
 Vectors = Sequence[tuple[str, bytes]]
