@@ -1,4 +1,4 @@
-"""Every error that this library raises on purpose.
+"""Every error that this library raises on purpose, and how messages name things and reach the user.
 
 The tree::
 
@@ -25,6 +25,9 @@ The tree::
 """
 
 from __future__ import annotations
+
+import sys
+import warnings
 
 
 class CvalError(Exception):
@@ -152,4 +155,40 @@ class ServerFaultError(ResponseError):
 
 
 def _rebuilt(kind: type[CvalError], arguments: tuple[object, ...]) -> CvalError:
-    return kind.__new__(kind, *arguments)
+    builtin = OSError if issubclass(kind, OSError) else Exception  # `TimeoutError` is an `OSError`, made by it alone
+    error: CvalError = builtin.__new__(kind, *arguments)
+    error.args = arguments
+    return error
+
+
+def callable_name(function: object) -> str:
+    """What to call a user's callable in a message: its own name, or that of its class.
+
+    >>> callable_name(len)
+    'len'
+    """
+    name: str = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return name
+
+
+def dotted_name(value: object) -> str:
+    """Where a function or class is defined, or the class of any other object: what a record of a run keeps of it.
+
+    >>> dotted_name(0)
+    'builtins.int'
+    """
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def warn_user(message: str) -> None:
+    """Warn at the line of the user's own code from which this library was called, however deep the call was."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_own(frame.f_globals.get("__name__", "")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def _is_own(module: str) -> bool:
+    """Whether a frame of this module stands between the user and a warning: one of ours, or of a `with` of ours."""
+    return module.partition(".")[0] in (__name__.partition(".")[0], "contextlib")

@@ -12,19 +12,24 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from cval_torch.backends.base import Backend, Selection
-from cval_torch.backends.local import LocalBackend
-from cval_torch.choosing import choose_together, picked
-from cval_torch.class_weights import counts_for
-from cval_torch.costs import estimated_boxes, total
 from cval_torch.errors import InvalidInputError, NoSubsetError
-from cval_torch.extraction import InferencePass, PassOptions
+from cval_torch.extraction.batches import Split
+from cval_torch.extraction.ids import FrameIdOf
+from cval_torch.extraction.options import PassOptions
+from cval_torch.extraction.passes import InferencePass
 from cval_torch.hooks.base import DetectorAdapter
-from cval_torch.inference import Split
-from cval_torch.naming import FrameIdOf
-from cval_torch.pool import Pool
-from cval_torch.stages import checked_stages
-from cval_torch.wire import BboxSelectionPolicy, DetectionSampling, NullPolicy, SortStrategy
+from cval_torch.pool.pool import Pool
+from cval_torch.selection.backend import Backend, Selection
+from cval_torch.selection.checks import checked_stages
+from cval_torch.selection.class_weights import counts_for
+from cval_torch.selection.costs import estimated_boxes, total
+from cval_torch.selection.local import LocalBackend
+from cval_torch.selection.stage import BboxSelectionPolicy, DetectionSampling, NullPolicy, SortStrategy
+from cval_torch.selection.together import choose_together, picked
+from cval_torch.strategies.registry import STRATEGIES
+
+RECOMMENDED_STRATEGY = "auto"
+"""What `select` does where it is told no strategy."""
 
 
 class SelectedFrames(Subset[Any]):
@@ -80,7 +85,7 @@ class SelectedFrames(Subset[Any]):
         return total(self.estimated_boxes)
 
     def __repr__(self) -> str:
-        names = " -> ".join(_name_of(stage.selection_strategy) for stage in self.stages)
+        names = " -> ".join(stage.name for stage in self.stages)
         what = f"{len(self)} of {_length_of(self.dataset)} frames by {names}"
         return f"SelectedFrames({what}, about {self.num_of_boxes:.4g} boxes)"
 
@@ -93,7 +98,7 @@ def select(
     num_of_boxes: float | None = None,
     min_distance: float | None = None,
     class_quotas: Mapping[int, int] | None = None,
-    selection_strategy: str | Callable[..., Any] = "entropy",
+    selection_strategy: str | Callable[..., Any] = RECOMMENDED_STRATEGY,
     bbox_selection_policy: BboxSelectionPolicy | Callable[..., Any] | None = None,
     sort_strategy: SortStrategy | None = None,
     probs_weights: Sequence[float] | None = None,
@@ -112,7 +117,7 @@ def select(
     embedding_dtype: torch.dtype | None = None,
     progress: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
-    frames_per_shard: int = 512,
+    frames_per_shard: int = PassOptions.frames_per_shard,
     distributed: bool | None = None,
 ) -> SelectedFrames:
     """Choose the frames of `loader` that are worth annotating next.
@@ -134,7 +139,8 @@ def select(
         num_of_boxes: a budget in boxes: by the detector's scores, no more than so many have to be drawn.
         min_distance: no two chosen frames are nearer than this by their descriptors: no near-duplicates.
         class_quotas: by label, how many of the chosen frames are to show that class at least.
-        selection_strategy: a name, or `Pool -> (F,)` scores, higher = more informative.
+        selection_strategy: a name, or `Pool -> (F,)` scores, higher = more informative. Without one it is `auto`,
+            which needs no tuning and no second stage.
         bbox_selection_policy: how the scores of a frame's boxes become the frame's.
         sort_strategy: None puts the most informative first.
         probs_weights: weights of the terms of an `entropy`.
@@ -181,9 +187,6 @@ def select(
         "num_of_clusters": num_of_clusters,
         "seed": seed,
     }
-    stages = _stages_of(stages, options)
-    if backend is None:
-        counts_for(checked_stages(stages))  # what is wrong with them is said before the pass
     how = PassOptions(
         adapter=adapter,
         frame_id=frame_id,
@@ -192,8 +195,28 @@ def select(
         autocast=autocast,
         embedding_dtype=embedding_dtype,
         progress=progress,
+        frames_per_shard=frames_per_shard,
     )
-    run = InferencePass(model, loader, how, distributed=distributed)
+    asked = _stages_of(stages, options)
+    return select_frames(
+        model, loader, asked, backend=backend, options=how, cache_dir=cache_dir, distributed=distributed
+    )
+
+
+def select_frames(
+    model: nn.Module,
+    loader: Iterable[Any],
+    stages: Sequence[DetectionSampling],
+    *,
+    backend: Backend | None,
+    options: PassOptions,
+    cache_dir: str | os.PathLike[str] | None = None,
+    distributed: bool | None = None,
+) -> SelectedFrames:
+    """What `select` does, with its options in two pieces: the stages, and how the pass is made."""
+    if backend is None:
+        counts_for(checked_stages(stages))  # what is wrong with them is said before the pass
+    run = InferencePass(model, loader, options, distributed=distributed)
     plan = run.shares.plan
     if plan.batches is None:
         what = type(loader if plan.dataset is None else plan.dataset).__name__
@@ -202,41 +225,52 @@ def select(
             "pool = extract(model, loader); LocalBackend().select(pool, stages).frame_ids"
         )
     backend = LocalBackend() if backend is None else backend
-    if cache_dir is not None:
-        pool = run.cached(cache_dir, frames_per_shard=frames_per_shard)
-        if run.ranks.size > 1:
-            selection, pool = run.ranks.from_rank_zero(lambda: picked(backend.select(pool, stages), pool))
-            return SelectedFrames(plan.dataset, replace(selection, stages=tuple(stages)), pool)
+    pool, is_whole = run.infer(cache_dir)
+    if run.ranks.size == 1:
+        selection = backend.select(pool, stages)
+    elif is_whole:
+        selection, pool = run.ranks.from_rank_zero(lambda: picked(backend.select(pool, stages), pool))
+        selection = replace(selection, stages=tuple(stages))
     else:
-        pool = run.share()
-        if run.ranks.size > 1:
-            return SelectedFrames(plan.dataset, *choose_together(pool, run.places, stages, backend, run.ranks))
-    return SelectedFrames(plan.dataset, backend.select(pool, stages), pool)
+        selection, pool = choose_together(pool, run.places, stages, backend, run.ranks)
+    return SelectedFrames(plan.dataset, selection, pool)
 
 
 def _stages_of(
     stages: DetectionSampling | Sequence[DetectionSampling] | None, options: dict[str, Any]
 ) -> list[DetectionSampling]:
     """The stages given, or the one that the options describe."""
-    if stages is None:
-        if options["num_of_samples"] is None and options["num_of_boxes"] is None:
-            raise InvalidInputError("`num_of_samples`, `num_of_boxes` or `stages` must be given; got none of them")
-        try:
-            return [DetectionSampling(**options)]
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"][:1])) or "options"
-            raise InvalidInputError(f"`{field}`: {first['msg']}; got {first['input']!r}") from error
-    untouched = {"selection_strategy": "entropy", "use_null_detections": True, "null_policy": "protocol"}
-    untouched |= {"num_of_clusters": -1, "seed": 0}
-    changed = [name for name, value in options.items() if value != untouched.get(name)]
-    if changed:
-        raise InvalidInputError(f"`stages` say everything; got `{'`, `'.join(changed)}` beside them")
-    return [stages] if isinstance(stages, DetectionSampling) else list(stages)
+    if stages is not None:
+        untouched = {name: field.default for name, field in DetectionSampling.model_fields.items()}
+        untouched["selection_strategy"] = RECOMMENDED_STRATEGY
+        changed = [name for name, value in options.items() if value != untouched[name]]
+        if changed:
+            raise InvalidInputError(f"`stages` say everything; got `{'`, `'.join(changed)}` beside them")
+        return [stages] if isinstance(stages, DetectionSampling) else list(stages)
+    if options["num_of_samples"] is None and options["num_of_boxes"] is None:
+        raise InvalidInputError("`num_of_samples`, `num_of_boxes` or `stages` must be given; got none of them")
+    try:
+        stage = DetectionSampling(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"][:1])) or "options"
+        raise InvalidInputError(f"`{field}`: {first['msg']}; got {first['input']!r}") from error
+    _check_used(stage)
+    return [stage]
 
 
-def _name_of(strategy: str | Callable[..., Any]) -> str:
-    return strategy if isinstance(strategy, str) else getattr(strategy, "__name__", type(strategy).__name__)
+def _check_used(stage: DetectionSampling) -> None:
+    """Raises InvalidInputError where an option was given that the strategy, perhaps the default one, does not read."""
+    strategy = STRATEGIES.get(stage.name)
+    if strategy is None or strategy.scores_frames:
+        return
+    for name in ("bbox_selection_policy", "sort_strategy"):
+        if getattr(stage, name) is not None:
+            scoring = ", ".join(record.name for record in STRATEGIES.values() if record.scores_frames)
+            raise InvalidInputError(
+                f"`{name}` is for strategies that score frames; {stage.name!r} does not. Say which one does, as "
+                f"`selection_strategy=`: {scoring}"
+            )
 
 
 def _length_of(dataset: Any) -> int | str:

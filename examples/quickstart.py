@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Subset
 from torchvision.models.detection import FCOS
+
+sys.path.append(str(Path(__file__).resolve().parent / "data"))  # the frames and the detector of all examples
 
 from cval_torch import LocalBackend, SelectedFrames, extract, select
 from cval_torch.report.gallery import contact_sheet

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import math
 from typing import Any
 
 import pytest
 import torch
-from conftest import Frames, make_faster_rcnn, pairs
-from test_extraction import Stream
-from torch.utils.data import DataLoader, Subset
+from tiny_rcnn import Frames, Stream, loader_of, make_faster_rcnn
+from torch.utils.data import Subset
 
 from cval_torch import DetectionSampling, LocalBackend, Pool, SelectedFrames, extract, select
-from cval_torch.diversity.descriptor import frame_descriptors
 from cval_torch.errors import InvalidInputError, NoSubsetError
-
-
-def loader_of(dataset: Any, **options: Any) -> DataLoader[Any]:
-    return DataLoader(dataset, **{"batch_size": 2, "collate_fn": pairs, **options})
+from cval_torch.extraction.options import PassOptions
+from cval_torch.strategies.class_gain import class_gain
+from cval_torch.strategies.descriptor import frame_descriptors
 
 
 def naive_entropy_max(pool: Pool) -> list[tuple[float, str]]:
@@ -42,6 +41,29 @@ def test_the_one_liner_ranks_by_uncertainty_and_subsets_the_loaders_dataset() ->
     assert [str(1000 + row) for row in chosen.indices] == list(chosen.frame_ids)
     assert [sample[1]["image_id"] for sample in (chosen[n] for n in range(3))] == [int(i) for i in chosen.frame_ids]
     assert "3 of 8 frames by entropy" in repr(chosen)
+
+
+ENTROPY: dict[str, Any] = {"selection_strategy": "entropy"}
+
+
+def test_without_a_strategy_it_is_the_one_that_is_recommended() -> None:
+    frames = Frames(9)
+    chosen = select(make_faster_rcnn(), loader_of(frames), num_of_samples=3, progress=False)
+    pool = extract(make_faster_rcnn(), loader_of(frames), progress=False)
+    assert chosen.frame_ids == tuple(pool.frame_ids[row] for row in class_gain(pool, 3, seed=0).tolist())
+    assert [stage.selection_strategy for stage in chosen.stages] == ["auto"]
+
+
+def test_defaults_are_those_of_the_models_that_own_them() -> None:
+    """The signatures say the defaults again, for editors to show: they must not drift apart."""
+    owners = {
+        **{name: field.default for name, field in DetectionSampling.model_fields.items() if not field.is_required()},
+        **{field.name: field.default for field in dataclasses.fields(PassOptions)},
+    }
+    for function in (extract, select):
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name in owners:
+                assert parameter.default == owners[name], f"{function.__name__}: {name}"
 
 
 @pytest.mark.parametrize("options", [{"shuffle": True}, {"num_workers": 2}, {"drop_last": True, "batch_size": 3}])
@@ -137,13 +159,18 @@ def test_a_stream_has_no_subset_and_says_so_before_the_pass() -> None:
         ({"num_of_samples": 0}, r"`num_of_samples`: .*greater than or equal to 1; got 0"),
         ({"num_of_samples": -3}, r"`num_of_samples`: .*got -3"),
         ({"num_of_samples": 2, "class_weights": {1: -2}}, r"`class_weights`: .*greater than or equal to 0; got -2"),
-        ({"num_of_samples": 2, "class_weights": "balanced"}, r"LocalBackend\(labeled_counts={label: objects}\)"),
+        (
+            {**ENTROPY, "num_of_samples": 2, "class_weights": "balanced"},
+            r"LocalBackend\(labeled_counts={label: objects}\)",
+        ),
         (
             {"num_of_samples": 2, "class_weights": {1: 2}, "selection_strategy": "clustering"},
             "`class_weights` weigh least, margin, ratio, entropy of a box; got them with 'clustering'",
         ),
         ({"num_of_samples": 2, "selection_strategy": "entropi"}, r"`selection_strategy` must be .*; got 'entropi'"),
         ({"stages": []}, r"`stages` must hold at least one DetectionSampling; got none"),
+        ({"num_of_samples": 2, "bbox_selection_policy": "sum"}, "`bbox_selection_policy` is for .* 'auto' does not"),
+        ({"num_of_samples": 2, "sort_strategy": "ascending"}, "`sort_strategy` is for strategies that score frames"),
         ({"num_of_samples": 2, "sort_strategy": "up"}, r"`sort_strategy`: .*got 'up'"),
         ({"num_of_samples": 2, "bbox_selection_policy": "median"}, r"`bbox_selection_policy`: .*got 'median'"),
         (
@@ -178,7 +205,7 @@ def test_budgets_distances_and_quotas_of_a_real_detector() -> None:
         for row, frame_id in enumerate(pool.frame_ids)
     }
     budget = sum(boxes[frame_id] for frame_id in ranked[:4]) + boxes[ranked[4]] / 2
-    chosen = select(model, loader_of(frames), num_of_boxes=budget, progress=False)
+    chosen = select(model, loader_of(frames), num_of_boxes=budget, progress=False, **ENTROPY)
     assert chosen.frame_ids == tuple(ranked[:4])
     assert chosen.estimated_boxes.tolist() == pytest.approx([boxes[frame_id] for frame_id in ranked[:4]])
     assert f"about {chosen.num_of_boxes:.4g} boxes" in repr(chosen)
@@ -189,7 +216,7 @@ def test_budgets_distances_and_quotas_of_a_real_detector() -> None:
     for frame_id in ranked:
         if all(float(torch.dist(points[frame_id], points[other])) >= radius for other in apart):
             apart.append(frame_id)
-    chosen = select(model, loader_of(frames), num_of_samples=3, min_distance=radius, progress=False)
+    chosen = select(model, loader_of(frames), num_of_samples=3, min_distance=radius, progress=False, **ENTROPY)
     assert chosen.frame_ids == tuple(apart[:3]) != tuple(ranked[:3])
 
 
@@ -199,7 +226,7 @@ def test_a_quota_of_a_real_detector() -> None:
     ranked = [frame_id for _, frame_id in naive_entropy_max(pool)]
     showing = [f for f in ranked if sum(score for score, label in scored(pool, f) if label == 4) >= 0.5]
     assert showing[0] not in ranked[:2]
-    chosen = select(model, loader_of(frames), num_of_samples=2, class_quotas={4: 1}, progress=False)
+    chosen = select(model, loader_of(frames), num_of_samples=2, class_quotas={4: 1}, progress=False, **ENTROPY)
     assert chosen.frame_ids == (ranked[0], showing[0])
 
 

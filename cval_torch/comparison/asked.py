@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from cval_torch.comparison.truth import Targets, TruthReader
 from cval_torch.errors import InvalidInputError
-from cval_torch.labels import LabelPool
-from cval_torch.stages import checked_stages
-from cval_torch.wire import DetectionSampling
+from cval_torch.selection.checks import checked_stages
+from cval_torch.selection.stage import DetectionSampling
+from cval_torch.training.labels import LabelPool
 
 Strategy = str | Callable[..., Any] | DetectionSampling | Sequence[DetectionSampling]
 """A name or a callable, which is one stage with its defaults; or a stage, or stages."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from cval_torch.diversity.descriptor import frame_descriptors, unit_rows
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool import Pool
+from cval_torch.pool.pool import Pool
+from cval_torch.strategies.descriptor import frame_descriptors, unit_rows
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def missed_boxes(truth: Pool, predictions: Pool, *, min_score: float, min_iou: f
     if predictions.scores is not None:
         sure = predictions.scores >= min_score
     starts, found = truth.offsets.tolist(), predictions.offsets.tolist()
-    for row in (truth.counts > 0).nonzero().squeeze(1).tolist():
+    for row in (~truth.is_empty).nonzero().squeeze(1).tolist():
         boxes = predictions.boxes[found[row] : found[row + 1]][sure[found[row] : found[row + 1]]]
         if len(boxes):
             own = slice(starts[row], starts[row + 1])

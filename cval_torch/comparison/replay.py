@@ -10,26 +10,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from cval_torch.comparison.asked import Strategy, check_numbers, check_ranges, frames_of, plans_of, random_stage
 from cval_torch.comparison.measures import MEASURES, Ruler
-from cval_torch.comparison.result import Choice, Comparison
+from cval_torch.comparison.result import Comparison, MeasuredChoice
 from cval_torch.comparison.training import Evaluate, Record, Train, Training, backend_beside, fingerprint_of
 from cval_torch.comparison.truth import Targets
 from cval_torch.errors import InvalidInputError, NoSubsetError
-from cval_torch.extraction import InferencePass, PassOptions
-from cval_torch.fingerprint import model_fingerprint
-from cval_torch.hooks.base import DetectorAdapter
-from cval_torch.inference import Split
-from cval_torch.labels import LabelPool
-from cval_torch.naming import FrameIdOf
-from cval_torch.pool import Pool
-from cval_torch.rounds import describe_stage
-from cval_torch.wire import DetectionSampling
+from cval_torch.extraction.fingerprint import model_fingerprint
+from cval_torch.extraction.options import PassOptions
+from cval_torch.extraction.passes import InferencePass
+from cval_torch.pool.pool import Pool
+from cval_torch.selection.stage import DetectionSampling, describe_stage
+from cval_torch.training.labels import LabelPool
 
 
 def compare(
@@ -49,15 +45,8 @@ def compare(
     trained_draws: int = 5,
     min_score: float = 0.3,
     duplicate_radius: float = 0.25,
-    adapter: DetectorAdapter | None = None,
-    frame_id: FrameIdOf | None = None,
-    split: Split | None = None,
-    device: torch.device | str | None = None,
-    autocast: torch.dtype | None = None,
-    embedding_dtype: torch.dtype | None = None,
-    progress: bool = True,
+    options: PassOptions | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
-    frames_per_shard: int = 512,
 ) -> Comparison:
     """See on labelled frames of your own what each strategy would have chosen, beside random choice.
 
@@ -105,17 +94,10 @@ def compare(
         trained_draws: how many of the random draws are trained too, at least 2.
         min_score: see `misses`. In [0, 1].
         duplicate_radius: see `duplicate_share`. At least 0.
-        adapter: see `extract`, as for the rest.
-        frame_id: names frames.
-        split: takes a batch apart.
-        device: where to run the model.
-        autocast: dtype to run it with.
-        embedding_dtype: what embeddings are kept as.
-        progress: whether to show bars.
+        options: how the inference pass is made, and whether to show bars; None: `PassOptions()`.
         cache_dir: a folder in which the inference pass and every finished training survive the process: the same call
             goes on from there, also with strategies or `trained_draws` more. Another model, dataset or option is
             refused; code that changed is not noticed.
-        frames_per_shard: with `cache_dir`, how many frames are written at a time.
 
     Returns:
         A `Comparison`: print it, or see its `table`, `to_csv` and `plot`.
@@ -142,22 +124,13 @@ def compare(
         raise InvalidInputError(f"`trained_draws` must be at most draws={draws}; got {trained_draws}")
     frames = frames_of(loader, make_loader, labeled, targets)
     folder = None if cache_dir is None else Path(cache_dir)
-    how = PassOptions(
-        adapter=adapter,
-        frame_id=frame_id,
-        split=split,
-        device=device,
-        autocast=autocast,
-        embedding_dtype=embedding_dtype,
-        progress=progress,
-        watch=frames.reader.watch,
-    )
-    run = InferencePass(model, frames.loader, how, distributed=False)
+    how = PassOptions() if options is None else options
+    run = InferencePass(model, frames.loader, how, distributed=False, watch=frames.reader.watch)
     if run.shares.plan.batches is None:
         raise NoSubsetError(
             "a comparison looks at frames again: the loader must be a DataLoader over rows of a dataset"
         )
-    everything = run.share() if folder is None else run.cached(folder / "pass", frames_per_shard=frames_per_shard)
+    everything, _ = run.infer(None if folder is None else folder / "pass")
     before, rest = _parted(everything, frames.start, num_of_samples * rounds)
     replay = _Replay(
         everything=everything,
@@ -167,14 +140,14 @@ def compare(
         plans=plans,
         num_of_samples=num_of_samples,
         random=[random_stage(num_of_samples, seed + draw) for draw in range(draws)],
-        progress=progress,
+        progress=how.progress,
     )
     found = replay.measured(frames.notes, min_score=min_score, duplicate_radius=duplicate_radius)
     if train is None or evaluate is None:
         return found
 
     def look(trained: nn.Module) -> Pool:
-        again = replace(how, progress=False, watch=None)
+        again = replace(how, progress=False)
         return InferencePass(trained, frames.loader, again, distributed=False).share()
 
     identity = {
@@ -224,10 +197,10 @@ class _Replay:
         with ExitStack() as stack:
             step = self._bar(stack, "compare", len(self.plans) + len(self.random), unit="choice")
 
-            def choose(stages: Sequence[DetectionSampling]) -> Choice:
+            def choose(stages: Sequence[DetectionSampling]) -> MeasuredChoice:
                 selection = backend.select(pool, stages)
                 step()
-                return Choice(selection.frame_ids, ruler.measure(selection.rows))
+                return MeasuredChoice(selection.frame_ids, ruler.measure(selection.rows))
 
             return Comparison(
                 candidates=len(pool),

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from cval_torch.comparison.measures import MEASURES, Measure, jaccard
+from cval_torch.comparison.picture import draw_comparison
 from cval_torch.errors import InvalidInputError
-from cval_torch.files import replacing
-from cval_torch.report.comparison import draw_comparison
+from cval_torch.pool.files import replacing
 
 _ABOVE, _BELOW = "↑", "↓"
 
 
 @dataclass(frozen=True)
-class Choice:
+class MeasuredChoice:
     """The frames of one choice.
 
     Attributes:
@@ -86,8 +86,8 @@ class Comparison:
     candidates: int
     start: int
     num_of_samples: int
-    strategies: Mapping[str, Choice]
-    random: tuple[Choice, ...]
+    strategies: Mapping[str, MeasuredChoice]
+    random: tuple[MeasuredChoice, ...]
     measures: tuple[str, ...]
     rare_classes: tuple[int, ...] = ()
     curves: Mapping[str, tuple[CurvePoint, ...]] = field(default_factory=dict)
@@ -260,7 +260,7 @@ class Comparison:
             raise InvalidInputError(f"`measure` must be one of {', '.join(self.measures)}; got {measure!r}")
         return measure
 
-    def _strategy(self, name: str) -> Choice:
+    def _strategy(self, name: str) -> MeasuredChoice:
         if name not in self.strategies:
             raise InvalidInputError(f"`strategy` must be one of {', '.join(self.strategies)}; got {name!r}")
         return self.strategies[name]

@@ -14,16 +14,16 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from cval_torch.backends.local import LocalBackend
 from cval_torch.comparison.result import CurvePoint
 from cval_torch.errors import InvalidInputError
-from cval_torch.files import read_json, write_json
-from cval_torch.hooks import unwrap
+from cval_torch.extraction.identity import changes
+from cval_torch.extraction.ids import NamedSubset
+from cval_torch.hooks.finding import unwrap
 from cval_torch.hooks.recorder import evaluating
-from cval_torch.identity import changes
-from cval_torch.naming import NamedSubset
-from cval_torch.pool import Pool
-from cval_torch.wire import DetectionSampling
+from cval_torch.pool.files import read_json, write_json
+from cval_torch.pool.pool import Pool
+from cval_torch.selection.local import LocalBackend
+from cval_torch.selection.stage import DetectionSampling
 
 Train = Callable[[Subset[Any]], nn.Module]
 """`Subset of the loader's dataset -> a detector trained on it`."""

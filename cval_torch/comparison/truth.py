@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.extraction import InferencePass
-from cval_torch.inference import parts_of
-from cval_torch.pool import Pool, offsets_of
+from cval_torch.extraction.batches import parts_of
+from cval_torch.extraction.passes import InferencePass
+from cval_torch.pool.offsets import offsets_of
+from cval_torch.pool.pool import Pool
 
 Targets = Callable[[int], Any]
 """`row of the dataset -> target`: the frame's labels, or a dict of `labels` and `boxes`."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from cval_torch.pool import Activation
+from cval_torch.pool.pool import Activation
 
 
 @dataclass

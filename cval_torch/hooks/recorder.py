@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from cval_torch.errors import HookError
+from cval_torch.errors import HookError, warn_user
 from cval_torch.hooks.base import Call, Recording
 
 
@@ -112,10 +111,9 @@ def _eagerly() -> Iterator[None]:
     """Switch torch.compile off for the time being, where this torch can (2.6 and later)."""
     set_stance = getattr(torch.compiler, "set_stance", None)
     if set_stance is None:
-        warnings.warn(
+        warn_user(
             "parts of this detector are compiled, and this torch cannot run them eagerly (2.6 can): if nothing is "
-            "recorded, pass the detector as it was before torch.compile",
-            stacklevel=4,
+            "recorded, pass the detector as it was before torch.compile"
         )
         yield
         return

@@ -18,7 +18,7 @@ from cval_torch.errors import HookError
 from cval_torch.hooks.base import Call, FrameBatch, Recording
 from cval_torch.hooks.regions import FrameSizes, box_means, deepest_level, frame_means
 from cval_torch.hooks.rows import CLOSE_ULPS, Candidates, Detections, pairs_above, recover_rows, spread
-from cval_torch.pool import Activation
+from cval_torch.pool.pool import Activation
 
 # Cells of 32 pixels have seen enough to say what a frame shows; deeper maps have too few cells left to tell image from
 # padding. A box is smaller than its frame: where one map must serve all boxes, its cells are half that.

@@ -18,7 +18,7 @@ from torchvision.ops import box_convert
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Recording
-from cval_torch.hooks.passes import in_order, unit_range
+from cval_torch.hooks.regrouping import in_order, unit_range
 
 Size = tuple[int, int]
 

@@ -18,8 +18,8 @@ from torchvision.ops import nms, roi_align
 from cval_torch.errors import InvalidInputError
 from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Recording
 from cval_torch.hooks.letterbox import Letterbox, letterbox
-from cval_torch.hooks.passes import in_order, unit_range
 from cval_torch.hooks.regions import box_means
+from cval_torch.hooks.regrouping import in_order, unit_range
 from cval_torch.hooks.rows import CLOSE_ULPS, Candidates, Detections, pairs_above, recover_rows, spread
 
 DEFAULT_SIZE = 640

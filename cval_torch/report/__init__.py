@@ -1,1 +1,6 @@
 """What was chosen, to look at."""
+
+from cval_torch.report.frames import ChosenFrames
+from cval_torch.report.gallery import contact_sheet
+
+__all__ = ["ChosenFrames", "contact_sheet"]

@@ -7,14 +7,15 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool import Pool
+from cval_torch.pool.pool import Pool
+from cval_torch.report.frames import ChosenFrames
 
 Colour = tuple[int, int, int]
 
@@ -26,32 +27,6 @@ _PALETTE: tuple[Colour, ...] = (
 _INK, _FAINT, _PAPER, _CELL = (25, 25, 30), (110, 110, 120), (255, 255, 255), (228, 229, 233)
 _GAP = 14
 _FAR = 4096  # pixels: well beyond the edge of a tile
-
-
-class ChosenFrames(Protocol):
-    """What a contact sheet is made of; `SelectedFrames` is one.
-
-    Item `i` is an image, or a tuple that begins with one and may go on with a target: a dict with `boxes` and
-    `labels`. An image is a (C, H, W) tensor of 1 or 3 channels, uint8 or floating, or a PIL image.
-    """
-
-    @property
-    def frame_ids(self) -> Sequence[str]:
-        """Names of the n frames, in rank order."""
-
-    @property
-    def scores(self) -> Tensor:
-        """(n,) frame scores; NaN where there is none."""
-
-    @property
-    def predictions(self) -> Pool:
-        """The same n frames, in the same order, with `boxes`."""
-
-    def __len__(self) -> int:
-        """The number of frames, n."""
-
-    def __getitem__(self, index: int) -> Any:
-        """An image, or a tuple that begins with one."""
 
 
 def contact_sheet(

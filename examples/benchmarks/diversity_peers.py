@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cval_torch.diversity import DIVERSITIES
-from cval_torch.diversity.kmeans import kmeans
+from cval_torch.strategies import find_strategy
+from cval_torch.strategies.kmeans import kmeans
 
 ITERATIONS = 25
 NEIGHBOURS = 20
@@ -94,7 +94,9 @@ def ours(name: str, *, judged: Choose | None = None, **options: bool) -> Contend
     def choose(problem: Problem) -> Tensor:
         more: dict[str, Any] = {"num_of_clusters": problem.n} if options.get("clusters") else {}
         weights = problem.weights if options.get("weights") else None
-        return DIVERSITIES[name](problem.points, problem.n, seed=0, weights=weights, **more)
+        strategy = find_strategy(name).function
+        assert strategy is not None
+        return strategy(problem.points, problem.n, seed=0, weights=weights, **more)
 
     return Contender("ours", choose, judged=judged)
 

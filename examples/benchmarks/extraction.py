@@ -34,8 +34,8 @@ from torch.utils.data import DataLoader
 from torchvision.models import detection
 
 from cval_torch import extract
-from cval_torch.hooks import find_adapter
 from cval_torch.hooks.base import DetectorAdapter
+from cval_torch.hooks.finding import find_adapter
 
 DETECTIONS = 100
 CLASSES = 91

@@ -34,7 +34,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Subset
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the examples beside this folder
+sys.path.append(str(Path(__file__).resolve().parents[1] / "data"))  # the frames and the detector of all examples
 
 from cval_torch import Pool, extract
 from digits_on_photos import DigitFrames, PoolSettings, pool_frames, unseen_frames

@@ -24,9 +24,10 @@ from functools import partial
 
 import torch
 
-from cval_torch.pool import Pool
-from cval_torch.stages import run_stages
-from cval_torch.wire import BBoxScores, DetectionSampling, FramePrediction
+from cval_torch.pool.pool import Pool
+from cval_torch.selection.stage import DetectionSampling
+from cval_torch.selection.stages import run_stages
+from cval_torch.service.protocol import BBoxScores, FramePrediction
 
 BOXES = 20
 CLASSES = 20

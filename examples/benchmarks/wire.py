@@ -37,9 +37,9 @@ from pathlib import Path
 
 import torch
 
-from cval_torch.client import CVALConnection
-from cval_torch.codec import embeddings_json, predictions_json
-from cval_torch.pool import Pool
+from cval_torch.pool.pool import Pool
+from cval_torch.service.client import CVALConnection
+from cval_torch.service.codec import embeddings_json, predictions_json
 
 Clock = Callable[[], float]
 
@@ -130,7 +130,7 @@ def public_python(choice: str | None) -> Iterator[str | None]:
 def own_server(data: str) -> Iterator[tuple[str, int]]:
     """A server process: its URL, and its process id."""
     process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "cval_torch.cli", "serve", "--data", data, "--port", "0", "--log-level", "info"],
+        [sys.executable, "-m", "cval_torch.cli.serve", "serve", "--data", data, "--port", "0", "--log-level", "info"],
         env={**os.environ, "CVAL_API_KEY": KEY, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

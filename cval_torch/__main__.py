@@ -1,0 +1,7 @@
+"""`python -m cval_torch`: the same as `cval-torch`."""
+
+import sys
+
+from cval_torch.cli.main import main
+
+sys.exit(main())

@@ -1,1 +1,0 @@
-"""Backends: one method, `select(pool, stages)`, in process or over HTTP."""

@@ -1,0 +1,182 @@
+"""The inference pass itself: batches of a loader in, one checked `Pool` a batch out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cval_torch.errors import ExtractionError, HookError, InvalidInputError, LoaderOrderError
+from cval_torch.extraction.batches import parts_of
+from cval_torch.extraction.ids import FrameNames
+from cval_torch.extraction.loading import LoadingPlan
+from cval_torch.extraction.options import OPTIONAL_COLUMNS, PassOptions
+from cval_torch.hooks.base import DetectorAdapter, FrameBatch
+from cval_torch.hooks.recorder import Recorder
+from cval_torch.pool.offsets import offsets_of
+from cval_torch.pool.pool import Pool
+
+Keep = Callable[[int, Pool], None]
+"""Takes the rows of a batch, given its number in the plan."""
+
+Watch = Callable[[Sequence[str], Sequence[int], Sequence[Any] | None], None]
+"""Is shown the frame ids, dataset rows and targets (None: there are none) of each batch before it is inferred."""
+
+
+class Inference:
+    """Runs a model over the batches of a plan.
+
+    Attributes:
+        number: of the batch that is being inferred, in the plan.
+        done: frames inferred so far.
+
+    Args:
+        model: the detector, unwrapped, in eval mode, on `device`.
+        adapter: reads it.
+        plan: what to load.
+        device: where the images go.
+        options: how batches are taken apart, and what is kept of them.
+        done: frames that were extracted before, to be counted in errors.
+        process: which process this is, for errors: empty, or such as `"rank 1 of 2, "`.
+        watch: is shown the targets.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter: DetectorAdapter,
+        plan: LoadingPlan,
+        device: torch.device,
+        options: PassOptions,
+        *,
+        done: int = 0,
+        process: str = "",
+        watch: Watch | None = None,
+    ) -> None:
+        self.model, self.adapter, self.plan, self.device = model, adapter, plan, device
+        self.options = options
+        self.done, self.process, self.number = done, process, 0
+        self.watch = watch
+
+    def run(self, names: FrameNames, keep: Keep, numbers: list[int] | None = None) -> Generator[int, None, None]:
+        """Run batch by batch, give each to `keep`, and yield how many frames it had.
+
+        Args:
+            names: names the frames.
+            keep: takes each batch before the next is loaded.
+            numbers: which batches of the plan, in order; None: all.
+
+        Raises:
+            InvalidInputError, HookError, LoaderOrderError: with the position.
+            ExtractionError: for whatever else was raised, which is its cause.
+        """
+        if numbers is not None and not numbers:
+            return  # not even a loader is made: its workers would be started for nothing
+        batches = None if numbers is None or self.plan.batches is None else [self.plan.batches[n] for n in numbers]
+
+        def number_of(turn: int) -> int:
+            return turn if numbers is None or turn >= len(numbers) else numbers[turn]
+
+        self.number = number_of(0)
+        try:
+            with Recorder(dict(self.adapter.modules(self.model)), within=self.model) as recorder:
+                for turn, (indices, data) in enumerate(self.plan.load(batches)):
+                    pool = self._read(recorder, names, indices, data)
+                    keep(self.number, pool)
+                    self.done += len(pool)
+                    self.number = number_of(turn + 1)
+                    yield len(pool)
+        except (InvalidInputError, HookError) as error:  # errors of our own keep their type
+            raise type(error)(f"{self.position}: {error}") from error
+        except Exception as error:
+            raise self.failure(error) from error
+
+    @property
+    def position(self) -> str:
+        """Where the pass is, for errors."""
+        return f"{self.process}batch {self.number}, after {self.done} frames"
+
+    def failure(self, error: BaseException) -> ExtractionError:
+        """What to raise from `error`, which is of somebody else's kind."""
+        message = f"{self.position}: {type(error).__name__}: {error}"
+        return ExtractionError(message, batch=self.number, frames_done=self.done)
+
+    def _read(self, recorder: Recorder, names: FrameNames, indices: list[int] | None, data: Any) -> Pool:
+        parts = parts_of(data, self.adapter, self.options.split, single=self.plan.single)
+        if indices is None:
+            positions = list(range(self.done, self.done + parts.count))
+        elif len(indices) != parts.count:
+            raise LoaderOrderError(
+                f"the loader gave {parts.count} frames for {len(indices)} rows ({indices[0]} ... {indices[-1]}), so "
+                "it cannot be told which is which; its `collate_fn` must neither drop nor add frames"
+            )
+        else:
+            positions = indices
+        frame_ids = names.name(positions, parts.targets)
+        if self.watch is not None:
+            self.watch(frame_ids, positions, parts.targets)
+        recorder.clear()
+        output = self.adapter.forward(self.model, _moved(parts.images, self.device))
+        recorder.check()
+        frames = self.adapter.read(self.model, recorder.recording, output)
+        recorder.clear()
+        if len(frames.counts) != parts.count:
+            raise HookError(f"{self.adapter.name} read {len(frames.counts)} frames of a batch of {parts.count}")
+        return self._pool(frames, frame_ids, indices)
+
+    def _pool(self, frames: FrameBatch, frame_ids: list[str], indices: list[int] | None) -> Pool:
+        """The rows of one batch, on the CPU, each number checked."""
+        columns = {
+            name: getattr(frames, name)
+            for name in ("boxes", "labels", "scores", *OPTIONAL_COLUMNS)
+            if name not in self.options.dropped and getattr(frames, name) is not None
+        }
+        for name, column in columns.items():
+            dtype = column.dtype if name == "labels" else torch.float32
+            if name.endswith("embeddings") and self.options.embedding_dtype is not None:
+                dtype = self.options.embedding_dtype
+            columns[name] = column.detach().to("cpu", dtype)
+        counts = frames.counts.to("cpu", torch.int64)
+        return Pool(
+            frame_ids,
+            offsets_of(counts),
+            indices=None if indices is None else torch.tensor(indices, dtype=torch.int64),
+            activation=frames.activation if "probabilities" in columns else None,
+            **columns,
+        )
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """The same structure with its tensors on `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {key: _moved(part, device) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        moved = [_moved(part, device) for part in value]
+        return tuple(moved) if isinstance(value, tuple) else moved
+    return value
+
+
+def device_of(model: nn.Module, device: torch.device | str | None = None) -> torch.device:
+    """`device`; None: where the first of the model's tensors is."""
+    if device is not None:
+        return torch.device(device)
+    first = next((tensor for tensor in (*model.parameters(), *model.buffers())), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+@contextmanager
+def on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
+    """The model on `device`, and back where it was when done; None: where it is."""
+    home, target = device_of(model), device_of(model, device)
+    if target == home:
+        yield target
+        return
+    try:
+        yield (model.to(target), target)[1]
+    finally:
+        model.to(home)

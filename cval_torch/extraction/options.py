@@ -1,0 +1,63 @@
+"""`PassOptions`: how an inference pass is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from cval_torch.errors import InvalidInputError
+from cval_torch.extraction.batches import Split
+from cval_torch.extraction.ids import FrameIdOf
+from cval_torch.hooks.base import DetectorAdapter
+
+OPTIONAL_COLUMNS = ("probabilities", "box_embeddings", "frame_embeddings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassOptions:
+    """How an inference pass is made.
+
+    `extract` and `select` take these options as keywords; `compare` and `SamplerCallback` take `options=`. The
+    defaults stand here.
+
+    Attributes:
+        adapter: reads a model of a family that is not known; see `cval_torch.hooks.DetectorAdapter`.
+        frame_id: `(row of loader.dataset, target) -> str`, to name frames yourself.
+        split: takes a batch of another kind apart.
+        device: where to run; the model is moved there for the pass and back after it. None: where it is.
+        autocast: a dtype to run under `torch.autocast` with. None: as the caller's context is.
+        embedding_dtype: what embeddings are kept as, such as `torch.float16` for half the memory. None: float32.
+        probabilities: whether to keep them: (B, C) float32.
+        box_embeddings: whether to keep them: (B, E).
+        frame_embeddings: whether to keep them: (F, D).
+        progress: whether to show a bar; on rank 0 only.
+        frames_per_shard: with `cache_dir`, how many frames are written at a time.
+
+    Raises:
+        InvalidInputError: `embedding_dtype` is no floating point dtype.
+
+    >>> PassOptions(device="cpu", probabilities=False).dropped
+    ('probabilities',)
+    """
+
+    adapter: DetectorAdapter | None = None
+    frame_id: FrameIdOf | None = None
+    split: Split | None = None
+    device: torch.device | str | None = None
+    autocast: torch.dtype | None = None
+    embedding_dtype: torch.dtype | None = None
+    probabilities: bool = True
+    box_embeddings: bool = True
+    frame_embeddings: bool = True
+    progress: bool = True
+    frames_per_shard: int = 512
+
+    def __post_init__(self) -> None:
+        if self.embedding_dtype is not None and not self.embedding_dtype.is_floating_point:
+            raise InvalidInputError(f"`embedding_dtype` must be a floating point dtype; got {self.embedding_dtype}")
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The columns that are not kept."""
+        return tuple(name for name in OPTIONAL_COLUMNS if not getattr(self, name))

@@ -1,0 +1,274 @@
+"""`extract`: one inference pass over a loader, and what an unmodified detector said of every frame, as a `Pool`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from cval_torch.errors import CvalError, ExtractionError, InvalidInputError
+from cval_torch.extraction.batches import Split
+from cval_torch.extraction.dealing import deal
+from cval_torch.extraction.fingerprint import model_fingerprint, model_of_rank_zero
+from cval_torch.extraction.identity import dataset_identity, machine_identity, model_identity, option_identity
+from cval_torch.extraction.ids import FrameIdOf, FrameNames
+from cval_torch.extraction.inference import Inference, Keep, Watch, device_of, on_device
+from cval_torch.extraction.loading import LoadingPlan
+from cval_torch.extraction.options import PassOptions
+from cval_torch.extraction.pass_folder import PassCache
+from cval_torch.extraction.resuming import resume
+from cval_torch.hooks.base import DetectorAdapter
+from cval_torch.hooks.finding import find_adapter, unwrap
+from cval_torch.hooks.recorder import evaluating
+from cval_torch.pool.gathering import gather_pools, same_layout
+from cval_torch.pool.layout import Gathered
+from cval_torch.pool.pool import Pool
+from cval_torch.pool.ranks import Ranks, in_rounds, show_nothing
+
+
+def extract(
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    adapter: DetectorAdapter | None = None,
+    frame_id: FrameIdOf | None = None,
+    split: Split | None = None,
+    device: torch.device | str | None = None,
+    autocast: torch.dtype | None = None,
+    embedding_dtype: torch.dtype | None = None,
+    probabilities: bool = True,
+    box_embeddings: bool = True,
+    frame_embeddings: bool = True,
+    progress: bool = True,
+    cache_dir: str | os.PathLike[str] | None = None,
+    frames_per_shard: int = PassOptions.frames_per_shard,
+    distributed: bool | None = None,
+    gather: bool = True,
+) -> Pool:
+    """Run `model` once over `loader`, and keep what it says of every frame.
+
+    Nothing of the model is replaced. It is in eval mode and without gradients during the pass; afterwards each
+    submodule has its own train or eval flag again, the hooks are gone, and BatchNorm statistics are what they
+    were, also when the pass was interrupted. The user's loader, sampler and random state are left alone too.
+
+    With `cache_dir` the rows go to that folder shard by shard, each whole or not there at all, and memory holds one
+    shard. If the process is killed, the same call goes on where it stopped, loading none of the frames that are done;
+    a finished folder is read back without inference. The folder remembers the order in which the pass was begun, so
+    a shuffling loader resumes too. Another model (class, weights, settings), dataset (type, length, ids), loader or
+    option is noticed and refused. What is not: images that changed under their old names, and code that changed.
+
+    Where `torch.distributed` is initialised every process must make the call, and infers its share: batches of one
+    plan are dealt in turn, whole, so the result is bit for bit that of one process. Loaders with a
+    `DistributedSampler` keep their shares, and its padding is left out. An error in one process is raised in all.
+
+    Args:
+        model: a detector of a known family (torchvision, and transformers and Ultralytics where installed), or
+            any with an `adapter`; as it is, or within DataParallel, DistributedDataParallel or `torch.compile`.
+        loader: a `DataLoader` of images (C, H, W) in [0, 1], alone or with targets after them; shuffled, sampled or
+            batched as you like. An incomplete last batch is kept. Targets are read for their `image_id` only.
+        adapter: reads a model of a family that is not known; see `cval_torch.hooks.base.DetectorAdapter`.
+        frame_id: `(row of loader.dataset, target) -> str`, to name frames yourself. Without it the id is the
+            target's `image_id`, else the dataset's own (`CocoDetection.ids`, file stems), else the row.
+        split: takes a batch of another kind apart.
+        device: where to run; the model is moved there for the pass and back after it. None: where it is.
+        autocast: a dtype to run under `torch.autocast` with. None: as the caller's context is.
+        embedding_dtype: what embeddings are kept as, such as `torch.float16` for half the memory. None: float32.
+        probabilities: whether to keep them: (B, C) float32.
+        box_embeddings: whether to keep them: (B, E).
+        frame_embeddings: whether to keep them: (F, D).
+        progress: whether to show a bar, with frames per second; of all processes together, on rank 0.
+        cache_dir: a folder for this one pass, which is made; with several processes one that all of them see.
+        frames_per_shard: with `cache_dir`, how many frames are written at a time; after 30 seconds fewer. What a
+            killed process loses, and what waits in memory.
+        distributed: None: with all processes of `torch.distributed`, where it is initialised. False: this one alone.
+        gather: with several processes and no `cache_dir`, whether every one gets the whole pool. False: each gets its
+            own share, for pools past one machine's memory.
+
+    Returns:
+        A `Pool` on the CPU, its frames in the loader's order (of a `DistributedSampler`'s shares: batch by batch in
+        turn), boxes in pixels of the loader's images. `indices` are rows of `loader.dataset`, None where that has
+        none (`IterableDataset`, a plain iterable). With `cache_dir` its columns are mapped from the disk.
+
+    Raises:
+        UnsupportedModelError: no adapter knows the model.
+        LoaderOrderError: the rows that the loader yields cannot be told, or it gives other frames than those; a
+            stream with `cache_dir` or in several processes.
+        InvalidInputError: a batch, an id or a number (NaN, inf) is not what was expected; the batch is named. Or
+            `cache_dir` holds another pass, or is in use; or the processes differ in weights or datasets.
+        HookError: a hook did not fire, or what it recorded does not fit the output.
+        ExtractionError: the loader, the model or the disk raised; it is the cause, and the position is in the message.
+        RankError: another process failed; the message says which, and how.
+    """
+    options = PassOptions(
+        adapter=adapter,
+        frame_id=frame_id,
+        split=split,
+        device=device,
+        autocast=autocast,
+        embedding_dtype=embedding_dtype,
+        probabilities=probabilities,
+        box_embeddings=box_embeddings,
+        frame_embeddings=frame_embeddings,
+        progress=progress,
+        frames_per_shard=frames_per_shard,
+    )
+    return InferencePass(model, loader, options, distributed=distributed).pool(cache_dir, gather=gather)
+
+
+class InferencePass:
+    """One pass, by one process or by several that take the same steps side by side.
+
+    Args:
+        model: the detector, wrapped or not.
+        loader: what to run it over.
+        options: how.
+        distributed: see `extract`.
+        watch: is shown every target.
+
+    Attributes:
+        ranks: the processes.
+        shares: who infers what.
+
+    Raises:
+        CvalError: see `extract`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: Iterable[Any],
+        options: PassOptions,
+        *,
+        distributed: bool | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.model, self.loader, self.options, self.watch = unwrap(model), loader, options, watch
+        self.ranks = Ranks(distributed, device=device_of(self.model, options.device))
+        self.adapter = self.ranks.exchange_local(lambda: find_adapter(self.model, options.adapter))
+        self.device = device_of(self.model, options.device)
+        self.shares = deal(loader, self.ranks)
+
+    @property
+    def places(self) -> list[int]:
+        """For each frame of this process's share, its row in the whole."""
+        return self.shares.places(self.ranks.rank)
+
+    def pool(self, cache_dir: str | os.PathLike[str] | None = None, *, gather: bool = True) -> Pool:
+        """What `extract` returns; `gather`: whether every process gets the whole, where each infers a share."""
+        found, is_whole = self.infer(cache_dir)
+        return gather_pools(found, self.places, self.ranks) if gather and not is_whole else found
+
+    def infer(self, cache_dir: str | os.PathLike[str] | None = None) -> tuple[Pool, bool]:
+        """The rows of this pass, and whether these are all of them or this process's share.
+
+        Args:
+            cache_dir: a folder in which the pass survives the process; then all processes get the whole.
+        """
+        if cache_dir is not None:
+            return self.cached(cache_dir), True
+        return self.share(), self.ranks.size == 1
+
+    def share(self) -> Pool:
+        """Infer this process's share: all of it, where there is one process."""
+        ranks, gathered = self.ranks, Gathered()
+        with model_of_rank_zero(self.model, ranks, model_fingerprint):
+            self._infer(self.shares.plan, self.shares.numbers(ranks.rank), lambda _, pool: gathered.add(pool))
+        if ranks.size == 1:
+            return gathered.pool()
+        return same_layout(ranks.exchange_local(lambda: gathered.pool() if len(gathered) else None), ranks)
+
+    def cached(self, folder: str | os.PathLike[str]) -> Pool:
+        """The whole, in every process; each infers its share of what `folder` has not."""
+        ranks = self.ranks
+        with ExitStack() as stack:
+            cache = stack.enter_context(PassCache(Path(folder), frames_per_shard=self.options.frames_per_shard))
+            stack.enter_context(_disk_errors(cache))
+            stack.enter_context(model_of_rank_zero(self.model, ranks, model_fingerprint))
+            plan, shares = resume(
+                cache,
+                self.shares.plan,
+                [self.shares.numbers(rank) or [] for rank in range(ranks.size)],
+                ranks,
+                loader=self.loader,
+                identity=self._identity(),
+                machine=machine_identity(self.device),
+            )
+            missing = sum(len(cache.batches[number]) for share in shares for number in share)
+            if missing:
+                try:
+                    self._infer(plan, shares[ranks.rank], cache.add, done=(plan.num_frames or 0) - missing)
+                except BaseException:  # what is whole is kept, also at Ctrl-C
+                    with suppress(OSError):
+                        cache.flush()
+                    raise
+                ranks.exchange_local(cache.flush)
+                in_rounds(cache.finish() if ranks.rank == 0 else iter(()), ranks)
+            return ranks.exchange_local(cache.pool)
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            **model_identity(self.model, self.adapter),
+            **dataset_identity(self.shares.plan.dataset),
+            **option_identity(self.options, self.device),
+        }
+
+    def _infer(self, plan: LoadingPlan, numbers: list[int] | None, keep: Keep, *, done: int = 0) -> None:
+        options, ranks = self.options, self.ranks
+        with ExitStack() as stack:
+            where = ranks.exchange_local(lambda: stack.enter_context(on_device(self.model, options.device)))
+            stack.enter_context(evaluating(self.model))
+            stack.enter_context(torch.no_grad())
+            if options.autocast is not None:
+                stack.enter_context(torch.autocast(where.type, dtype=options.autocast))
+            inference = Inference(
+                self.model,
+                self.adapter,
+                plan,
+                where,
+                options,
+                done=done,
+                process=f"{ranks!r}, " if ranks.size > 1 else "",
+                watch=self.watch,
+            )
+            show: Callable[[int], object] = show_nothing
+            if options.progress and ranks.rank == 0:  # even a bar that is off takes a lock that forked processes share
+                bar = tqdm(total=plan.num_frames, initial=done, unit="frame", desc="extract")
+                show = partial(_show, stack.enter_context(bar), done)
+            names = ranks.exchange_local(lambda: FrameNames(plan.dataset, options.frame_id))
+            steps = stack.enter_context(closing(inference.run(names, keep, numbers)))
+            try:
+                in_rounds(steps, ranks, show)
+            except CvalError:
+                raise
+            except Exception as error:  # a worker's death is a signal, and may strike outside the batch too
+                raise inference.failure(error) from error
+            by_target = ranks.exchange(lambda: names.by_target)
+            if True in by_target and False in by_target:
+                raise InvalidInputError(
+                    f"either every target has an `image_id` or none; those of rank {by_target.index(False)} have none, "
+                    f"those of rank {by_target.index(True)} have one. Pass `frame_id=` to name frames yourself"
+                )
+
+
+def _show(bar: tqdm[NoReturn], done: int, frames: int) -> None:
+    """Move the bar to `frames` after those that were done before."""
+    bar.update(done + frames - bar.n)
+
+
+@contextmanager
+def _disk_errors(cache: PassCache) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ExtractionError(
+            f"`cache_dir` {str(cache.folder)!r} could not be read or written: {error}. The shards before are whole",
+            batch=0,
+            frames_done=0,
+        ) from error

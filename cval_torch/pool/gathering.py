@@ -1,0 +1,98 @@
+"""Pools of several processes, brought together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cval_torch.errors import InvalidInputError
+from cval_torch.pool.layout import FRAME_COLUMNS, Layout
+from cval_torch.pool.offsets import offsets_of, places_of
+from cval_torch.pool.pool import Pool
+from cval_torch.pool.ranks import Ranks
+
+
+def empty_pool(layout: Layout) -> Pool:
+    """A pool of no frames with these columns."""
+    columns: dict[str, Any] = {
+        name: torch.empty(0 if width is None else (0, width), dtype=dtype) for name, dtype, width in layout.columns
+    }
+    return Pool([], torch.zeros(1, dtype=torch.int64), activation=layout.activation, **columns)
+
+
+def same_layout(pool: Pool | None, ranks: Ranks) -> Pool:
+    """This process's pool; of no frames, but with the others' columns, where it had none.
+
+    Raises:
+        InvalidInputError: no process has a frame; or their columns differ.
+    """
+    layouts = ranks.exchange(lambda: None if pool is None else Layout.of(pool))
+    first = next((layout for layout in layouts if layout is not None), None)
+    if first is None:
+        raise InvalidInputError("`loader` must yield at least one frame; got none")
+    for rank, layout in enumerate(layouts):
+        if layout is not None and layout != first:
+            try:
+                first.check_same(layout)
+            except InvalidInputError as error:
+                raise InvalidInputError(f"the processes' columns differ, in rank {rank}: {error}") from error
+    return empty_pool(first) if pool is None else pool
+
+
+def gather_pools(pool: Pool, places: Sequence[int], ranks: Ranks, *, to: int | None = None) -> Pool:
+    """Bring the pools of all processes together as one.
+
+    Args:
+        pool: this process's frames; all processes have the same columns.
+        places: for each of them its row in the whole. Those of all processes together are `range(F)`.
+        ranks: the processes; all must call this.
+        to: the rank that gets the whole; the others get `pool` back. None: every process gets it.
+
+    Raises:
+        InvalidInputError: an id twice among the frames of all.
+        RankError: another process failed, or ran out of memory.
+    """
+    if ranks.size == 1:
+        return pool.take(torch.tensor(places).argsort())
+    layout = Layout.of(pool)
+    shares = ranks.exchange(lambda: (list(places), list(pool.frame_ids), pool.counts.tolist()))
+    frame_ids = [""] * sum(len(rows) for rows, _, _ in shares)
+    counts = torch.zeros(len(frame_ids), dtype=torch.int64)
+    for rows, ids, boxes in shares:
+        counts[torch.tensor(rows, dtype=torch.int64)] = torch.tensor(boxes, dtype=torch.int64)
+        for row, frame_id in zip(rows, ids, strict=True):
+            frame_ids[row] = frame_id
+    offsets = offsets_of(counts)
+    receiving = to is None or to == ranks.rank
+    whole = ranks.exchange_local(lambda: _room_for(layout, offsets) if receiving else {})
+    for source, (rows, _, _) in enumerate(shares):
+        frame_rows = torch.tensor(rows, dtype=torch.int64)
+        box_rows, _ = places_of(offsets, frame_rows)
+        for name, dtype, width in layout.columns:
+            target = frame_rows if name in FRAME_COLUMNS else box_rows
+            step = max(2**26 // (dtype.itemsize * (width or 1)), 1)
+            for start in range(0, len(target), step):
+                part = target[start : start + step]
+                if ranks.rank == source:
+                    piece = getattr(pool, name)[start : start + step].contiguous()
+                else:
+                    piece = torch.empty((len(part),) if width is None else (len(part), width), dtype=dtype)
+                ranks.send(piece, source=source, to=to)
+                if receiving:
+                    whole[name][part] = piece
+    if not receiving:
+        ranks.exchange(lambda: None)  # in which they hear how the others fare below
+        return pool
+    return ranks.exchange_local(lambda: Pool(frame_ids, offsets, activation=layout.activation, **whole))
+
+
+def _room_for(layout: Layout, offsets: Tensor) -> dict[str, Any]:
+    frames, boxes = len(offsets) - 1, int(offsets[-1])
+    rows = {name: frames if name in FRAME_COLUMNS else boxes for name, _, _ in layout.columns}
+    return {
+        name: torch.empty(rows[name] if width is None else (rows[name], width), dtype=dtype)
+        for name, dtype, width in layout.columns
+    }

@@ -1,0 +1,122 @@
+"""Columns on their way to a `Pool`: batches gathered one by one, alike in what columns they have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cval_torch.errors import InvalidInputError
+from cval_torch.pool.offsets import offsets_of
+from cval_torch.pool.pool import Activation, Pool
+
+FRAME_COLUMNS = ("indices", "frame_embeddings")
+"""The columns with a row a frame; the others have a row a box."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns there are, and of what kind: what must not change between the batches of one pass.
+
+    Attributes:
+        activation: of the probabilities.
+        columns: of each column but `offsets` the name, the dtype, and the width; None for a vector.
+    """
+
+    activation: Activation | None
+    columns: tuple[tuple[str, torch.dtype, int | None], ...]
+
+    @classmethod
+    def of(cls, pool: Pool) -> Layout:
+        """The layout of a pool."""
+        columns = (
+            (name, column.dtype, None if column.ndim == 1 else column.shape[1])
+            for name, column in pool.columns()
+            if name != "offsets"
+        )
+        return cls(pool.activation, tuple(columns))
+
+    def check_same(self, other: Layout) -> None:
+        """Raise an `InvalidInputError` that names what `other` has and this has not."""
+        if other == self:
+            return
+        names, now = [name for name, *_ in self.columns], [name for name, *_ in other.columns]
+        if names != now or self.activation != other.activation:
+            raise InvalidInputError(
+                f"the columns were {', '.join(names)} ({self.activation}); now they are "
+                f"{', '.join(now)} ({other.activation})"
+            )
+        for (name, dtype, width), (_, new_dtype, new_width) in zip(self.columns, other.columns, strict=True):
+            if (dtype, width) != (new_dtype, new_width):
+                raise InvalidInputError(
+                    f"`{name}` had {width} numbers a row, of {dtype}; now it has {new_width}, of {new_dtype}"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        columns = [[name, str(dtype).removeprefix("torch."), width] for name, dtype, width in self.columns]
+        return {"activation": self.activation, "columns": columns}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Layout:
+        """From what `to_json` gave."""
+        columns = tuple((name, getattr(torch, dtype), width) for name, dtype, width in value["columns"])
+        return cls(value["activation"], columns)
+
+
+class Gathered:
+    """The columns of many batches, joined at the end; each part is let go as its column is joined.
+
+    Attributes:
+        layout: what every batch has; None before the first.
+        frame_ids: of all frames so far.
+        counts: int64 vectors, the boxes of each frame.
+        columns: of each column its parts.
+    """
+
+    def __init__(self, layout: Layout | None = None) -> None:
+        self.layout = layout
+        self.frame_ids: list[str] = []
+        self.counts: list[Tensor] = []
+        self.columns: dict[str, list[Tensor]] = {} if layout is None else {name: [] for name, *_ in layout.columns}
+
+    def __len__(self) -> int:
+        return len(self.frame_ids)
+
+    def add(self, pool: Pool) -> None:
+        """Take a batch in.
+
+        Raises:
+            InvalidInputError: it has other columns, or other widths, than the batches before it.
+        """
+        layout = Layout.of(pool)
+        if self.layout is not None:
+            self.layout.check_same(layout)
+        self.add_rows(layout, pool.frame_ids, pool.counts, dict(pool.columns()))
+
+    def add_rows(self, layout: Layout, frame_ids: Sequence[str], counts: Tensor, columns: Mapping[str, Tensor]) -> None:
+        """Take in rows that were checked before."""
+        if self.layout is None:
+            self.layout = layout
+            self.columns = {name: [] for name, *_ in layout.columns}
+        for name, parts in self.columns.items():
+            parts.append(columns[name])
+        self.frame_ids += frame_ids
+        self.counts.append(counts)
+
+    def pool(self) -> Pool:
+        """All of it as one pool, on the CPU; what was gathered is gone then.
+
+        Raises:
+            InvalidInputError: nothing was gathered; an id twice.
+        """
+        if self.layout is None or not self.counts:
+            raise InvalidInputError("`loader` must yield at least one frame; got none")
+        counts = torch.cat(self.counts)
+        joined = {}
+        for name in list(self.columns):
+            joined[name] = torch.cat(self.columns.pop(name))
+        return Pool(self.frame_ids, offsets_of(counts), activation=self.layout.activation, **joined)

@@ -1,0 +1,47 @@
+"""Arithmetic of ragged columns: where the rows of each frame lie."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def offsets_of(counts: Tensor) -> Tensor:
+    """Where frames begin and the last one ends, (F+1,) int64, given how many rows each has."""
+    offsets = torch.zeros(len(counts) + 1, dtype=torch.int64, device=counts.device)
+    torch.cumsum(counts, 0, out=offsets[1:])
+    return offsets
+
+
+def places_of(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Where what belongs to some frames lies, and the offsets of these frames by themselves.
+
+    Args:
+        offsets: (F+1,) int64 of all frames.
+        rows: (n,) int64, the frames, in the order wanted.
+
+    >>> places_of(torch.tensor([0, 2, 2, 5]), torch.tensor([2, 0]))
+    (tensor([2, 3, 4, 0, 1]), tensor([0, 3, 5]))
+    """
+    counts = offsets.diff()[rows]
+    theirs = offsets_of(counts)
+    # the start of each one's frame, less where that begins among these, plus its number among these
+    shifts = (offsets[rows] - theirs[:-1]).repeat_interleave(counts)
+    return shifts + torch.arange(len(shifts), device=shifts.device), theirs
+
+
+def chunks(offsets: Tensor, *, boxes: int) -> Iterator[tuple[int, int]]:
+    """Ranges `begin, end` of frames that together are all, in order.
+
+    A range holds fewer than `2 * boxes` boxes, but for the frames that alone hold more than `boxes`.
+
+    >>> list(chunks(torch.tensor([0, 2, 2, 4, 5]), boxes=2))
+    [(0, 2), (2, 3), (3, 4)]
+    """
+    frames = len(offsets) - 1
+    targets = torch.tensor(range(boxes, int(offsets[-1]), boxes), dtype=torch.int64, device=offsets.device)
+    holding = torch.searchsorted(offsets, targets, right=True).sub_(1)  # the frame that holds each target box
+    yield from itertools.pairwise(sorted({*holding.clamp_min_(1).tolist(), 0, frames}))

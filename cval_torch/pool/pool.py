@@ -1,0 +1,325 @@
+"""`Pool`: the predictions for many frames, as frozen columns, ragged by offsets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cval_torch.errors import InvalidInputError
+from cval_torch.pool.limits import MAX_FRAME_ID_LENGTH
+from cval_torch.pool.offsets import offsets_of, places_of
+
+Activation = Literal["softmax", "sigmoid"]
+
+_FRAME_COLUMNS = ("indices", "frame_embeddings")
+_BOX_COLUMNS = ("boxes", "labels", "scores", "probabilities", "box_embeddings")
+_COLUMNS = ("offsets", *_FRAME_COLUMNS, *_BOX_COLUMNS)
+_INTEGER_COLUMNS = ("indices", "labels")
+_WIDTHS = {"boxes": 4}
+_VECTOR_COLUMNS = ("indices", "labels", "scores")
+
+FILE_FORMAT = "cval_torch.pool/1"
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Predictions for F frames with B boxes in all, as columns; frame `i` owns boxes `offsets[i]:offsets[i+1]`.
+
+    Everything is checked once, here; what is built is right. An optional column may be None.
+
+    Attributes:
+        frame_ids: F distinct strings of 1 to 128 characters: the names that the user knows the frames by.
+        offsets: (F+1,) int64, from 0 to B, never falling.
+        scores: (B,) float in [0, 1], confidence of each box; None only where the source gave none.
+        indices: (F,) int64, rows of the user's dataset; None where there is none (an IterableDataset, a payload).
+        boxes: (B, 4) float, xyxy in pixels of the original image.
+        labels: (B,) int64 class of each box.
+        probabilities: (B, C) float in [0, 1].
+        activation: of `probabilities`: `softmax` (rows sum to 1, a background column, if any, included) or
+            `sigmoid` (independent columns). None with no probabilities.
+        box_embeddings: (B, E) float of any precision.
+        frame_embeddings: (F, D) float of any precision, of the whole frame.
+
+    Raises:
+        InvalidInputError: a column of the wrong shape, type, device or range; a duplicate or overlong frame id;
+            a NaN or inf, naming its frame.
+
+    >>> pool = Pool(["a", "b"], torch.tensor([0, 2, 2]), scores=torch.tensor([0.9, 0.4]))
+    >>> len(pool), pool.num_boxes, pool.counts.tolist()
+    (2, 2, [2, 0])
+    >>> pool.take([1]).frame_ids
+    ('b',)
+    """
+
+    frame_ids: Sequence[str]
+    offsets: Tensor
+    scores: Tensor | None = None
+    indices: Tensor | None = None
+    boxes: Tensor | None = None
+    labels: Tensor | None = None
+    probabilities: Tensor | None = None
+    activation: Activation | None = None
+    box_embeddings: Tensor | None = None
+    frame_embeddings: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frame_ids", tuple(self.frame_ids))
+        _check_frame_ids(self.frame_ids)
+        _check_offsets(self.offsets, len(self.frame_ids))
+        for name in (*_FRAME_COLUMNS, *_BOX_COLUMNS):
+            column = getattr(self, name)
+            if column is not None:
+                rows = len(self) if name in _FRAME_COLUMNS else self.num_boxes
+                _check_column(name, column, rows=rows, device=self.offsets.device)
+        self._check_values()
+
+    def _check_values(self) -> None:
+        if (self.probabilities is None) != (self.activation is None):
+            raise InvalidInputError(
+                "`activation` must be given with `probabilities`, and only then; "
+                f"got activation={self.activation!r} and probabilities {_shape_of(self.probabilities)}"
+            )
+        if self.activation not in (None, "softmax", "sigmoid"):
+            raise InvalidInputError(f"`activation` must be 'softmax' or 'sigmoid'; got {self.activation!r}")
+        for name in ("scores", "probabilities", "boxes", "box_embeddings"):
+            column = getattr(self, name)
+            if column is not None:
+                self._check_finite(name, column, unit_range=name in ("scores", "probabilities"))
+        if self.frame_embeddings is not None:
+            self._check_finite("frame_embeddings", self.frame_embeddings, unit_range=False)
+
+    def _check_finite(self, name: str, column: Tensor, *, unit_range: bool) -> None:
+        if column.numel() == 0:
+            return
+        low, high = torch.aminmax(column)  # NaN, if there is one, comes out of both
+        if bool(low.isfinite() & high.isfinite()) and not (unit_range and bool((low < 0) | (high > 1))):
+            return
+        bad = ~column.isfinite()
+        if unit_range:
+            bad |= (column < 0) | (column > 1)
+        row = int(bad.reshape(len(column), -1).any(1).nonzero()[0])
+        frame_row = row if name in _FRAME_COLUMNS else int(self.frame_rows[row])
+        what = "finite numbers in [0, 1]" if unit_range else "finite"
+        offender = column[row].reshape(-1)[bad[row].reshape(-1)][0].item()
+        raise InvalidInputError(
+            f"`{name}` must be {what}; got {offender} in row {row}, of frame {self.frame_ids[frame_row]!r}"
+        )
+
+    def __len__(self) -> int:
+        return len(self.frame_ids)
+
+    def __repr__(self) -> str:
+        columns = [
+            f"{name} {_shape_of(getattr(self, name))}" for name in _COLUMNS[1:] if getattr(self, name) is not None
+        ]
+        return f"Pool({len(self)} frames, {self.num_boxes} boxes; {', '.join(columns) or 'no columns'})"
+
+    @property
+    def num_boxes(self) -> int:
+        """B, the number of boxes in all frames together."""
+        return int(self.offsets[-1])
+
+    @property
+    def counts(self) -> Tensor:
+        """(F,) int64, the number of boxes of each frame."""
+        return self.offsets.diff()
+
+    @property
+    def is_empty(self) -> Tensor:
+        """(F,) bool, whether a frame has no boxes."""
+        return self.offsets[1:] == self.offsets[:-1]
+
+    @property
+    def frame_rows(self) -> Tensor:
+        """(B,) int64, for each box the row of its frame."""
+        return torch.repeat_interleave(torch.arange(len(self), device=self.device), self.counts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the columns are; they are all in one place."""
+        return self.offsets.device
+
+    def columns(self) -> Iterator[tuple[str, Tensor]]:
+        """The tensors that are present, with their names; `offsets` first."""
+        for name in _COLUMNS:
+            column = getattr(self, name)
+            if column is not None:
+                yield name, column
+
+    def take(self, rows: Sequence[int] | Tensor) -> Pool:
+        """The frames at `rows`, in that order, with their boxes.
+
+        Args:
+            rows: positions in this pool, each in [0, F) and at most once.
+
+        Raises:
+            InvalidInputError: a row out of range, twice, or not an integer.
+        """
+        picked = _as_rows(rows, len(self), self.device)
+        box_rows, offsets = places_of(self.offsets, picked)
+        columns = {
+            name: column[box_rows if name in _BOX_COLUMNS else picked]
+            for name, column in self.columns()
+            if name != "offsets"
+        }
+        ids = [self.frame_ids[row] for row in picked.tolist()]
+        return Pool(ids, offsets, activation=self.activation, **columns)
+
+    @classmethod
+    def cat(cls, pools: Sequence[Pool]) -> Pool:
+        """One pool of all frames, in order. The pools must have the same columns and widths.
+
+        Raises:
+            InvalidInputError: no pools; columns, widths, activations or devices that differ; an id in two pools.
+        """
+        if not pools:
+            raise InvalidInputError("`pools` must hold at least one Pool; got none")
+        first = pools[0]
+        names = [name for name, _ in first.columns()]
+        for number, pool in enumerate(pools):
+            if [name for name, _ in pool.columns()] != names or pool.activation != first.activation:
+                raise InvalidInputError(
+                    f"pools must have the same columns; pool 0 is {first!r}, pool {number} is {pool!r}"
+                )
+        columns: dict[str, Tensor] = {}
+        for name in names[1:]:
+            parts = [getattr(pool, name) for pool in pools]
+            for number, part in enumerate(parts):
+                if part.shape[1:] != parts[0].shape[1:] or part.device != parts[0].device:
+                    raise InvalidInputError(
+                        f"`{name}` must have one width and device; pool 0 has {tuple(parts[0].shape)} on "
+                        f"{parts[0].device}, pool {number} has {tuple(part.shape)} on {part.device}"
+                    )
+            columns[name] = torch.cat(parts)
+        ids = [frame_id for pool in pools for frame_id in pool.frame_ids]
+        offsets = offsets_of(torch.cat([pool.counts for pool in pools]))
+        return cls(ids, offsets, activation=first.activation, **columns)
+
+    def to(self, device: torch.device | str) -> Pool:
+        """The same pool on another device."""
+        return self.replace(**{name: column.to(device) for name, column in self.columns()})
+
+    def replace(self, **columns: Any) -> Pool:
+        """The same pool with some columns exchanged, and checked again."""
+        return dataclasses.replace(self, **columns)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the pool to one file, whole or not at all: an older file stays intact if writing fails.
+
+        Raises:
+            OSError: the disk is full or read-only.
+        """
+        target = Path(path)
+        payload = {
+            "format": FILE_FORMAT,
+            "frame_ids": json.dumps(list(self.frame_ids)),
+            "activation": self.activation,
+            "columns": {name: column.detach().cpu().contiguous() for name, column in self.columns()},
+        }
+        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            with temporary.open("xb") as file:
+                torch.save(payload, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except RuntimeError as error:  # how torch.save reports that the file could not take the bytes
+            raise OSError(f"{os.fspath(path)!r} could not be written: {error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> Pool:
+        """Read a pool that `save` wrote.
+
+        Args:
+            path: the file.
+            mmap: leave the columns on disk and page them in as they are read; a pool larger than memory loads.
+
+        Raises:
+            InvalidInputError: the file is not a pool of this version.
+            OSError: it cannot be read.
+        """
+        try:
+            payload = torch.load(Path(path), map_location="cpu", weights_only=True, mmap=mmap)
+        except OSError:
+            raise
+        except Exception as error:
+            raise InvalidInputError(f"{os.fspath(path)!r} is not a saved Pool: {error}") from error
+        if not isinstance(payload, dict) or payload.get("format") != FILE_FORMAT:
+            found = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
+            raise InvalidInputError(f"{os.fspath(path)!r} is not a saved Pool of format {FILE_FORMAT!r}; got {found!r}")
+        return cls(json.loads(payload["frame_ids"]), activation=payload["activation"], **payload["columns"])
+
+
+def _shape_of(column: Tensor | None) -> str:
+    return "None" if column is None else str(tuple(column.shape))
+
+
+def _check_frame_ids(frame_ids: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for row, frame_id in enumerate(frame_ids):
+        if not isinstance(frame_id, str) or not 1 <= len(frame_id) <= MAX_FRAME_ID_LENGTH:
+            raise InvalidInputError(
+                f"`frame_ids` must be strings of 1 to {MAX_FRAME_ID_LENGTH} characters; got {frame_id!r} in row {row}"
+            )
+        if frame_id in seen:
+            raise InvalidInputError(f"`frame_ids` must be distinct; got {frame_id!r} again in row {row}")
+        seen.add(frame_id)
+
+
+def _check_offsets(offsets: Tensor, frames: int) -> None:
+    if not isinstance(offsets, Tensor) or offsets.dtype != torch.int64:
+        got = offsets.dtype if isinstance(offsets, Tensor) else type(offsets).__name__
+        raise InvalidInputError(f"`offsets` must be an int64 tensor; got {got}")
+    if offsets.shape != (frames + 1,):
+        raise InvalidInputError(f"`offsets` must be (F+1,) with F={frames} frame ids; got {tuple(offsets.shape)}")
+    if int(offsets[0]) != 0 or bool((offsets.diff() < 0).any()):
+        raise InvalidInputError("`offsets` must start at 0 and never fall")
+
+
+def _check_column(name: str, column: Tensor, *, rows: int, device: torch.device) -> None:
+    if not isinstance(column, Tensor):
+        raise InvalidInputError(f"`{name}` must be a tensor; got {type(column).__name__}")
+    of_frames = name in _FRAME_COLUMNS
+    what = f"F={rows} frame ids" if of_frames else f"B={rows} boxes from `offsets`"
+    letter = "F" if of_frames else "B"
+    width = _WIDTHS.get(name)
+    if name in _VECTOR_COLUMNS:
+        fits, expected = column.shape == (rows,), f"({letter},)"
+    else:
+        fits = column.ndim == 2 and column.shape[0] == rows and column.shape[1] == (width or column.shape[1])
+        expected = f"({letter}, {width or {'probabilities': 'C', 'box_embeddings': 'E'}.get(name, 'D')})"
+    if not fits:
+        raise InvalidInputError(f"`{name}` must be {expected} with {what}; got {tuple(column.shape)}")
+    if name in _INTEGER_COLUMNS:
+        if column.dtype != torch.int64:
+            raise InvalidInputError(f"`{name}` must be int64; got {column.dtype}")
+    elif not column.is_floating_point():
+        raise InvalidInputError(f"`{name}` must be floating point; got {column.dtype}")
+    if column.device != device:
+        raise InvalidInputError(f"`{name}` must be on {device}, where `offsets` is; got {column.device}")
+
+
+def _as_rows(rows: Sequence[int] | Tensor, frames: int, device: torch.device) -> Tensor:
+    picked = torch.as_tensor(rows, device=device)
+    if picked.numel() == 0:
+        return torch.empty(0, dtype=torch.int64, device=device)
+    if picked.ndim != 1 or picked.is_floating_point() or picked.dtype == torch.bool:
+        raise InvalidInputError(f"`rows` must be a vector of integers; got {tuple(picked.shape)} of {picked.dtype}")
+    picked = picked.to(torch.int64)
+    low, high = torch.aminmax(picked)
+    if int(low) < 0 or int(high) >= frames:
+        raise InvalidInputError(f"`rows` must be in [0, {frames}); got {int(low)} to {int(high)}")
+    if bool((torch.bincount(picked, minlength=frames) > 1).any()):
+        raise InvalidInputError("`rows` must not hold a row twice")
+    return picked

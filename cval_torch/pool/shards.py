@@ -1,0 +1,252 @@
+"""`Part`: rows of a pool in a folder that grows shard by shard, and is whole again after whatever stopped it.
+
+One file a column, which only grows, and a journal with a line a shard: the batches in it, and the length and
+checksum of what each file gained. A shard is written in two steps: its bytes are appended to the columns and forced
+to the disk; then its line is appended to the journal and forced to the disk. Until that line is there, whole and with
+a right checksum of its own, the shard does not exist, and what it left in the columns is cut off. So a process may be
+killed at any moment, and a finished part is mapped into memory as it lies there, without being written once more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cval_torch.pool.layout import FRAME_COLUMNS, Gathered, Layout
+from cval_torch.pool.offsets import offsets_of
+from cval_torch.pool.pool import Pool
+
+JOURNAL = "journal"
+_IDS, _COUNTS = "frame_ids", "counts"
+_CHUNK = 2**23  # bytes read at a time for a checksum
+
+
+class Part:
+    """The shards in one folder.
+
+    Opening reads, and writes nothing. A shard that is damaged ends the part: it and those after it do not count.
+
+    Args:
+        folder: where the part is, or will be.
+        verify: whether to compare the checksums of all columns, which reads them. False: only sizes are looked at.
+
+    Attributes:
+        batches: `(number of the batch, its frames)`, in the order in which they lie in the columns.
+        layout: the columns; None while there are none.
+    """
+
+    def __init__(self, folder: Path, *, verify: bool = True) -> None:
+        self.folder = folder
+        self.batches: list[tuple[int, int]] = []
+        self.layout: Layout | None = None
+        self._sizes: dict[str, int] = {}
+        self._journal_size = 0
+        for line, record in _lines_of(folder / JOURNAL):
+            layout = Layout.from_json(record["layout"])
+            if self.layout not in (None, layout) or not self._is_whole(record["files"], verify=verify):
+                break
+            self._count(record, layout, len(line))
+
+    @property
+    def num_frames(self) -> int:
+        """Frames in all shards."""
+        return sum(frames for _, frames in self.batches)
+
+    def append(self, gathered: Gathered, batches: Sequence[tuple[int, int]]) -> None:
+        """Add a shard; when this returns it is on the disk.
+
+        Args:
+            gathered: its rows, at least one frame, of this part's layout.
+            batches: which batches they are, and the frames of each.
+
+        Raises:
+            OSError: it could not be written; the shards before it are as they were.
+        """
+        layout = gathered.layout
+        if layout is None:
+            return
+        fresh = not self._journal_size
+        if fresh:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        ids = "".join(f"{json.dumps(frame_id)}\n" for frame_id in gathered.frame_ids).encode()
+        contents: dict[str, list[Any]] = {_IDS: [ids], _COUNTS: gathered.counts, **gathered.columns}
+        try:
+            files = {name: self._extend(name, map(_as_bytes, parts)) for name, parts in contents.items()}
+            record = {"batches": [list(batch) for batch in batches], "layout": layout.to_json(), "files": files}
+            line = _line_of(record)
+            _write_at(self.folder / JOURNAL, self._journal_size, [line])
+            if fresh:
+                sync_folder(self.folder)
+                sync_folder(self.folder.parent)
+        except OSError:
+            with suppress(OSError):  # a full disk is given its room back; if not now, then by the next append
+                self.cut_off()
+            raise
+        self._count(record, layout, len(line))
+
+    def cut_off(self) -> None:
+        """Take away what is not whole, for good: half a shard, or everything from a damaged one on. Raises OSError."""
+        for name, size in ((JOURNAL, self._journal_size), *self._sizes.items()):
+            path = self.folder / name
+            if path.exists() and path.stat().st_size > size:
+                os.truncate(path, size)
+
+    def _count(self, record: Mapping[str, Any], layout: Layout, line_size: int) -> None:
+        self.layout = layout
+        self.batches += [(number, frames) for number, frames in record["batches"]]
+        self._journal_size += line_size
+        for name, (size, _) in record["files"].items():
+            self._sizes[name] = self._sizes.get(name, 0) + size
+
+    def _extend(self, name: str, parts: Iterator[memoryview | bytes]) -> tuple[int, int]:
+        """Append to one column; what it gained, and the checksum of that."""
+        return _write_at(self.folder / name, self._sizes.get(name, 0), parts)
+
+    def _is_whole(self, files: Mapping[str, Sequence[int]], *, verify: bool) -> bool:
+        """Whether what a shard added to each file is there, and is what was written."""
+        for name, (size, checksum) in files.items():
+            start = self._sizes.get(name, 0)
+            path = self.folder / name
+            if not path.exists() or path.stat().st_size < start + size:
+                return False
+            if verify and _checksum(path, start, size) != checksum:
+                return False
+        return True
+
+    def frame_ids(self) -> list[str]:
+        """The ids of all frames, in the order of `batches`."""
+        size = self._sizes.get(_IDS, 0)
+        if not size:
+            return []
+        with (self.folder / _IDS).open("rb") as file:
+            lines = file.read(size).decode().splitlines()
+        ids: list[str] = json.loads(f"[{','.join(lines)}]")
+        return ids
+
+    def counts(self) -> Tensor:
+        """(F,) int64, the boxes of each frame, mapped from the disk."""
+        return _mapped(self.folder / _COUNTS, torch.int64, self.num_frames, None)
+
+    def columns(self) -> dict[str, Tensor]:
+        """The columns, mapped from the disk: they take memory only while they are read."""
+        if self.layout is None:
+            return {}
+        boxes = int(self.counts().sum())
+        return {
+            name: _mapped(self.folder / name, dtype, self.num_frames if name in FRAME_COLUMNS else boxes, width)
+            for name, dtype, width in self.layout.columns
+        }
+
+    def pool(self) -> Pool:
+        """All of it as a `Pool` whose columns stay on the disk."""
+        activation = None if self.layout is None else self.layout.activation
+        return Pool(self.frame_ids(), offsets_of(self.counts()), activation=activation, **self.columns())
+
+
+class Slices:
+    """Reads the rows of single batches out of a part."""
+
+    def __init__(self, part: Part) -> None:
+        self._ids, self._columns, self._layout = part.frame_ids(), part.columns(), part.layout
+        self._counts = part.counts()
+        self._offsets = offsets_of(self._counts)
+        self._places: dict[int, tuple[int, int]] = {}
+        start = 0
+        for number, frames in part.batches:
+            self._places.setdefault(number, (start, start + frames))
+            start += frames
+
+    @property
+    def numbers(self) -> list[int]:
+        """The batches that there are."""
+        return list(self._places)
+
+    def give(self, number: int, to: Gathered) -> int:
+        """Add batch `number` to `to`; the number of its frames."""
+        if self._layout is None:
+            return 0
+        begin, end = self._places[number]
+        first, last = int(self._offsets[begin]), int(self._offsets[end])
+        columns = {
+            name: column[begin:end] if name in FRAME_COLUMNS else column[first:last]
+            for name, column in self._columns.items()
+        }
+        if to.layout is not None:
+            to.layout.check_same(self._layout)
+        to.add_rows(self._layout, self._ids[begin:end], self._counts[begin:end], columns)
+        return end - begin
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk, where the system can (Windows cannot open a folder)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _as_bytes(part: Tensor | bytes) -> memoryview | bytes:
+    if isinstance(part, bytes):
+        return part
+    return part.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _write_at(path: Path, start: int, parts: Iterator[memoryview | bytes] | Sequence[bytes]) -> tuple[int, int]:
+    """Write `parts` from `start` on, as the end of the file, and force them to the disk; their size and checksum."""
+    size = checksum = 0
+    with path.open("r+b" if path.exists() else "xb") as file:
+        file.truncate(start)
+        file.seek(start)
+        for part in parts:
+            file.write(part)
+            size += len(part)
+            checksum = zlib.crc32(part, checksum)
+        file.flush()
+        os.fsync(file.fileno())
+    return size, checksum
+
+
+def _checksum(path: Path, start: int, size: int) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        file.seek(start)
+        while size > 0 and (chunk := file.read(min(size, _CHUNK))):
+            checksum = zlib.crc32(chunk, checksum)
+            size -= len(chunk)
+    return checksum
+
+
+def _mapped(path: Path, dtype: torch.dtype, rows: int, width: int | None) -> Tensor:
+    numbers = rows * (1 if width is None else width)
+    flat = (
+        torch.from_file(str(path), shared=False, size=numbers, dtype=dtype) if numbers else torch.empty(0, dtype=dtype)
+    )
+    return flat if width is None else flat.view(rows, width)
+
+
+def _line_of(record: Mapping[str, Any]) -> bytes:
+    text = json.dumps(record, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def _lines_of(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The lines of a journal, up to the first that is not whole."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            text = line[9:-1]
+            if not line.endswith(b"\n") or line[:9] != b"%08x " % zlib.crc32(text):
+                return
+            yield line, json.loads(text)

@@ -1,0 +1,320 @@
+"""From a `Pool` to payloads, and straight to JSON."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from pydantic_core import to_json
+from torch import Tensor
+
+from cval_torch.errors import InvalidInputError
+from cval_torch.pool.pool import Pool
+from cval_torch.selection.stage import DetectionSampling
+from cval_torch.service.codec.numbers import HIGHEST_SCORE, NO_DETECTION, inner_scores, short_decimals
+from cval_torch.service.protocol import BBoxScores, FrameEmbedding, FrameEmbeddingMeta, FramePrediction
+from cval_torch.strategies.scores import class_distribution, distribution_weights
+
+FRAMES_A_BATCH = 1000
+BYTES_A_BODY = 8 << 20
+_BYTES_A_FLOAT = 12
+
+
+class PayloadBatch(NamedTuple):
+    """Payloads of some frames of a pool, in order. `pool_from_payloads(*batch)` reads them back.
+
+    Attributes:
+        predictions: one a frame.
+        embeddings: one a frame that has any; empty if the pool has none, or they were not asked for.
+    """
+
+    predictions: list[FramePrediction]
+    embeddings: list[FrameEmbedding]
+
+
+class EmbeddingsBody(NamedTuple):
+    """One upload of embeddings.
+
+    Attributes:
+        body: a JSON array with one element a frame.
+        frames: the names of what is in it.
+    """
+
+    body: bytes
+    frames: tuple[FrameEmbeddingMeta, ...]
+
+
+def pool_to_payloads(
+    pool: Pool, *, batch_size: int = FRAMES_A_BATCH, embeddings: bool | None = None
+) -> Iterator[PayloadBatch]:
+    """The pool as payloads of the protocol, `batch_size` frames at a time.
+
+    Args:
+        pool: what to send. Boxes' pixel coordinates and dataset indices have no place on the wire, nor have the
+            `frame_embeddings` of frames with boxes.
+        batch_size: frames in a batch, at least 1.
+        embeddings: whether boxes name their embeddings, which are then in the batch, and frames without boxes stand
+            in the predictions by their own. None means: if the pool has any.
+
+    Raises:
+        InvalidInputError: `embeddings=True`, and the pool has none; `batch_size` below 1.
+
+    >>> import torch
+    >>> pool = Pool(["a"], torch.tensor([0, 1]), scores=torch.tensor([0.75]), labels=torch.tensor([2]))
+    >>> for predictions, embeddings in pool_to_payloads(pool):
+    ...     predictions[0].frame_id, predictions[0].predictions[0].score, embeddings
+    ('a', 0.75, [])
+    """
+    with_embeddings = _wants_embeddings(pool, embeddings)
+    for part in _slices(pool, batch_size):
+        yield PayloadBatch(
+            _frame_predictions(part, embeddings=with_embeddings),
+            _frame_embeddings(part) if with_embeddings else [],
+        )
+
+
+def predictions_json(
+    pool: Pool, *, probabilities: bool = True, embeddings: bool | None = None, batch_size: int = FRAMES_A_BATCH
+) -> Iterator[bytes]:
+    """The predictions as the pieces of one JSON array; null fields are left out.
+
+    Args:
+        pool: what to send.
+        probabilities: whether to send them, if the pool has them.
+        embeddings: as for `pool_to_payloads`.
+        batch_size: frames in a piece: what is held in memory at a time.
+
+    Raises:
+        InvalidInputError: as `pool_to_payloads`.
+    """
+    with_embeddings = _wants_embeddings(pool, embeddings)
+    opening = b"["
+    for part in _slices(pool, batch_size):
+        yield opening + b",".join(_predictions_text(part, probabilities=probabilities, embeddings=with_embeddings))
+        opening = b","
+    yield b"]" if len(pool) else b"[]"
+
+
+def embeddings_json(
+    pool: Pool, *, max_bytes: int = BYTES_A_BODY, without: Collection[str] = ()
+) -> Iterator[EmbeddingsBody]:
+    """The embeddings that `predictions_json(embeddings=True)` names, as uploads of at most `max_bytes`.
+
+    Args:
+        pool: with `box_embeddings`, or with `frame_embeddings` for its frames without boxes.
+        max_bytes: of a body; a single frame that is larger goes alone.
+        without: ids of frames to leave out, such as those that arrived before.
+
+    Raises:
+        InvalidInputError: the pool has no embeddings.
+    """
+    _wants_embeddings(pool, True)
+    parts = _slices(pool, _frames_at_once(pool, max_bytes))
+    return bodies_of(itertools.chain.from_iterable(_embeddings_text(part, without) for part in parts), max_bytes)
+
+
+def bodies_of(
+    texts: Iterable[tuple[FrameEmbeddingMeta, bytes]], max_bytes: int = BYTES_A_BODY
+) -> Iterator[EmbeddingsBody]:
+    """Join the JSON of frames to arrays of at most `max_bytes`, or of one frame."""
+    held, frames, size = list[bytes](), list[FrameEmbeddingMeta](), 2
+    for meta, text in texts:
+        if held and size + len(text) > max_bytes:
+            yield EmbeddingsBody(b"[" + b",".join(held) + b"]", tuple(frames))
+            held, frames, size = [], [], 2
+        held.append(text)
+        frames.append(meta)
+        size += len(text) + 1
+    if held:
+        yield EmbeddingsBody(b"[" + b",".join(held) + b"]", tuple(frames))
+
+
+def whole_frames(pool: Pool) -> Pool:
+    """Frames without boxes, each with its embedding: how a pool without box embeddings enters a diversity stage.
+
+    Raises:
+        InvalidInputError: the pool has no `frame_embeddings`.
+    """
+    if pool.frame_embeddings is None:
+        raise InvalidInputError(f"the pool must have `box_embeddings` or `frame_embeddings`; got {pool!r}")
+    return Pool(pool.frame_ids, pool.offsets.new_zeros(len(pool) + 1), frame_embeddings=pool.frame_embeddings)
+
+
+def one_width(pool: Pool) -> Pool:
+    """The same pool with `frame_embeddings` as wide as `box_embeddings`: cut, or filled with zeros.
+
+    For a service that takes all embeddings for points of one space. A server of one's own keeps them apart instead.
+    """
+    boxes, frames = pool.box_embeddings, pool.frame_embeddings
+    if boxes is None or frames is None or frames.shape[1] == boxes.shape[1]:
+        return pool
+    fitted = frames.new_zeros(len(pool), boxes.shape[1])
+    width = min(frames.shape[1], boxes.shape[1])
+    fitted[:, :width] = frames[:, :width]
+    return pool.replace(frame_embeddings=fitted)
+
+
+def wire_weights(stage: DetectionSampling, pool: Pool) -> list[float] | None:
+    """`probs_weights` as long as a box's probabilities are on the wire, where sigmoids have a "none" that weighs 1.
+
+    Raises:
+        InvalidInputError: their number does not fit the pool's probabilities.
+    """
+    if stage.probs_weights is None or pool.probabilities is None or pool.activation is None:
+        return stage.probs_weights
+    return distribution_weights(stage.probs_weights, pool.probabilities.shape[1], pool.activation)
+
+
+class _Slice:
+    """Frames of a pool from `start` up to `stop`, as the wire sees them. Boxes are counted from the slice's first."""
+
+    def __init__(self, pool: Pool, start: int, stop: int) -> None:
+        self.pool = pool
+        self.frames = range(start, min(stop, len(pool)))
+        bounds: list[int] = pool.offsets[start : stop + 1].tolist()
+        self.first, self.stop = bounds[0], bounds[-1]
+        self.bounds = [bound - self.first for bound in bounds]
+
+    def box_column(self, name: str) -> Tensor | None:
+        column: Tensor | None = getattr(self.pool, name)
+        return None if column is None else column[self.first : self.stop].detach().cpu()
+
+    def distributions(self) -> list[list[float]] | None:
+        column, activation = self.box_column("probabilities"), self.pool.activation
+        if column is None or activation is None:
+            return None
+        rows: list[list[float]] = short_decimals(class_distribution(column, activation)).tolist()
+        return rows
+
+    def spans(self) -> Iterator[tuple[int, int, int]]:
+        """(frame row, first box, box after the last) of every frame."""
+        return zip(self.frames, self.bounds, self.bounds[1:], strict=False)
+
+    def embedding_ids(self) -> list[str]:
+        """One a box, its row in the pool: unlike any other box's, also where the service wants that of a dataset."""
+        return [str(row) for row in range(self.first, self.stop)]
+
+    def lone_embeddings(self) -> dict[int, list[float]]:
+        """By frame row, the embeddings of frames without boxes."""
+        column = self.pool.frame_embeddings
+        rows = [row for row, start, stop in self.spans() if start == stop]
+        if column is None or not rows:
+            return {}
+        vectors: list[list[float]] = short_decimals(column[rows].detach().cpu()).tolist()
+        return dict(zip(rows, vectors, strict=True))
+
+
+def _slices(pool: Pool, size: int) -> Iterator[_Slice]:
+    if size < 1:
+        raise InvalidInputError(f"`batch_size` must be at least 1; got {size}")
+    for start in range(0, len(pool), size):
+        yield _Slice(pool, start, start + size)
+
+
+def _wants_embeddings(pool: Pool, embeddings: bool | None) -> bool:
+    there = pool.box_embeddings is not None or pool.frame_embeddings is not None
+    if embeddings and not there:
+        raise InvalidInputError(f"the pool must have `box_embeddings` or `frame_embeddings`; got {pool!r}")
+    return there if embeddings is None else embeddings
+
+
+def _frames_at_once(pool: Pool, max_bytes: int) -> int:
+    """So many frames that the doubles of their embeddings are about one body's worth, not the pool's."""
+    boxes, frames = pool.box_embeddings, pool.frame_embeddings
+    floats = (boxes.numel() if boxes is not None else 0) + (frames.numel() if frames is not None else 0)
+    return max(1, min(FRAMES_A_BATCH, max_bytes * len(pool) // (_BYTES_A_FLOAT * max(1, floats))))
+
+
+def _lone_id(row: int) -> str:
+    return f"frame-{row}"
+
+
+def _frame_predictions(part: _Slice, *, embeddings: bool) -> list[FramePrediction]:
+    count = part.stop - part.first
+    nothing: list[None] = [None] * count
+    scores, labels = part.box_column("scores"), part.box_column("labels")
+    named = embeddings and part.pool.box_embeddings is not None
+    boxes = [
+        BBoxScores(category_id=label, score=score, embedding_id=name, probabilities=row)
+        for label, score, name, row in zip(
+            nothing if labels is None else labels.tolist(),
+            nothing if scores is None else inner_scores(scores).tolist(),
+            part.embedding_ids() if named else nothing,
+            part.distributions() or nothing,
+            strict=True,
+        )
+    ]
+    lone = part.lone_embeddings() if embeddings else {}
+    return [
+        FramePrediction(
+            frame_id=part.pool.frame_ids[row],
+            predictions=[_stand_in(row)] if row in lone else boxes[start:stop],
+        )
+        for row, start, stop in part.spans()
+    ]
+
+
+def _stand_in(row: int) -> BBoxScores:
+    return BBoxScores(category_id=NO_DETECTION, score=HIGHEST_SCORE, embedding_id=_lone_id(row))
+
+
+def _frame_embeddings(part: _Slice) -> list[FrameEmbedding]:
+    return [FrameEmbedding.model_validate_json(text) for _, text in _embeddings_text(part)]
+
+
+def _predictions_text(part: _Slice, *, probabilities: bool, embeddings: bool) -> Iterator[bytes]:
+    """One JSON object a frame."""
+    fields: list[Sequence[bytes]] = []
+    labels, scores = part.box_column("labels"), part.box_column("scores")
+    if labels is not None:
+        classes: list[int] = labels.tolist()
+        texts = {label: b'"category_id":%d' % label for label in set(classes)}
+        fields.append([texts[label] for label in classes])
+    if scores is not None:
+        fields.append([b'"score":' + number for number in _numbers(inner_scores(scores).tolist())])
+    if embeddings and part.pool.box_embeddings is not None:
+        fields.append([b'"embedding_id":"%d"' % row for row in range(part.first, part.stop)])
+    distributions = part.distributions() if probabilities else None
+    if distributions is not None:
+        fields.append([b'"probabilities":' + row for row in _rows(distributions)])
+    boxes = [b",".join(box) for box in zip(*fields, strict=True)] if fields else [b""] * (part.stop - part.first)
+    lone = part.lone_embeddings() if embeddings else {}
+    for row, start, stop in part.spans():
+        frame_id = json.dumps(part.pool.frame_ids[row]).encode()
+        if row in lone:
+            text = _stand_in(row).model_dump_json(exclude_none=True)[1:-1].encode()
+        else:
+            text = b"},{".join(boxes[start:stop])
+        within = b"[{%b}]" % text if stop > start or row in lone else b"[]"
+        yield b'{"frame_id":%b,"predictions":%b}' % (frame_id, within)
+
+
+def _embeddings_text(part: _Slice, without: Collection[str] = ()) -> Iterator[tuple[FrameEmbeddingMeta, bytes]]:
+    """What it names, and the JSON object, of every frame that has embeddings."""
+    column = part.box_column("box_embeddings")
+    vectors = [] if column is None else _rows(short_decimals(column).tolist())
+    lone = part.lone_embeddings()
+    for row, start, stop in part.spans():
+        frame_id = part.pool.frame_ids[row]
+        if row in lone:
+            names, mine = [_lone_id(row)], [to_json(lone[row])]
+        else:
+            mine = vectors[start:stop]
+            names = [str(box) for box in range(part.first + start, part.first + start + len(mine))]
+        if names and frame_id not in without:
+            items = b",".join(
+                b'{"embedding_id":"%b","embedding":%b}' % (n.encode(), v) for n, v in zip(names, mine, strict=True)
+            )
+            meta = FrameEmbeddingMeta(frame_id=frame_id, embeddings_quantity=len(names), embeddings=names)
+            yield meta, b'{"frame_id":%b,"embeddings":[%b]}' % (json.dumps(frame_id).encode(), items)
+
+
+def _numbers(values: list[float]) -> list[bytes]:
+    return to_json(values)[1:-1].split(b",") if values else []
+
+
+def _rows(rows: list[list[float]]) -> list[bytes]:
+    """The JSON of each row, from one call of the encoder."""
+    return [b"[" + row + b"]" for row in to_json(rows)[2:-2].split(b"],[")] if rows else []

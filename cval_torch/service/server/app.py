@@ -1,0 +1,85 @@
+"""The HTTP application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+
+from cval_torch.service.server.keys import KeyRing
+from cval_torch.service.server.payloads import body_schemas
+from cval_torch.service.server.routes import open_router, router
+from cval_torch.service.server.service import Service
+from cval_torch.service.server.settings import Limits, RefusedError
+from cval_torch.service.server.worker import WorkerDiedError
+
+PREFIX = "/api"
+SECONDS_UNTIL_RETRY = 5
+
+
+def create_app(data: Path, keys: Sequence[tuple[str | None, str]], *, limits: Limits | None = None) -> FastAPI:
+    """The server as an ASGI application: `LocalBackend` behind the protocol of cval.ai, under `/api`.
+
+    Args:
+        data: its directory; nothing is touched before the application starts.
+        keys: (owner, key) pairs; see `KeyRing`.
+        limits: what it takes; None means the defaults.
+
+    Raises:
+        InvalidInputError: no key, a key twice, or one that no header can carry.
+    """
+    KeyRing(keys, salt=b"only to check them")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service = Service(data, keys, limits or Limits())
+        app.state.service = service
+        service.runner.start()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    app = FastAPI(title="cval_torch", lifespan=lifespan, summary="Active learning over HTTP")
+    app.include_router(open_router)
+    app.include_router(router, prefix=PREFIX)
+    app.add_exception_handler(RefusedError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(WorkerDiedError, _overloaded)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _refused(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, RefusedError):
+        raise error
+    headers = {"Retry-After": str(SECONDS_UNTIL_RETRY)} if error.status == 429 else None
+    return JSONResponse({"detail": error.detail}, error.status, headers=headers)
+
+
+def _invalid(request: Request, error: Exception) -> JSONResponse:
+    """A path or a query that does not fit. Its values are not repeated: they may be large, or no JSON."""
+    if not isinstance(error, RequestValidationError):
+        raise error
+    found = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()[:5]]
+    return JSONResponse({"detail": "; ".join(found)}, 422)
+
+
+def _overloaded(request: Request, error: Exception) -> JSONResponse:
+    detail = f"the request was given up: {error}"
+    return JSONResponse({"detail": detail}, 503, headers={"Retry-After": str(SECONDS_UNTIL_RETRY)})
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The schema, with the bodies that are read by hand."""
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        schema["components"]["schemas"] = {**body_schemas(), **schema["components"]["schemas"]}
+        app.openapi_schema = schema
+    return app.openapi_schema

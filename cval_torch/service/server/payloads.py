@@ -1,0 +1,98 @@
+"""Request bodies: what they must be, and how they are read."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.json_schema import models_json_schema
+
+from cval_torch.selection.stage import BboxSelectionPolicy, ClassQuotas, ClassWeights, Scoring
+from cval_torch.service.protocol import (
+    DatasetRequest,
+    DetectionSamplingRequest,
+    FrameEmbedding,
+    FramePrediction,
+    NullsAreDefaults,
+)
+from cval_torch.service.server.settings import RefusedError
+
+Model = TypeVar("Model")
+Body = bytes | Path
+"""A small body as it is, or the file that a large one was written to."""
+
+
+class NamedScoring(NullsAreDefaults, Scoring):
+    """How frames are scored or spread, by names only; `DetectionSampling` documents the fields."""
+
+    selection_strategy: Annotated[str, Field(max_length=64)]
+    bbox_selection_policy: BboxSelectionPolicy | None = None
+    class_weights: ClassWeights | None = None
+
+
+class SamplingRequest(NamedScoring, DetectionSamplingRequest):
+    """A selection among `frames`; `DetectionSampling` documents the other fields.
+
+    Attributes:
+        scored_by: beyond the protocol: the stage that chose these frames. It scores them again, for diversity
+            strategies that weigh frames by how informative they are.
+    """
+
+    class_quotas: Annotated[ClassQuotas, Field(max_length=10_000)] | None = None
+    scored_by: NamedScoring | None = None
+    frames: list[FramePrediction]
+
+
+SAMPLING = TypeAdapter(SamplingRequest)
+EMBEDDINGS = TypeAdapter(list[FrameEmbedding])
+DATASET = TypeAdapter(DatasetRequest)
+
+
+def parsed(body: Body, adapter: TypeAdapter[Model]) -> Model:
+    """Read a body.
+
+    Raises:
+        RefusedError: 422, it is not JSON, nested deeper than 200 levels, or not what it must be.
+    """
+    try:
+        if isinstance(body, bytes):
+            return adapter.validate_json(body)
+        with _no_collecting():
+            return adapter.validate_json(body.read_bytes())
+    except ValidationError as error:
+        raise RefusedError(422, describe(error)) from error
+
+
+def describe(error: ValidationError) -> str:
+    """The first few things that are wrong, without the values, which may be large or secret."""
+    found = []
+    for each in error.errors(include_url=False, include_context=False, include_input=False)[:5]:
+        where = ".".join(str(part) for part in each["loc"])
+        found.append(f"{where}: {each['msg']}" if where else each["msg"])
+    rest = error.error_count() - len(found)
+    return "; ".join(found)[:2000] + (f"; and {rest} more" if rest > 0 else "")
+
+
+def body_schemas() -> dict[str, object]:
+    """The JSON schemas of the bodies, by name, for OpenAPI."""
+    _, schema = models_json_schema(
+        [(SamplingRequest, "validation"), (FrameEmbedding, "validation"), (DatasetRequest, "validation")],
+        ref_template="#/components/schemas/{model}",
+    )
+    return dict(schema["$defs"])
+
+
+@contextmanager
+def _no_collecting() -> Iterator[None]:
+    """Millions of new objects, none of them garbage: the collector would walk them again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

@@ -1,0 +1,55 @@
+"""What a server takes, and how much of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cval_torch.pool.limits import MAX_FRAME_ID_LENGTH
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of a server; `cval-torch serve` has an option for each.
+
+    Attributes:
+        body_bytes: of a request body; more is answered 413.
+        body_seconds: for a body to arrive; longer is answered 408.
+        frames: in one request.
+        predictions: boxes in one request.
+        vector_length: numbers in an embedding, and in a box's probabilities.
+        id_length: characters of an embedding id (the protocol bounds a frame id by 128).
+        page: frames in one slice of stored embeddings.
+        datasets: of one key.
+        answer_at_once: a request of so many predictions is answered with its result; a larger one becomes a task.
+        waiting_tasks: of one key; more are answered 429.
+        finished_tasks: of one key that are kept; the oldest are forgotten when a new one comes.
+        task_seconds: after which a task has failed.
+        large_bodies: bodies of more than 1 MiB that are read at a time.
+    """
+
+    body_bytes: int = 256 << 20
+    body_seconds: float = 600.0
+    frames: int = 1_000_000
+    predictions: int = 20_000_000
+    vector_length: int = 65_536
+    id_length: int = MAX_FRAME_ID_LENGTH
+    page: int = 10_000
+    datasets: int = 100_000
+    answer_at_once: int = 10_000
+    waiting_tasks: int = 100
+    finished_tasks: int = 100_000
+    task_seconds: float = 3600.0
+    large_bodies: int = 4
+
+
+class RefusedError(Exception):
+    """A request that is answered with an error status.
+
+    Attributes:
+        status: the HTTP status.
+        detail: what the answer says.
+    """
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(status, detail)  # as arguments, so that it survives the way between processes
+        self.status, self.detail = status, detail

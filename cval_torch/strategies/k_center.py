@@ -1,0 +1,114 @@
+"""`k_center`: the farthest frame, again and again."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cval_torch.strategies.kmeans import mean_of, squared_distances
+
+# Rows that may be chosen next are looked at so many at a time, others not until they may be.
+_CANDIDATES = 1024
+
+
+def k_center(
+    embeddings: Tensor, n: int, *, seed: int, labeled: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """Greedy k-centre, or core-set selection (Gonzalez 1985; Sener and Savarese 2018, arXiv 1708.00489).
+
+    Each choice is the frame farthest from everything labeled and chosen: the largest distance of any frame to its
+    nearest chosen one ends within twice the least possible. Reaches for outliers by design. Exact, though most frames
+    are not compared with most choices: distances to the nearest one only fall, so a frame need not be looked at again
+    before all that were farther are chosen or nearer.
+
+    Args:
+        embeddings: (N, D) float.
+        n: rows to choose, 1 to N.
+        seed: not used: without labeled frames the first choice is the frame farthest from the mean.
+        labeled: (L, D) what is annotated already, as good as chosen.
+        weights: not used.
+
+    Returns:
+        (n,) int64 distinct rows in the order of choice; equally far ones by row. Distances are worked out in float64
+        and compared in float32. Memory is N numbers beside the embeddings, and some blocks.
+    """
+    far = _Farthest(embeddings, n, labeled)
+    while far.count < n:
+        far.choose_some()
+    return far.chosen
+
+
+class _Farthest:
+    """The choice so far, and of each row the squared distance to the nearest centre among the first few."""
+
+    def __init__(self, embeddings: Tensor, n: int, labeled: Tensor | None) -> None:
+        self.embeddings = embeddings
+        self.labeled = embeddings[:0] if labeled is None else labeled
+        self.middle = mean_of(embeddings)
+        self.chosen = torch.empty(n, dtype=torch.int64, device=embeddings.device)
+        self.count = 0
+        self.closest = torch.full((len(embeddings),), torch.inf, dtype=torch.float64, device=embeddings.device)
+        self.seen = torch.zeros(len(embeddings), dtype=torch.int64, device=embeddings.device)
+        everything = torch.arange(len(embeddings), device=embeddings.device)
+        if len(self.labeled) == 0:
+            for rows in torch.split(everything, _CANDIDATES):
+                self.closest[rows] = self._points(rows).square().sum(1)
+            self._choose(first_greatest(self.closest.float()))
+            self.closest.fill_(torch.inf)
+        self._compare(everything, min(len(self.labeled), 256) or 1)
+        self.closest[self.chosen[: self.count]] = -1
+
+    def choose_some(self) -> None:
+        """Bring the farthest rows up to date, and choose among them while no other can be as far."""
+        rows, bound, next_row = self._candidates()
+        centres = len(self.labeled) + self.count
+        stale = rows[self.seen[rows] < centres]
+        self._compare(stale[self.seen[stale].argsort(stable=True)], centres)
+        points, closest = self._points(rows), self.closest[rows]
+        while self.count < len(self.chosen):
+            best = first_greatest(closest.float())
+            value = float(closest[best].float())
+            if value < bound or (value == bound and int(rows[best]) > next_row):
+                break
+            self._choose(int(rows[best]))
+            closest = torch.minimum(closest, squared_distances(points, points[best : best + 1]).squeeze(1))
+            closest[best] = -1
+        self.closest[rows] = closest
+        self.seen[rows] = len(self.labeled) + self.count
+
+    def _candidates(self) -> tuple[Tensor, float, int]:
+        """Farthest rows, in order; the most that any other can reach, and the first other one that does."""
+        closest = self.closest.float()
+        if len(closest) <= _CANDIDATES:
+            return torch.arange(len(closest), device=closest.device), -torch.inf, len(closest)
+        bound = closest.topk(_CANDIDATES + 1).values[-1]
+        above, equal = (closest > bound).nonzero().squeeze(1), (closest == bound).nonzero().squeeze(1)
+        room = _CANDIDATES - len(above)
+        return torch.cat([above, equal[:room]]).sort().values, float(bound), int(equal[room])
+
+    def _choose(self, row: int) -> None:
+        self.chosen[self.count] = row
+        self.count += 1
+
+    def _compare(self, rows: Tensor, centres: int) -> None:
+        """Look at the centres that the rows, sorted by how many they have seen, have not seen yet, up to `centres`."""
+        for block in torch.split(rows, _CANDIDATES) if len(rows) else ():
+            points, closest = self._points(block), self.closest[block]
+            for begin in range(int(self.seen[block[0]]), centres, _CANDIDATES):
+                others = self._centres(begin, min(begin + _CANDIDATES, centres))
+                closest = torch.minimum(closest, squared_distances(points, others).amin(1))
+            self.closest[block] = closest
+            self.seen[block] = centres
+
+    def _centres(self, begin: int, end: int) -> Tensor:
+        known = len(self.labeled)
+        chosen = self.chosen[max(begin - known, 0) : max(end - known, 0)]
+        return torch.cat([self.labeled[begin:end].double() - self.middle, self._points(chosen)])
+
+    def _points(self, rows: Tensor) -> Tensor:
+        return self.embeddings[rows].double() - self.middle
+
+
+def first_greatest(values: Tensor) -> int:
+    """The first place of the greatest value: `argmax` may name any of several."""
+    return int((values == values.amax()).nonzero()[0])

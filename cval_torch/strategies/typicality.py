@@ -1,0 +1,62 @@
+"""`typicality`: the most typical frame of each cluster that has no label yet."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cval_torch.strategies.clustering import rows_by_turns
+from cval_torch.strategies.kmeans import kmeans
+
+NEIGHBOURS = 20
+MOST_CLUSTERS = 500
+
+
+def typicality(
+    embeddings: Tensor, n: int, *, seed: int, labeled: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """TypiClust (Hacohen, Dekel and Weinshall 2022, arXiv 2202.02794): for small budgets, dense regions first.
+
+    The frames and what is labeled are put into as many clusters as will be labeled, 500 at most. Clusters with the
+    fewest labeled frames come first, of those the largest, and each gives its most typical frame: the one whose 20
+    nearest neighbours in the cluster are nearest, on the mean.
+
+    Args:
+        embeddings: (N, D) float.
+        n: rows to choose, 1 to N.
+        seed: of the k-means start.
+        labeled: (L, D) what is annotated already.
+        weights: not used.
+
+    Returns:
+        (n,) int64 distinct rows, in rank order.
+    """
+    known = 0 if labeled is None else len(labeled)
+    points = embeddings.float() if labeled is None else torch.cat([embeddings.float(), labeled.to(embeddings).float()])
+    found = kmeans(points, min(n + known, MOST_CLUSTERS, len(points)), seed=seed)
+    labels = found.labels[: len(embeddings)]
+    typical = torch.empty(len(embeddings), device=embeddings.device)
+    for label in torch.unique(labels).tolist():
+        members = (labels == label).nonzero().squeeze(1)
+        typical[members] = -mean_distance(embeddings[members].float(), NEIGHBOURS)
+    order = (-typical).argsort(stable=True)
+    held = torch.bincount(found.labels[len(embeddings) :], minlength=len(found.centres))
+    # a turn's rank is by labeled frames, then by size: one number, since a size is below len(points) + 1
+    sizes = torch.bincount(labels, minlength=len(found.centres))
+    value = sizes - held * (len(points) + 1)
+    return rows_by_turns(labels, order, n, values=value[labels])
+
+
+def mean_distance(points: Tensor, neighbours: int) -> Tensor:
+    """(M,) the mean distance of each of (M, D) points to its nearest others, at most `neighbours`; 0 if alone."""
+    count = min(neighbours, len(points) - 1)
+    if count == 0:
+        return torch.zeros(len(points), device=points.device)
+    means = []
+    step = max(2**20 // len(points), 1)
+    for begin in range(0, len(points), step):
+        block = points[begin : begin + step]
+        distances = torch.cdist(block, points, compute_mode="donot_use_mm_for_euclid_dist")
+        distances[torch.arange(len(block)), torch.arange(begin, begin + len(block))] = torch.inf
+        means.append(distances.topk(count, dim=1, largest=False).values.mean(1))
+    return torch.cat(means)

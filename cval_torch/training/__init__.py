@@ -1,0 +1,22 @@
+"""Active learning within a training loop: a callback that knows no framework, and thin shells for those that exist.
+
+The shells are `lightning.LightningSampler`, `transformers.TransformersSampler` and `ultralytics.UltralyticsSampler`,
+each in a module of its own that imports its framework: nothing here does.
+"""
+
+from cval_torch.training.class_difficulty import ClassDifficulty
+from cval_torch.training.labels import LabelPool
+from cval_torch.training.rounds import Round
+from cval_torch.training.sampler import SamplerCallback
+from cval_torch.training.schedules import AtEpochs, EveryEpochs, Schedule, WhenStalled
+
+__all__ = [
+    "AtEpochs",
+    "ClassDifficulty",
+    "EveryEpochs",
+    "LabelPool",
+    "Round",
+    "SamplerCallback",
+    "Schedule",
+    "WhenStalled",
+]

@@ -1,0 +1,85 @@
+"""A choice of frames, told by the labels' own ids and rows whatever the loader made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cval_torch.errors import InvalidInputError
+from cval_torch.extraction.ids import FrameIdOf
+from cval_torch.pipeline import SelectedFrames
+from cval_torch.pool.pool import Pool
+from cval_torch.selection.backend import Selection
+from cval_torch.selection.stage import DetectionSampling, describe_stage
+from cval_torch.training.labels import LabelPool
+from cval_torch.training.rounds import Round, as_scores
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, in a form that travels between processes.
+
+    Attributes:
+        round: ids, scores and stages, as they will be in the history.
+        scores: (n,) float64, as the selection gave them.
+        predictions: n frames, whose `indices` are rows of the labels' dataset.
+    """
+
+    round: Round
+    scores: Tensor
+    predictions: Pool
+
+    @classmethod
+    def of(cls, chosen: SelectedFrames, labels: LabelPool, *, epoch: int | None, model_fingerprint: str) -> Choice:
+        """The choice that a selection, with ids from `names_of`, made."""
+        indices = labels.indices_of(chosen.frame_ids)
+        scores = as_scores(chosen.scores.tolist(), chosen.frame_ids)
+        stages = tuple(describe_stage(stage) for stage in chosen.stages)
+        predictions = chosen.predictions.replace(indices=torch.tensor(indices, dtype=torch.int64))
+        return cls(Round(chosen.frame_ids, scores, stages, epoch, model_fingerprint), chosen.scores, predictions)
+
+    def frames(self, dataset: Dataset[Any], stages: Sequence[DetectionSampling]) -> SelectedFrames:
+        """The chosen rows of `dataset`."""
+        rows = torch.arange(len(self.predictions))
+        selection = Selection(self.round.frame_ids, rows, self.scores, tuple(stages))
+        return SelectedFrames(dataset, selection, self.predictions)
+
+
+def names_of(loader: Any, labels: LabelPool, *, labeled: bool = False) -> FrameIdOf:
+    """What names the loader's frames as `labels` does: a function of the row, which refuses frames of the other part.
+
+    Args:
+        loader: over the part's `Subset`, some of it, the whole dataset, or as many rows of another view of the part.
+        labels: whose ids they are.
+        labeled: which part: the labelled one, or the unlabelled one.
+
+    Raises:
+        InvalidInputError: the loader's dataset is none of these.
+    """
+    dataset = getattr(loader, "dataset", None)
+    ids: Sequence[str] | None = labels.ids_of(dataset)
+    if ids is None:
+        ids = labels.labeled_ids if labeled else labels.unlabeled_ids
+        length = len(dataset) if isinstance(dataset, Sized) else None
+        if length != len(ids):
+            raise InvalidInputError(
+                f"`make_loader` must return a DataLoader over the Subset that it gets, of {len(ids)} frames, or over "
+                f"as many rows of another view of it; got {type(loader).__name__} over {length} rows"
+            )
+    known = ids
+
+    def frame_id(index: int, _: Any) -> str:
+        name = known[index]
+        if labels.is_labeled(name) != labeled:
+            raise InvalidInputError(
+                f"`make_loader` must give frames of the Subset that it gets, here {'' if labeled else 'un'}labelled "
+                f"ones; got {name!r}, which is {'not ' if labeled else ''}labelled"
+            )
+        return name
+
+    return frame_id

@@ -1,0 +1,303 @@
+"""`LabelPool`: which frames of a dataset are labelled, and how each came to be chosen, over rounds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from typing import Any, Protocol, runtime_checkable
+
+from torch.utils.data import Dataset, Subset
+
+from cval_torch.errors import InvalidInputError
+from cval_torch.extraction.ids import NamedSubset, frame_ids_of
+from cval_torch.pool.files import read_json, write_json
+from cval_torch.selection.stage import DetectionSampling, describe_stage
+from cval_torch.training.rounds import Round, as_scores
+
+STATE_FORMAT = "cval_torch.labels/1"
+
+
+@runtime_checkable
+class Chosen(Protocol):
+    """What a selection gives to `LabelPool.label`: ids, with their scores and the stages that chose them."""
+
+    @property
+    def frame_ids(self) -> Sequence[str]:
+        """The chosen ids, in rank order."""
+        ...
+
+    @property
+    def scores(self) -> Any:
+        """One float a frame id (a tensor, or a sequence), NaN where no stage scored frames."""
+        ...
+
+    @property
+    def stages(self) -> Sequence[DetectionSampling]:
+        """The stages that chose them."""
+        ...
+
+
+class LabelPool:
+    """A dataset whose frames become labelled round by round: never a frame twice, never one lost.
+
+    Frames are known by id, so that a record outlives a change of the dataset's order. `labeled` and `unlabeled`
+    part the dataset at any time. The frames labelled by hand before the first selection are a round too.
+
+    Args:
+        dataset: a dataset with a length and rows, labelled frames and unlabelled ones together.
+        labeled: ids that are labelled from the start.
+        frame_ids: one distinct id a row of `dataset`. None: the dataset's own (`CocoDetection.ids`, file stems), else
+            the row. `select` over a loader of `unlabeled` gives frames these ids, whatever `image_id` targets have.
+
+    Raises:
+        InvalidInputError: ids that do not fit the dataset, or that are not distinct.
+
+    >>> labels = LabelPool(["first", "second", "third"], labeled=["b"], frame_ids=["a", "b", "c"])
+    >>> labels.label(["c"]).frame_ids
+    ('c',)
+    >>> list(labels.labeled), list(labels.unlabeled)
+    (['second', 'third'], ['first'])
+    >>> labels.label(["b"])
+    Traceback (most recent call last):
+        ...
+    cval_torch.errors.InvalidInputError: frame 'b' is labelled already, since round 0
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], *, labeled: Iterable[str] = (), frame_ids: Sequence[str] | None = None
+    ) -> None:
+        self.dataset = dataset
+        self.frame_ids = tuple(frame_ids_of(dataset) if frame_ids is None else frame_ids)
+        length = len(dataset) if isinstance(dataset, Sized) else None
+        if length != len(self.frame_ids):
+            raise InvalidInputError(f"`frame_ids` must be one a row, of which there are {length}; got {len(self)}")
+        self._index_of = _index_of(self.frame_ids)
+        self._rounds: list[Round] = []
+        self._round_of: dict[str, int] = {}
+        initial = _as_ids(labeled, name="labeled")
+        if initial:
+            self.record(Round(initial))
+
+    def __len__(self) -> int:
+        return len(self.frame_ids)
+
+    def __repr__(self) -> str:
+        return f"LabelPool({len(self)} frames: {len(self._round_of)} labelled in {len(self._rounds)} rounds)"
+
+    @property
+    def rounds(self) -> tuple[Round, ...]:
+        """Every round, the oldest first."""
+        return tuple(self._rounds)
+
+    @property
+    def labeled_ids(self) -> tuple[str, ...]:
+        """Ids of the labelled frames, in the order they were labelled."""
+        return tuple(self._round_of)
+
+    @property
+    def unlabeled_ids(self) -> tuple[str, ...]:
+        """Ids of the other frames, in the order of the dataset."""
+        return tuple(frame_id for frame_id in self.frame_ids if frame_id not in self._round_of)
+
+    @property
+    def labeled_indices(self) -> list[int]:
+        """Rows of the dataset that are labelled, in the order they were labelled: earlier ones never move.
+
+        `Subset(other, labels.labeled_indices)` is the labelled part of another view of the same rows, such as
+        one with the augmentations of training.
+        """
+        return [self._index_of[frame_id] for frame_id in self._round_of]
+
+    @property
+    def unlabeled_indices(self) -> list[int]:
+        """The other rows, ascending."""
+        return [index for index, frame_id in enumerate(self.frame_ids) if frame_id not in self._round_of]
+
+    @property
+    def labeled(self) -> Subset[Any]:
+        """The labelled frames as they are now; a later round does not change a `Subset` that was handed out."""
+        return NamedSubset(self.dataset, self.labeled_indices, self.labeled_ids)
+
+    @property
+    def unlabeled(self) -> Subset[Any]:
+        """The frames without labels as they are now, in the order of the dataset; `select` calls them by our ids."""
+        return NamedSubset(self.dataset, self.unlabeled_indices, self.unlabeled_ids)
+
+    def is_labeled(self, frame_id: str) -> bool:
+        """Whether this frame is labelled."""
+        return frame_id in self._round_of
+
+    def indices_of(self, frame_ids: Iterable[str]) -> list[int]:
+        """The rows of the dataset that these frames are. Raises `InvalidInputError` for one that it has not."""
+        indices = []
+        for frame_id in frame_ids:
+            if frame_id not in self._index_of:
+                raise InvalidInputError(f"frame {frame_id!r} is not in the dataset, which has {len(self)} frames")
+            indices.append(self._index_of[frame_id])
+        return indices
+
+    def ids_of(self, dataset: Any) -> list[str] | None:
+        """The id of each row of `dataset`, which is ours or a `Subset` (of a `Subset` ...) of it; None if it is not."""
+        if dataset is self.dataset:
+            return list(self.frame_ids)
+        if not isinstance(dataset, Subset):
+            return None
+        ids = self.ids_of(dataset.dataset)
+        return None if ids is None else [ids[index] for index in dataset.indices]
+
+    def label(
+        self,
+        frames: Iterable[str] | Chosen,
+        *,
+        scores: Iterable[float] | None = None,
+        stages: Iterable[DetectionSampling] | None = None,
+        epoch: int | None = None,
+        model_fingerprint: str | None = None,
+    ) -> Round:
+        """Record frames as labelled, as one round; all of them, or, if one cannot be, none.
+
+        Args:
+            frames: ids, or a selection (`SelectedFrames`, `Selection`), whose scores and stages are then recorded.
+                Of a `Subset` of this dataset, or of `unlabeled`, the rows count, whatever ids the selection gave them.
+            scores: one finite number an id; all NaN means that nothing scored them.
+            stages: what chose them.
+            epoch: the epoch after which they were chosen.
+            model_fingerprint: of the weights that chose them.
+
+        Returns:
+            The round.
+
+        Raises:
+            InvalidInputError: no id, an id that the dataset has not, twice the same, one that is labelled
+                already, or scores that do not fit the ids.
+        """
+        if isinstance(frames, Chosen):
+            scores = frames.scores if scores is None else scores
+            stages = frames.stages if stages is None else stages
+        ours = self.ids_of(frames) if isinstance(frames, Subset) else None
+        frame_ids = _as_ids(frames, name="frames") if ours is None else tuple(ours)
+        round_ = Round(
+            frame_ids,
+            None if scores is None else as_scores(scores, frame_ids),
+            tuple(describe_stage(stage) for stage in stages or ()),
+            epoch,
+            model_fingerprint,
+        )
+        self.record(round_)
+        return round_
+
+    def record(self, round_: Round) -> None:
+        """Label the frames of `round_`, which then is the last of `rounds`. Raises as `label` does."""
+        _check_new(round_.frame_ids, self._index_of, self._round_of)
+        self._round_of.update(dict.fromkeys(round_.frame_ids, len(self._rounds)))
+        self._rounds.append(round_)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs, of str, int, float, bool, list and dict only.
+
+        It passes `torch.load(..., weights_only=True)` and `json`. Of the dataset it has a fingerprint of the ids.
+        """
+        return {
+            "format": STATE_FORMAT,
+            "frames": len(self),
+            "dataset_fingerprint": _fingerprint_of(self.frame_ids),
+            "rounds": [round_.state_dict() for round_ in self._rounds],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
+        """Take over what a `state_dict` says, in place of every round recorded here. All of it, or nothing.
+
+        Args:
+            state: from `state_dict`.
+            strict: refuse a state whose dataset had other ids than this one. False accepts a dataset that has
+                gained frames since, or lost unlabelled ones; every labelled frame must still be there.
+
+        Raises:
+            InvalidInputError: not a state of this format, or of another dataset.
+        """
+        found = state.get("format") if isinstance(state, Mapping) else type(state).__name__
+        if found != STATE_FORMAT:
+            raise InvalidInputError(f"`state` must be a LabelPool state of format {STATE_FORMAT!r}; got {found!r}")
+        round_of: dict[str, int] = {}
+        try:
+            was = (state["frames"], state["dataset_fingerprint"])
+            rounds = [Round.from_state(round_) for round_ in state["rounds"]]
+            for number, round_ in enumerate(rounds):
+                _check_new(round_.frame_ids, self._index_of, round_of)
+                round_of.update(dict.fromkeys(round_.frame_ids, number))
+        except InvalidInputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidInputError(f"`state` is damaged: {type(error).__name__}: {error}") from error
+        now = (len(self), _fingerprint_of(self.frame_ids))
+        if strict and was != now:
+            raise InvalidInputError(
+                f"`state` is of another dataset: that had {was[0]} frames, with ids of fingerprint {was[1]}; this has "
+                f"{now[0]}, with {now[1]}. If frames were only added, or unlabelled ones removed, pass strict=False"
+            )
+        self._rounds, self._round_of = rounds, round_of
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the record as JSON, whole or not at all: an older file stays intact if writing fails.
+
+        Raises:
+            OSError: the disk is full or read-only.
+        """
+        write_json(path, self.state_dict())
+
+    def load(self, path: str | os.PathLike[str], *, strict: bool = True) -> None:
+        """Take over the record that `save` wrote, as `load_state_dict` does.
+
+        Raises:
+            InvalidInputError: the file is no such record, or of another dataset.
+            OSError: it cannot be read.
+        """
+        state = read_json(path, what="a saved LabelPool")
+        try:
+            self.load_state_dict(state, strict=strict)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{os.fspath(path)!r}: {error}") from error
+
+
+def _index_of(frame_ids: Sequence[str]) -> dict[str, int]:
+    index_of: dict[str, int] = {}
+    for index, frame_id in enumerate(frame_ids):
+        if not isinstance(frame_id, str) or not frame_id:
+            raise InvalidInputError(f"`frame_ids` must be strings, not empty; got {frame_id!r} for row {index}")
+        if index_of.setdefault(frame_id, index) != index:
+            raise InvalidInputError(
+                f"`frame_ids` must be distinct; got {frame_id!r} for row {index_of[frame_id]} and for row {index}"
+            )
+    return index_of
+
+
+def _as_ids(frames: Iterable[str] | Chosen, *, name: str) -> tuple[str, ...]:
+    if isinstance(frames, Chosen):
+        return tuple(frames.frame_ids)
+    if isinstance(frames, str) or not isinstance(frames, Iterable):
+        raise InvalidInputError(f"`{name}` must be several frame ids; got {frames!r}")
+    return tuple(frames)
+
+
+def _check_new(frame_ids: Sequence[str], index_of: Mapping[str, int], round_of: Mapping[str, int]) -> None:
+    if not frame_ids:
+        raise InvalidInputError("a round must have at least one frame; got none")
+    seen: set[str] = set()
+    for frame_id in frame_ids:
+        if not isinstance(frame_id, str) or frame_id not in index_of:
+            raise InvalidInputError(f"frame {frame_id!r} is not in the dataset, which has {len(index_of)} frames")
+        if frame_id in round_of:
+            raise InvalidInputError(f"frame {frame_id!r} is labelled already, since round {round_of[frame_id]}")
+        if frame_id in seen:
+            raise InvalidInputError(f"frame {frame_id!r} is named twice in one round")
+        seen.add(frame_id)
+
+
+def _fingerprint_of(frame_ids: Sequence[str]) -> str:
+    """Of the set of ids, in any order."""
+    digest = hashlib.sha256()
+    for frame_id in sorted(frame_ids):
+        encoded = frame_id.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.hexdigest()[:32]

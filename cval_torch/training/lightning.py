@@ -1,0 +1,148 @@
+"""`LightningSampler`: a `SamplerCallback` within a Lightning `Trainer`, of `lightning` or of `pytorch_lightning`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sized
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from cval_torch.errors import InvalidInputError, MissingExtraError, warn_user
+from cval_torch.hooks.finding import find_detector
+from cval_torch.pipeline import SelectedFrames
+from cval_torch.training.sampler import SamplerCallback
+
+_PACKAGES = ("lightning.pytorch", "pytorch_lightning")  # one library under two names; the callbacks are interchangeable
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+else:
+
+    def _callback_class() -> type:
+        """Of the package that is imported already, so that the other one need not be; else of one that is there."""
+        for name in sorted(_PACKAGES, key=lambda package: package not in sys.modules):
+            try:
+                return importlib.import_module(name).Callback
+            except ImportError:
+                continue
+        raise MissingExtraError("lightning", needed_for="LightningSampler")
+
+    Callback = _callback_class()
+
+
+class LightningSampler(Callback):
+    """Chooses frames at the end of training epochs, after validation, and before the checkpoint is written.
+
+    The checkpoint has the labels, their history, what is pending, and the schedule. They are taken over when a fit
+    is resumed from it, and only then: testing an old checkpoint does not take labels back.
+
+    So that a fit trains on frames that were labelled in the middle of it, its `train_dataloader` hook must make a
+    loader of `labels.labeled`, and the `Trainer` must have `reload_dataloaders_every_n_epochs=1`.
+
+    A sanity check does nothing. `fast_dev_run` rehearses the inference on a few frames: nothing is chosen, and nobody
+    is asked to annotate.
+
+    Args:
+        sampler: what does the work.
+        detector: name of the module's attribute that is the detector, such as `"model"`. None: the module itself,
+            or the one of its attributes that an adapter knows.
+        stop_training: end the fit after a choice, for rounds outside of it.
+        name: tells the states of several samplers in one checkpoint apart.
+
+    Attributes:
+        chosen: the last choice of this fit; None before there is one.
+    """
+
+    def __init__(
+        self,
+        sampler: SamplerCallback,
+        *,
+        detector: str | None = None,
+        stop_training: bool = False,
+        name: str = "sampler",
+    ) -> None:
+        super().__init__()
+        self.sampler, self.detector, self.stop_training, self.name = sampler, detector, stop_training, name
+        self.chosen: SelectedFrames | None = None
+        self._loaded: dict[str, Any] | None = None
+        self._dataset_before: tuple[Any, int | None] | None = None
+
+    @property
+    def state_key(self) -> str:
+        """Under which the state is in a checkpoint."""
+        return f"cval_torch.LightningSampler[{self.name}]"
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `SamplerCallback.state_dict`."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until the fit starts: only then is it known that this is one."""
+        self._loaded = state_dict
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget a state that no fit has taken over."""
+        self._loaded = self._dataset_before = self.chosen = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the state of the checkpoint, before the train dataloader is made; check that it can grow.
+
+        Raises:
+            InvalidInputError: labels would be added in the middle of the fit, and the loader never made anew.
+        """
+        self._detector_in(pl_module)
+        every = _reloads_every(trainer)
+        grows = self.sampler.annotate is not None and not self.stop_training and trainer.max_epochs != 1
+        if grows and not every:
+            raise InvalidInputError(
+                "frames labelled in the middle of the fit would never be trained on: make the Trainer with "
+                "reload_dataloaders_every_n_epochs=1, or pass stop_training=True to train in rounds; got "
+                "reload_dataloaders_every_n_epochs=0"
+            )
+        if self._loaded is not None:
+            self.sampler.load_state_dict(self._loaded)
+            self._loaded = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn if the loader should have been made anew since the labels grew, and was not."""
+        before, self._dataset_before = self._dataset_before, None
+        if before is not None and _reloads_every(trainer) == 1 and before == _dataset_of(trainer):
+            warn_user(
+                "frames were labelled, but the fit goes on with the same train dataset as before: make the loader in "
+                "the `train_dataloader` hook, from `labels.labeled`, rather than pass one to `fit`"
+            )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose, if it is time; in a `fast_dev_run`, rehearse."""
+        detector = self._detector_in(pl_module)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.sampler.rehearse(detector)
+            return
+        labeled = len(self.sampler.labels.labeled_ids)
+        metrics: Mapping[str, Any] = trainer.callback_metrics
+        chosen = self.sampler.on_epoch_end(
+            detector, trainer.current_epoch, {name: float(value) for name, value in metrics.items()}
+        )
+        if chosen is None:
+            return
+        self.chosen = chosen
+        if self.stop_training:
+            trainer.should_stop = True
+        elif len(self.sampler.labels.labeled_ids) > labeled:
+            self._dataset_before = _dataset_of(trainer)
+
+    def _detector_in(self, pl_module: LightningModule) -> nn.Module:
+        return find_detector(pl_module, name=self.detector, adapter=self.sampler.options.adapter)
+
+
+def _reloads_every(trainer: Trainer) -> int:
+    """The Trainer's option of that name: 0 is never."""
+    return int(trainer.reload_dataloaders_every_n_epochs)  # type: ignore[attr-defined]
+
+
+def _dataset_of(trainer: Trainer) -> tuple[Any, int | None]:
+    """The dataset of the train loader, and its length; Lightning's own kinds of loaders have none."""
+    dataset = getattr(trainer.train_dataloader, "dataset", None)
+    return dataset, len(dataset) if isinstance(dataset, Sized) else None

@@ -1,0 +1,95 @@
+"""`Round`: frames that were labelled together, and how they had been chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cval_torch.errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class Round:
+    """Frames that were labelled together, and how they had been chosen.
+
+    Attributes:
+        frame_ids: their ids, in the order they were given (rank order, for a selection).
+        scores: one frame score an id; None where nothing scored them (`random`, diversity alone, by hand).
+        stages: the stages that chose them, as plain dicts of what was set; a callable is its dotted name.
+            Empty for frames that no stage chose, such as the ones labelled from the start.
+        epoch: the epoch after which they were chosen, if it was in a training loop.
+        model_fingerprint: of the weights that chose them (`model_fingerprint`), if it is known.
+    """
+
+    frame_ids: tuple[str, ...]
+    scores: tuple[float, ...] | None = None
+    stages: tuple[Mapping[str, Any], ...] = ()
+    epoch: int | None = None
+    model_fingerprint: str | None = None
+
+    @property
+    def strategy(self) -> str | None:
+        """The strategies of the stages, such as `"entropy, clustering"`; None where no stage chose."""
+        return ", ".join(str(stage["selection_strategy"]) for stage in self.stages) or None
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the last stage; None where no stage chose."""
+        return int(self.stages[-1]["seed"]) if self.stages else None
+
+    def part(self, frame_ids: Iterable[str]) -> Round:
+        """The same round with only some of its frames, in its own order."""
+        wanted = set(frame_ids)
+        rows = [row for row, frame_id in enumerate(self.frame_ids) if frame_id in wanted]
+        return replace(
+            self,
+            frame_ids=tuple(self.frame_ids[row] for row in rows),
+            scores=None if self.scores is None else tuple(self.scores[row] for row in rows),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The round as str, int, float, bool, list and dict; what is None is left out."""
+        state: dict[str, Any] = {"frame_ids": list(self.frame_ids), "stages": [dict(stage) for stage in self.stages]}
+        if self.scores is not None:
+            state["scores"] = list(self.scores)
+        if self.epoch is not None:
+            state["epoch"] = self.epoch
+        if self.model_fingerprint is not None:
+            state["model_fingerprint"] = self.model_fingerprint
+        return state
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Round:
+        """The round that `state_dict` described.
+
+        Raises:
+            KeyError, TypeError, AttributeError, InvalidInputError: it is damaged.
+        """
+        frame_ids = tuple(state["frame_ids"])
+        scores = state.get("scores")
+        return cls(
+            frame_ids,
+            None if scores is None else as_scores(scores, frame_ids),
+            tuple(dict(stage) for stage in state["stages"]),
+            state.get("epoch"),
+            state.get("model_fingerprint"),
+        )
+
+
+def as_scores(scores: Iterable[float], frame_ids: Sequence[str]) -> tuple[float, ...] | None:
+    """The scores as floats; None if all are NaN, which is how a selection says that nothing scored its frames.
+
+    Raises:
+        InvalidInputError: not one a frame, or some NaN or infinite.
+    """
+    values = tuple(float(score) for score in scores)
+    if len(values) != len(frame_ids):
+        raise InvalidInputError(f"`scores` must be one a frame, of which there are {len(frame_ids)}; got {len(values)}")
+    if all(math.isnan(value) for value in values):
+        return None
+    for frame_id, value in zip(frame_ids, values, strict=True):
+        if not math.isfinite(value):
+            raise InvalidInputError(f"`scores` must be finite, or all NaN; got {value} for frame {frame_id!r}")
+    return values

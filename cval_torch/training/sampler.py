@@ -1,0 +1,314 @@
+"""`SamplerCallback`: chooses frames from within a training loop of any kind; knows no framework."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+
+from cval_torch.errors import InvalidInputError, warn_user
+from cval_torch.extraction.fingerprint import model_fingerprint
+from cval_torch.extraction.options import PassOptions
+from cval_torch.extraction.passes import InferencePass
+from cval_torch.hooks.finding import unwrap
+from cval_torch.pipeline import SelectedFrames, select_frames
+from cval_torch.pool.files import read_json, write_json
+from cval_torch.pool.ranks import Ranks, from_rank_zero, is_rank_zero
+from cval_torch.selection.backend import Backend
+from cval_torch.selection.class_weights import class_counts
+from cval_torch.selection.local import LocalBackend
+from cval_torch.selection.stage import DetectionSampling
+from cval_torch.strategies.registry import find_strategy
+from cval_torch.training.choice import Choice, names_of
+from cval_torch.training.labels import LabelPool
+from cval_torch.training.rounds import Round
+from cval_torch.training.schedules import EveryEpochs, Schedule
+
+STATE_FORMAT = "cval_torch.sampler/1"
+
+MakeLoader = Callable[[Subset[Any]], DataLoader[Any]]
+Annotate = Callable[[SelectedFrames], Iterable[str] | None]
+
+
+class SamplerCallback:
+    """Chooses unlabelled frames after some epochs, has them annotated, and moves them to the labelled part.
+
+    Call `on_epoch_end` once an epoch, in every process; or `choose`, whenever you like. Make the training loader
+    anew from `labels.labeled` after that. While chosen frames wait for their labels no others are chosen.
+
+    Args:
+        labels: which frames are labelled; this callback is what adds to it.
+        make_loader: makes a loader over the `Subset` it is given, the unlabelled part: all of it or a sample of it,
+            without augmentation. It may read the same rows through another view of the dataset.
+        stages: how to choose; see `DetectionSampling`.
+        schedule: after which epochs. None: after every one.
+        annotate: given the chosen frames, returns the ids of those that have labels now: all of them (an oracle,
+            a tool that waits), some, or, with None or an empty list, none yet (a human who comes back later);
+            the others are then `pending` until `confirm`, `discard`, or `labels.label`. It runs on rank 0
+            alone. None: every choice is pending.
+        max_rounds: choices to make at most. None: no limit.
+        save_to: a file to write with everything `state_dict` has, on rank 0, at each change.
+        backend: what chooses; None: in process.
+        options: how the inference passes are made; None: `PassOptions()`. Frames have the ids of `labels`, so
+            `frame_id` must be left alone.
+        avoid_labeled: whether diversity strategies, and stages with a `min_distance`, stay away from what is labelled,
+            where `backend` is None: then the labelled frames are inferred too, by `make_loader`, before each choice
+            that has such a stage; as they are, whatever this says, where a stage balances classes.
+        distributed: whether all processes of `torch.distributed`, if there are several, share the inference; their
+            weights must be the same. False: rank 0 infers alone, with its own weights, and the others wait.
+    """
+
+    def __init__(
+        self,
+        labels: LabelPool,
+        make_loader: MakeLoader,
+        stages: DetectionSampling | Sequence[DetectionSampling],
+        *,
+        schedule: Schedule | None = None,
+        annotate: Annotate | None = None,
+        max_rounds: int | None = None,
+        save_to: str | os.PathLike[str] | None = None,
+        backend: Backend | None = None,
+        options: PassOptions | None = None,
+        avoid_labeled: bool = True,
+        distributed: bool = True,
+    ) -> None:
+        self.labels, self.make_loader, self.annotate = labels, make_loader, annotate
+        self.stages = (stages,) if isinstance(stages, DetectionSampling) else tuple(stages)
+        if not self.stages:
+            raise InvalidInputError("`stages` must be at least one DetectionSampling; got none")
+        if max_rounds is not None and max_rounds < 1:
+            raise InvalidInputError(f"`max_rounds` must be at least 1; got {max_rounds}")
+        self.schedule = EveryEpochs(1) if schedule is None else schedule
+        self.max_rounds = max_rounds
+        self.save_to = None if save_to is None else Path(save_to)
+        self.backend, self.avoid_labeled, self.distributed = backend, avoid_labeled, distributed
+        self.options = PassOptions() if options is None else options
+        if self.options.frame_id is not None:
+            raise InvalidInputError(
+                "`options.frame_id` must be None: frames have the names that `labels` gives them; pass `frame_id=` to "
+                "LabelPool"
+            )
+        self.rounds_chosen = 0
+        self._waiting: Round | None = None
+        self._warned = False
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """Ids that were chosen, in rank order, and have no labels yet."""
+        if self._waiting is None:
+            return ()
+        labeled = self.labels.is_labeled
+        return tuple(frame_id for frame_id in self._waiting.frame_ids if not labeled(frame_id))
+
+    def on_epoch_end(
+        self, model: nn.Module, epoch: int, metrics: Mapping[str, float] | None = None
+    ) -> SelectedFrames | None:
+        """Choose, if the schedule says so after this epoch.
+
+        Args:
+            model: the detector in training, wrapped or not; left as it was.
+            epoch: counted from 0.
+            metrics: what the schedule may watch.
+
+        Returns:
+            The chosen frames, a `Subset` of `labels.dataset`; None if none were chosen: it is not the time,
+            frames are pending, none are left, or `max_rounds` were chosen.
+        """
+        due, state = from_rank_zero(lambda: (self.schedule.due(epoch, metrics or {}), self.schedule.state_dict()))
+        self.schedule.load_state_dict(state)
+        return self.choose(model, epoch=epoch) if due else None
+
+    def choose(self, model: nn.Module, *, epoch: int | None = None) -> SelectedFrames | None:
+        """Choose now, whatever the schedule says.
+
+        Args:
+            model: as for `on_epoch_end`.
+            epoch: written down in the round.
+
+        Returns:
+            As `on_epoch_end`.
+
+        Raises:
+            InvalidInputError: `make_loader` gave other frames than the unlabelled ones, or `annotate` returned
+                ids that were not chosen.
+            CvalError: see `select`; `RankError` where another process failed.
+        """
+        if not from_rank_zero(self._may_choose):
+            return None
+        if self.distributed:
+            choice = self._make_choice(model, epoch, Ranks())
+        else:
+            choice = from_rank_zero(lambda: self._make_choice(model, epoch, Ranks(distributed=False)))
+        self._waiting, self._warned = choice.round, False
+        self.rounds_chosen += 1
+        self._changed()
+        chosen = choice.frames(self.labels.dataset, self.stages)
+        if annotated := from_rank_zero(lambda: self._annotated(chosen)):
+            self.confirm(annotated)
+        return chosen
+
+    def confirm(self, frame_ids: Iterable[str] | None = None) -> Round:
+        """Say that pending frames have labels now: they become a round of `labels`, with their scores and stages.
+
+        In several processes, call it in every one.
+
+        Args:
+            frame_ids: those that do. None: all that are pending.
+
+        Returns:
+            The round.
+
+        Raises:
+            InvalidInputError: an id is not pending, or none is.
+        """
+        pending = self.pending
+        confirmed = set(pending if frame_ids is None else frame_ids)
+        if self._waiting is None or not confirmed:
+            raise InvalidInputError(f"there must be frames to confirm; got {sorted(confirmed)}, pending: {pending}")
+        for frame_id in sorted(confirmed.difference(pending)):
+            raise InvalidInputError(f"frame {frame_id!r} is not pending; {len(pending)} are: {pending[:5]} ...")
+        round_ = self._waiting.part(confirmed)
+        self.labels.record(round_)
+        self._changed()
+        return round_
+
+    def discard(self) -> tuple[str, ...]:
+        """Wait no longer: what is pending goes back to the unlabelled frames, and may be chosen again."""
+        pending, self._waiting = self.pending, None
+        self._changed()
+        return pending
+
+    def rehearse(self, model: nn.Module, *, frames: int = 2) -> None:
+        """Run `model` over the first few unlabelled frames, and forget what it said: to fail early, if it must.
+
+        Nothing is chosen, annotated or remembered, and no backend is asked.
+
+        Raises:
+            CvalError: see `extract`.
+        """
+        few = Subset(self.labels.dataset, self.labels.unlabeled_indices[:frames])
+        if len(few):
+            InferencePass(model, self.make_loader(few), replace(self.options, progress=False), distributed=False).pool()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything: labels and their history, what is pending, and the schedule; plain values only."""
+        state: dict[str, Any] = {
+            "format": STATE_FORMAT,
+            "labels": self.labels.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "rounds_chosen": self.rounds_chosen,
+        }
+        if self.pending and self._waiting is not None:
+            state["pending"] = self._waiting.part(self.pending).state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
+        """Take over what a `state_dict` says, labels included. All of it, or nothing.
+
+        Args:
+            state: from `state_dict`.
+            strict: as for `LabelPool.load_state_dict`.
+
+        Raises:
+            InvalidInputError: not a state of this format, or of another dataset.
+        """
+        found = state.get("format") if isinstance(state, Mapping) else type(state).__name__
+        if found != STATE_FORMAT:
+            raise InvalidInputError(f"`state` must be a SamplerCallback state of {STATE_FORMAT!r}; got {found!r}")
+        try:
+            waiting = Round.from_state(state["pending"]) if "pending" in state else None
+            labels, schedule, rounds_chosen = state["labels"], state["schedule"], int(state["rounds_chosen"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidInputError(f"`state` is damaged: {type(error).__name__}: {error}") from error
+        self.labels.load_state_dict(labels, strict=strict)
+        self.schedule.load_state_dict(schedule)
+        self.rounds_chosen, self._waiting, self._warned = rounds_chosen, waiting, False
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `state_dict` as JSON, whole or not at all. Raises OSError."""
+        write_json(path, self.state_dict())
+
+    def load(self, path: str | os.PathLike[str], *, strict: bool = True) -> None:
+        """Take over what `save`, or `save_to`, wrote. Raises as `load_state_dict` does, and OSError."""
+        self.load_state_dict(read_json(path, what="a saved SamplerCallback"), strict=strict)
+
+    def _may_choose(self) -> bool:
+        """Whether a choice can be made at all. Frames that wait for labels are worth a word, once."""
+        if self.pending:
+            if not self._warned:
+                self._warned = True
+                warn_user(
+                    f"no frames are chosen while {len(self.pending)} wait for labels: call `confirm` when they have "
+                    "them, or `discard`"
+                )
+            return False
+        return len(self.labels.labeled_ids) < len(self.labels) and (
+            self.max_rounds is None or self.rounds_chosen < self.max_rounds
+        )
+
+    def _make_choice(self, model: nn.Module, epoch: int | None, ranks: Ranks) -> Choice:
+        """Infer and choose, with the processes in `ranks`."""
+        core = unwrap(model)
+        loader = ranks.exchange_local(lambda: self.make_loader(self.labels.unlabeled))
+        names = ranks.exchange_local(lambda: names_of(loader, self.labels))
+        cuda = sorted({tensor.device for tensor in core.parameters() if tensor.is_cuda}, key=str)
+        with torch.random.fork_rng(devices=cuda):  # a training with choices draws the same numbers as one without
+            chosen = select_frames(
+                core,
+                loader,
+                self.stages,
+                backend=self._backend(core, ranks),
+                options=replace(self.options, frame_id=names),
+                distributed=_distributed(ranks),
+            )
+        fingerprint = ranks.from_rank_zero(lambda: model_fingerprint(core))
+        return Choice.of(chosen, self.labels, epoch=epoch, model_fingerprint=fingerprint)
+
+    def _backend(self, model: nn.Module, ranks: Ranks) -> Backend | None:
+        """The user's; or one that knows what is labelled, where a stage has a use for that."""
+        if self.backend is not None:
+            return self.backend
+        diverse = self.avoid_labeled and any(
+            stage.min_distance is not None or find_strategy(stage.selection_strategy).knows_labeled
+            for stage in self.stages
+        )
+        balanced = any(stage.class_weights == "balanced" for stage in self.stages)
+        if not (diverse or balanced):
+            return None
+        if not self.labels.labeled_ids:
+            return LocalBackend(labeled_counts={})
+        loader = ranks.exchange_local(lambda: self.make_loader(self.labels.labeled))
+        names = ranks.exchange_local(lambda: names_of(loader, self.labels, labeled=True))
+        options = replace(self.options, frame_id=names)
+        labeled = InferencePass(model, loader, options, distributed=_distributed(ranks)).pool()
+        counts = ranks.exchange_local(lambda: class_counts(labeled)) if balanced else None
+        return LocalBackend(labeled=labeled if diverse else None, labeled_counts=counts)
+
+    def _annotated(self, chosen: SelectedFrames) -> list[str]:
+        """The ids that `annotate` has labels for, checked."""
+        answer = None if self.annotate is None else self.annotate(chosen)
+        if answer is None:
+            return []
+        if isinstance(answer, str) or not isinstance(answer, Iterable):
+            raise InvalidInputError(f"`annotate` must return frame ids, or None for later; got {answer!r}")
+        annotated = list(answer)
+        for frame_id in annotated:
+            if frame_id not in chosen.frame_ids:
+                raise InvalidInputError(f"`annotate` returned {frame_id!r}, which is not among the chosen frames")
+        return annotated
+
+    def _changed(self) -> None:
+        if self.save_to is not None and is_rank_zero():
+            self.save(self.save_to)
+
+
+def _distributed(ranks: Ranks) -> bool | None:
+    """What to tell a pass, so that just these processes make it."""
+    return None if ranks.size > 1 else False

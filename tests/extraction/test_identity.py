@@ -1,0 +1,155 @@
+"""`extract(..., cache_dir=...)` never mixes two passes: what is another pass, and who may not go on with one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from one_box import OneBox
+from tiny_rcnn import Frames, Stream, loader_of, make_faster_rcnn
+from torch import nn
+from torch.utils.data import ConcatDataset, Subset
+from watched_passes import Watched, run
+
+from cval_torch import extract
+from cval_torch.errors import ExtractionError, InvalidInputError, LoaderOrderError
+
+
+def changed_weights() -> nn.Module:
+    model = make_faster_rcnn()
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1
+    return model
+
+
+def changed_threshold() -> nn.Module:
+    return make_faster_rcnn(score_thresh=0.07)
+
+
+class NamedFrames(Watched):
+    def __init__(self, first: str) -> None:
+        super().__init__()
+        self.frame_ids = [first, *map(str, range(1, 12))]
+
+
+CHANGES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({}, {"model": changed_weights}, r"the model's weights was [0-9a-f]{32} and is [0-9a-f]{32} now"),
+    ({}, {"model": changed_threshold}, r"the model's roi_heads.score_thresh was 0.05 and is 0.07 now"),
+    ({}, {"model": lambda: nn.Linear(1, 1), "adapter": OneBox()}, r"the adapter was .*; the model's class was"),
+    ({}, {"dataset": Watched(11)}, r"the dataset's length was 12 and is 11 now"),
+    ({"dataset": NamedFrames("a")}, {"dataset": NamedFrames("b")}, r"the dataset's frame ids was"),
+    ({"dataset": Subset(Frames(20), range(12))}, {"dataset": Subset(Frames(20), range(1, 13))}, "the dataset was Sub"),
+    ({"dataset": Frames(12)}, {"dataset": ConcatDataset([Frames(6), Frames(6)])}, r"the dataset was .*Frames of 12"),
+    ({}, {"batch_size": 3}, r"the loader's batch size was 2 and is 3 now"),
+    ({}, {"sampler": range(10)}, r"the loader's frames were 12 and are 10 now \(row 10 is gone\)"),
+    ({}, {"sampler": range(11, -1, -1)}, r"the loader's batch 0 was of rows \[0, 1\] and is of \[11, 10\] now"),
+    ({}, {"embedding_dtype": torch.float16}, r"`embedding_dtype` was None and is torch.float16 now"),
+    ({}, {"autocast": torch.bfloat16}, r"`autocast` was None and is torch.bfloat16 now"),
+    ({}, {"probabilities": False}, r"the columns left out was none and is probabilities now"),
+    ({}, {"frame_id": lambda row, _: f"f{row}"}, r"`frame_id` was None and is <lambda> now"),
+    ({}, {"split": lambda batch: batch}, r"`split` was None and is <lambda> now"),
+]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(("then", "now", "message"), CHANGES, ids=[message[:24] for *_, message in CHANGES])
+def test_another_pass_is_refused_by_name(
+    tmp_path: Path, then: dict[str, Any], now: dict[str, Any], message: str, finished: bool
+) -> None:
+    run(tmp_path, **then)
+    if not finished:
+        os.truncate(next(tmp_path.glob("part-*/journal")), 10)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    if "model" in now:
+        now = {**now, "model": now["model"]()}
+    with pytest.raises(
+        InvalidInputError, match=f"holds another pass: .*{message}.*begin anew give another `cache_dir`"
+    ):
+        run(tmp_path, **{**then, **now})
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_autocast_of_the_callers_counts_as_an_option(tmp_path: Path) -> None:
+    run(tmp_path)
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(InvalidInputError, match="`autocast` was None"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("library", [torch, torchvision])
+def test_another_version_ends_no_pass_but_reads_a_finished_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Any
+) -> None:
+    run(tmp_path / "finished")
+    with pytest.raises(ExtractionError):
+        run(tmp_path / "begun", Watched(breaks=9))
+    monkeypatch.setattr(library, "__version__", "0.1")
+    assert len(run(tmp_path / "finished")) == 12
+    with pytest.raises(InvalidInputError, match=f"{library.__name__} was .* and is 0.1 now"):
+        run(tmp_path / "begun")
+
+
+def test_a_model_that_was_used_meanwhile_is_the_same_model(tmp_path: Path) -> None:
+    """Modules note things in a forward pass, such as the scales of feature maps; these are no change."""
+    model = make_faster_rcnn()
+    run(tmp_path / "fresh", model=model)
+    assert len(run(tmp_path / "fresh", model=model)) == 12
+    run(tmp_path / "used", model=model)
+    assert len(run(tmp_path / "used", model=make_faster_rcnn())) == 12
+
+
+def test_a_stream_cannot_be_resumed_and_says_so(tmp_path: Path) -> None:
+    with pytest.raises(LoaderOrderError, match="`cache_dir` needs a loader whose frames have rows"):
+        extract(make_faster_rcnn(), loader_of(Stream()), cache_dir=tmp_path, progress=False)
+
+
+def test_a_shard_has_a_frame_or_more(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="`frames_per_shard` must be at least 1; got 0"):
+        run(tmp_path, frames_per_shard=0)
+
+
+# Two at once
+
+
+@pytest.fixture
+def holding(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Another process that holds the lock of `tmp_path`, until called."""
+    code = f"""
+import fcntl, sys
+file = open({str(tmp_path / "lock")!r}, "a+")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    yield lambda: process.communicate() and None
+    process.communicate()
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path, holding: Callable[[], None]) -> None:
+    with pytest.raises(InvalidInputError, match=r"is in use by another process: wait for it, or use another folder"):
+        run(tmp_path)
+    holding()
+    assert len(run(tmp_path)) == 12
+
+
+def test_who_holds_a_folder_is_said(tmp_path: Path, holding: Callable[[], None]) -> None:
+    (tmp_path / "lock").write_text('{"process": 4321, "machine": "elsewhere"}')
+    with pytest.raises(InvalidInputError, match="is in use by process 4321 on elsewhere"):
+        run(tmp_path)
+    holding()
+
+
+def test_a_finished_pass_is_read_whoever_holds_it(tmp_path: Path) -> None:
+    run(tmp_path)
+    (tmp_path / "lock").unlink()
+    assert len(run(tmp_path)) == 12
+    assert not (tmp_path / "lock").exists()

@@ -1,0 +1,46 @@
+"""Batches that ran in several passes come out in the order they came in."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cval_torch.hooks.base import FrameBatch
+from cval_torch.hooks.regrouping import in_order
+
+
+def batch_of(frames: list[int], counts: list[int], *, full: bool) -> FrameBatch:
+    """Frames whose every number tells which frame and which of its boxes it is."""
+    marks = torch.tensor([[frame, box] for frame in frames for box in range(counts[frame])]).reshape(-1, 2)
+    return FrameBatch(
+        counts=torch.tensor([counts[frame] for frame in frames]),
+        boxes=marks.repeat(1, 2).float(),
+        labels=marks[:, 0] * 100 + marks[:, 1],
+        scores=marks[:, 1] / 10,
+        probabilities=marks / 10 if full else None,
+        activation="sigmoid" if full else None,
+        box_embeddings=marks.float() if full else None,
+        frame_embeddings=torch.tensor(frames)[:, None].float() if full else None,
+    )
+
+
+@given(
+    counts=st.lists(st.integers(0, 3), min_size=1, max_size=8),
+    order=st.randoms(use_true_random=False),
+    passes=st.integers(1, 4),
+    full=st.booleans(),
+)
+def test_frames_and_boxes_are_in_the_order_of_the_batch(
+    counts: list[int], order: object, passes: int, full: bool
+) -> None:
+    frames = list(range(len(counts)))
+    order.shuffle(frames)  # type: ignore[attr-defined]
+    groups = [sorted(group) for start in range(passes) if (group := frames[start::passes])]
+    joined = in_order([(group, batch_of(group, counts, full=full)) for group in groups])
+    truth = batch_of(sorted(frames), counts, full=full)
+    assert joined.activation == truth.activation
+    for name in ("counts", "boxes", "labels", "scores", "probabilities", "box_embeddings", "frame_embeddings"):
+        mine, its = getattr(joined, name), getattr(truth, name)
+        assert (mine is None) == (its is None)
+        assert mine is None or torch.equal(mine, its)

@@ -1,0 +1,407 @@
+"""Every torchvision detector beside a postprocessing that carries its rows along: see carried_rows.py."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+import torch
+import torchvision
+from carried_rows import Truth, carry_rows
+from torch import nn
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.ssd import SSD
+from torchvision.ops import MultiScaleRoIAlign
+
+import cval_torch.hooks.torchvision as adapters
+from cval_torch.errors import HookError
+from cval_torch.hooks.finding import find_adapter
+from cval_torch.hooks.recorder import Recorder
+
+SMALL = {"min_size": 48, "max_size": 64}
+FEW = {"rpn_post_nms_top_n_test": 20, "box_score_thresh": 0.05, "box_detections_per_img": 8}
+BUILDERS = {
+    "fasterrcnn_resnet50_fpn": SMALL | FEW,
+    "fasterrcnn_resnet50_fpn_v2": SMALL | FEW,
+    "fasterrcnn_mobilenet_v3_large_fpn": SMALL | FEW,
+    "fasterrcnn_mobilenet_v3_large_320_fpn": SMALL | FEW,
+    "maskrcnn_resnet50_fpn": SMALL | FEW | {"box_detections_per_img": 4},
+    "maskrcnn_resnet50_fpn_v2": SMALL | FEW | {"box_detections_per_img": 4},
+    "keypointrcnn_resnet50_fpn": SMALL | FEW | {"box_detections_per_img": 3},
+    "retinanet_resnet50_fpn": SMALL | {"topk_candidates": 50, "detections_per_img": 30},
+    "retinanet_resnet50_fpn_v2": SMALL | {"topk_candidates": 50, "detections_per_img": 30},
+    "fcos_resnet50_fpn": SMALL | {"topk_candidates": 50, "detections_per_img": 30},
+    "ssd300_vgg16": {"detections_per_img": 60},
+    "ssdlite320_mobilenet_v3_large": {"detections_per_img": 60},
+}
+NUM_CLASSES = 5
+
+
+def build(name: str) -> nn.Module:
+    """A detector that detects: random weights, with batch statistics of random images, and spread-out logits."""
+    torch.manual_seed(0)
+    model = getattr(torchvision.models.detection, name)(
+        weights=None, weights_backbone=None, num_classes=NUM_CLASSES, **BUILDERS[name]
+    )
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in norms:
+        module.momentum = 1.0
+    with torch.no_grad():
+        model.eval()
+        for module in norms:
+            module.train()
+        if norms:
+            model.backbone(torch.randn(4, 3, *(2 * [320 if "ssd" in name else 64])))
+        model.eval()
+        spread_logits(model)
+    return model
+
+
+def spread_logits(model: nn.Module) -> None:
+    """Give the class logits a mean of about -1 and a standard deviation of about 2, whatever the features' scale."""
+    deviations = []
+    layers = class_layers(model)
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=0.05)
+        nn.init.constant_(layer.bias, -1.0)
+    with ExitStack() as stack:
+        for layer in layers:
+            handle = layer.register_forward_hook(lambda *call: deviations.append((call[0], call[2].std())))
+            stack.callback(handle.remove)
+        model(images(1))
+    for layer in layers:
+        layer.weight *= 2 / max(float(deviation) for module, deviation in deviations if module is layer)
+
+
+def class_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers whose outputs are class logits."""
+    if hasattr(model, "roi_heads"):
+        return [model.roi_heads.box_predictor.cls_score]
+    head = model.head.classification_head
+    if hasattr(head, "cls_logits"):
+        return [head.cls_logits]
+    return [module[1] if isinstance(module, nn.Sequential) else module for module in head.module_list]
+
+
+@pytest.fixture(scope="module", params=BUILDERS)
+def detector(request):
+    return build(request.param)
+
+
+@pytest.fixture
+def rescaled(detector):
+    """A function that scales the layers behind the scores; they are put back."""
+    layers = class_layers(detector)
+    centerness = [module for name, module in detector.named_modules() if name.endswith("bbox_ctrness")]
+    layers = [*layers, *centerness]
+    before = [(layer.weight.detach().clone(), layer.bias.detach().clone()) for layer in layers]
+
+    def rescale(*, weight: float):
+        with torch.no_grad():
+            for layer in layers:
+                layer.weight *= weight
+                layer.bias.zero_()
+            for layer in centerness:
+                layer.bias += weight
+        return detector
+
+    yield rescale
+    with torch.no_grad():
+        for layer, (weight, bias) in zip(layers, before, strict=True):
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+
+
+def images(count: int = 3):
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(64, 96), (150, 70), (80, 80), (33, 64)]
+    return [torch.rand(3, *shapes[place % 4], generator=generator) for place in range(count)]
+
+
+def settings(model: nn.Module) -> nn.Module:
+    return model.roi_heads if hasattr(model, "roi_heads") else model
+
+
+def read(model: nn.Module, batch, monkeypatch):
+    """What the adapter read, the rows it found, the truth, and the box head's features, if it has one."""
+    found, features = [], []
+    recover = adapters.recover_rows
+
+    def spy(*args, **kwargs):
+        found.append(recover(*args, **kwargs))
+        return found[-1]
+
+    adapter = find_adapter(model)
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setattr(adapters, "recover_rows", spy)
+        truth = carry_rows(model, patch)
+        with Recorder(adapter.modules(model)) as recorder, ExitStack() as stack:
+            if hasattr(model, "roi_heads"):
+                handle = model.roi_heads.box_head.register_forward_hook(lambda *call: features.append(call[2]))
+                stack.callback(handle.remove)
+            output = adapter.forward(model, batch)
+            recorder.check()
+            frames = adapter.read(model, recorder.recording, output)
+    check_columns(frames, output)
+    check_rows(truth, found[0], output)
+    return frames, found[0], truth, features
+
+
+def check_columns(frames, output):
+    scores = torch.cat([each["scores"] for each in output]).float()
+    assert frames.counts.tolist() == [len(each["scores"]) for each in output]
+    torch.testing.assert_close(frames.boxes, torch.cat([each["boxes"] for each in output]).float(), rtol=0, atol=0)
+    assert torch.equal(frames.labels, torch.cat([each["labels"] for each in output]))
+    assert torch.equal(frames.scores, scores)
+    assert torch.equal(frames.probabilities.gather(1, frames.labels[:, None])[:, 0], scores)
+    assert frames.probabilities.shape == (len(scores), NUM_CLASSES)
+    assert frames.box_embeddings.shape[0] == len(scores)
+    assert frames.frame_embeddings.shape[0] == len(output)
+    for column in (frames.boxes, frames.scores, frames.probabilities, frames.box_embeddings, frames.frame_embeddings):
+        assert column.dtype == torch.float32
+        assert column.isfinite().all()
+
+
+def check_rows(truth: Truth, found: torch.Tensor, output) -> None:
+    """Each row is the true one, or one whose label, score and box nobody could tell from it."""
+    first_row = first = 0
+    for frame, expected in enumerate(truth.rows):
+        rows = found[first : first + len(expected)] - first_row
+        labels = output[frame]["labels"]
+        assert ((rows >= 0) & (rows < len(truth.probabilities[frame]))).all()
+        for column in (truth.probabilities[frame][..., None], truth.boxes[frame]):
+            torch.testing.assert_close(column[rows, labels], column[expected, labels], rtol=0, atol=0)
+        pairs = torch.stack([rows, labels], 1)
+        assert len(pairs.unique(dim=0)) == len(pairs)
+        first += len(expected)
+        first_row += len(truth.probabilities[frame])
+
+
+def wrong(found, truth: Truth) -> int:
+    """How many rows are not the truth's."""
+    starts = torch.tensor([0] + [len(rows) for rows in truth.probabilities]).cumsum(0)
+    expected = torch.cat([rows + start for rows, start in zip(truth.rows, starts, strict=False)])
+    return int((found != expected).sum())
+
+
+def expected_vectors(truth: Truth) -> torch.Tensor:
+    return torch.cat([grades[rows] for rows, grades in zip(truth.rows, truth.probabilities, strict=True)]).float()
+
+
+def test_every_row_is_the_true_one(detector, monkeypatch):
+    frames, found, truth, features = read(detector, images(), monkeypatch)
+    assert frames.counts.sum() > 5
+    assert wrong(found, truth) == 0
+    torch.testing.assert_close(frames.probabilities, expected_vectors(truth), rtol=1e-6, atol=1e-7)
+    if frames.activation == "softmax":
+        torch.testing.assert_close(frames.probabilities.sum(1), torch.ones(len(frames.scores)))
+    if features:
+        assert torch.equal(frames.box_embeddings, features[0][found])
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.999999])
+def test_any_threshold(rescaled, monkeypatch, threshold):
+    model = rescaled(weight=3.0)
+    monkeypatch.setattr(settings(model), "score_thresh", threshold)
+    frames, found, truth, _ = read(model, images(2), monkeypatch)
+    assert (frames.scores > threshold).all()
+    assert wrong(found, truth) <= int((frames.scores == 1).sum())
+
+
+def test_frames_without_detections_among_others(detector, monkeypatch):
+    with torch.no_grad():
+        best = [float(each["scores"].max()) for each in detector(images(2))]
+    assert best[0] != best[1]
+    monkeypatch.setattr(settings(detector), "score_thresh", sum(best) / 2)
+    frames, found, truth, _ = read(detector, images(2), monkeypatch)
+    assert [count > 0 for count in frames.counts.tolist()] == [best[0] > best[1], best[1] > best[0]]
+    assert wrong(found, truth) == 0
+
+
+def test_no_detection_at_all(detector, monkeypatch):
+    monkeypatch.setattr(settings(detector), "score_thresh", 1.0)
+    frames, *_ = read(detector, images(2), monkeypatch)
+    assert frames.counts.tolist() == [0, 0]
+    assert frames.box_embeddings.shape[1] > 0
+    assert frames.frame_embeddings.abs().sum() > 0
+
+
+def test_equal_scores_are_told_apart_by_their_boxes(rescaled, monkeypatch):
+    model = rescaled(weight=0.0)
+    frames, found, _, features = read(model, images(2), monkeypatch)
+    assert len(frames.scores.unique()) == 1
+    if features:
+        assert torch.equal(frames.box_embeddings, features[0][found])
+
+
+def test_saturated_scores(rescaled, monkeypatch):
+    model = rescaled(weight=200.0)
+    frames, *_ = read(model, images(2), monkeypatch)
+    assert (frames.scores == 1).float().mean() > 0.3
+
+
+def test_few_detections_a_frame(detector, monkeypatch):
+    monkeypatch.setattr(settings(detector), "detections_per_img", 2)
+    frames, found, truth, _ = read(detector, images(2), monkeypatch)
+    assert frames.counts.amax() == 2
+    assert wrong(found, truth) == 0
+
+
+def test_suppression_switched_off_keeps_twins_apart(rescaled, monkeypatch):
+    model = rescaled(weight=200.0)
+    monkeypatch.setattr(settings(model), "nms_thresh", 1.0)
+    frames, *_ = read(model, images(2), monkeypatch)
+    assert frames.counts.sum() > 3
+
+
+class Cells(nn.Module):
+    """Feature maps of a few random convolutions, as any backbone may give."""
+
+    def __init__(self, *, levels: int = 1):
+        super().__init__()
+        self.out_channels = 32 if levels == 1 else [32] * levels
+        self.layers = nn.ModuleList(
+            [nn.Conv2d(3 if level == 0 else 32, 32, 2, stride=2) for level in range(3 + levels)]
+        )
+        self.levels = levels
+
+    def forward(self, pixels):
+        maps = []
+        for layer in self.layers:
+            pixels = layer(pixels).relu()
+            maps.append(pixels)
+        maps = maps[-self.levels :]
+        return maps[0] if self.levels == 1 else {str(level): each for level, each in enumerate(maps)}
+
+
+def tiny(family: str, *, num_classes: int = NUM_CLASSES) -> nn.Module:
+    """A detector of the family with a backbone of cells of 16 pixels."""
+    torch.manual_seed(0)
+    anchors = AnchorGenerator(((16, 32),), ((0.5, 1.0, 2.0),))
+    point = AnchorGenerator(((16,),), ((1.0,),))
+    few = {"topk_candidates": 40, "detections_per_img": 20, "score_thresh": 0.1}
+    if family == "rcnn":
+        pool = MultiScaleRoIAlign(["0"], 2, 2)
+        model = FasterRCNN(Cells(), num_classes, rpn_anchor_generator=anchors, box_roi_pool=pool, **SMALL, **FEW)
+    elif family == "retinanet":
+        model = RetinaNet(Cells(), num_classes, anchor_generator=anchors, **SMALL, **few)
+    elif family == "fcos":
+        model = FCOS(Cells(), num_classes, anchor_generator=point, **SMALL, **few)
+    else:
+        model = SSD(Cells(levels=2), DefaultBoxGenerator([[2], [2, 3]]), (64, 48), num_classes, **few)
+    for layer in class_layers(model):
+        nn.init.normal_(layer.weight, std=0.5)
+        nn.init.zeros_(layer.bias)
+    return model.eval()
+
+
+@pytest.mark.parametrize("family", ["rcnn", "retinanet", "fcos", "ssd"])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_autocast(family, scale, monkeypatch):
+    model = tiny(family)
+    with torch.no_grad():
+        for layer in class_layers(model):
+            layer.weight *= scale
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        frames, *_ = read(model, images(), monkeypatch)
+    assert frames.counts.sum() > 10
+
+
+@pytest.mark.parametrize("family", ["rcnn", "retinanet", "fcos", "ssd"])
+def test_double_precision(family, monkeypatch):
+    batch = [image.double() for image in images()]
+    _, found, truth, _ = read(tiny(family).double(), batch, monkeypatch)
+    assert wrong(found, truth) == 0
+
+
+def test_a_backbone_of_one_map_and_another_predictor(monkeypatch):
+    model = tiny("rcnn", num_classes=3)
+    model.roi_heads.box_predictor = FastRCNNPredictor(1024, NUM_CLASSES)
+    frames, found, truth, features = read(model, images(), monkeypatch)
+    assert wrong(found, truth) == 0
+    assert torch.equal(frames.box_embeddings, features[0][found])
+    assert frames.frame_embeddings.shape == (3, 32)
+
+
+def test_frame_embedding_leaves_the_padding_out():
+    model, batch = tiny("rcnn"), images()
+    maps = []
+    model.backbone.register_forward_hook(lambda *call: maps.append(call[2]))
+    frames = run(model, batch)
+    for frame, (height, width) in enumerate([(42, 64), (64, 29), (48, 48)]):
+        cells = maps[0][frame, :, : -(-height // 16), : -(-width // 16)]
+        torch.testing.assert_close(frames.frame_embeddings[frame], cells.flatten(1).mean(1))
+
+
+def run(model, batch):
+    adapter = find_adapter(model)
+    with torch.no_grad(), Recorder(adapter.modules(model)) as recorder:
+        return adapter.read(model, recorder.recording, adapter.forward(model, batch))
+
+
+def test_scores_of_another_make_are_an_error(monkeypatch):
+    model = tiny("rcnn")
+    original = model.roi_heads.postprocess_detections
+
+    def calibrated(*inputs):
+        boxes, scores, labels = original(*inputs)
+        return boxes, [score * 0.99 for score in scores], labels
+
+    monkeypatch.setattr(model.roi_heads, "postprocess_detections", calibrated)
+    with pytest.raises(HookError, match=r"detections are no row of the recorded logits; the first is in frame 0 of"):
+        run(model, images())
+
+
+def test_boxes_of_another_make_are_an_error(monkeypatch):
+    model = tiny("rcnn")
+    original = model.roi_heads.postprocess_detections
+
+    def moved(*inputs):
+        boxes, scores, labels = original(*inputs)
+        return [box + 1 for box in boxes], scores, labels
+
+    monkeypatch.setattr(model.roi_heads, "postprocess_detections", moved)
+    with pytest.raises(HookError, match="are no row of the recorded logits"):
+        run(model, images())
+
+
+def test_a_predictor_of_another_form_is_an_error():
+    model = tiny("rcnn")
+    adapter = find_adapter(model)
+    with torch.no_grad(), Recorder(adapter.modules(model)) as recorder:
+        output = adapter.forward(model, images(1))
+        call = recorder.recording["box_predictor"][0]
+        call.output = (call.output[0], call.output[1][:, :4])
+        with pytest.raises(HookError, match=r"logits \(P, C\) and deltas \(P, 4 \* C\) of P=\d+ proposals; got "):
+            adapter.read(model, recorder.recording, output)
+        call.output = call.output[0]
+        with pytest.raises(HookError, match="got Tensor"):
+            adapter.read(model, recorder.recording, output)
+
+
+def test_a_head_of_another_form_is_an_error():
+    model = tiny("retinanet")
+    assert run(model, images(1)).counts.sum() > 0
+    adapter = find_adapter(model)
+    with torch.no_grad(), Recorder(adapter.modules(model)) as recorder:
+        output = adapter.forward(model, images(1))
+        recorder.recording["head"][0].output["cls_logits"] = torch.zeros(1, 5, NUM_CLASSES)
+        with pytest.raises(
+            HookError, match=r"`cls_logits` must be \(1, \d+, ...\) as the anchors are; got \(1, 5, 5\)"
+        ):
+            adapter.read(model, recorder.recording, output)
+        del recorder.recording["head"][0].output["cls_logits"]
+        with pytest.raises(HookError, match=r"`head` must return a dict with .* got \['bbox_regression'\]"):
+            adapter.read(model, recorder.recording, output)
+
+
+def test_two_passes_in_one_recording_are_an_error():
+    model = tiny("rcnn")
+    adapter = find_adapter(model)
+    with torch.no_grad(), Recorder(adapter.modules(model)) as recorder:
+        adapter.forward(model, images(1))
+        output = adapter.forward(model, images(1))
+        with pytest.raises(HookError, match=r"`transform` must run once a forward pass; it ran 2 times"):
+            adapter.read(model, recorder.recording, output)

@@ -1,0 +1,113 @@
+"""What `import cval_torch` offers: listed, documented, and nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import types
+from pathlib import Path
+
+import pytest
+
+import cval_torch
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def public_names() -> set[str]:
+    return {
+        name
+        for name, value in vars(cval_torch).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+
+
+def test_names_are_listed_and_sorted() -> None:
+    listed = [name for name in cval_torch.__all__ if name != "__version__"]
+    assert set(listed) == public_names() - {"annotations"}
+    assert listed == sorted(listed)
+
+
+def test_every_name_is_documented() -> None:
+    for name in cval_torch.__all__:
+        value = getattr(cval_torch, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__doc__, f"{name} has no docstring"
+            assert value.__doc__.strip()[0].isupper() or value.__doc__.strip()[0] == "`", name
+
+
+def test_every_public_method_is_documented() -> None:
+    for name in cval_torch.__all__:
+        value = getattr(cval_torch, name)
+        if not inspect.isclass(value):
+            continue
+        for attribute, method in vars(value).items():
+            if inspect.isfunction(method) and not attribute.startswith("_"):
+                assert inspect.getdoc(method), f"{name}.{attribute} has no docstring"
+
+
+WINGS = {
+    "cli": ["main"],
+    "comparison": ["Comparison", "CurvePoint", "MeasuredChoice", "Saving", "compare"],
+    "extraction": ["BatchParts", "FrameIdOf", "PassOptions", "Split", "extract", "model_fingerprint", "split_batch"],
+    "hooks": ["ADAPTERS", "DetectorAdapter", "FrameBatch", "KnownAdapter", "Recording", "find_adapter", "unwrap"],
+    "pool": ["Activation", "Layout", "Pool"],
+    "report": ["ChosenFrames", "contact_sheet"],
+    "selection": [
+        "Backend",
+        "DetectionSampling",
+        "LocalBackend",
+        "Scored",
+        "Selection",
+        "balanced_class_weights",
+        "choose_frames",
+        "max_zscore",
+        "score_frames",
+    ],
+    "service": [
+        "CVALConnection",
+        "DetectionSamplingRequest",
+        "RestBackend",
+        "pool_from_payloads",
+        "pool_to_payloads",
+    ],
+    "strategies": ["STRATEGIES", "Strategy", "find_strategy", "frame_descriptors", "names_served"],
+    "training": [
+        "AtEpochs",
+        "ClassDifficulty",
+        "EveryEpochs",
+        "LabelPool",
+        "Round",
+        "SamplerCallback",
+        "Schedule",
+        "WhenStalled",
+    ],
+}
+"""What each wing exports. A name that joins or leaves is a change that users see."""
+
+
+def test_every_wing_is_listed() -> None:
+    packages = {path.parent.name for path in Path(cval_torch.__file__).parent.glob("*/__init__.py")}
+    assert packages == set(WINGS)
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_wing_exports_what_is_listed_and_documents_it(wing: str) -> None:
+    module = importlib.import_module(f"cval_torch.{wing}")
+    assert sorted(module.__all__) == WINGS[wing]
+    assert module.__doc__
+    for name in WINGS[wing]:
+        value = getattr(module, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), f"{wing}.{name} has no docstring"
+
+
+def test_what_the_package_exports_is_what_its_wings_export() -> None:
+    exported = {name for names in WINGS.values() for name in names} | {"CvalError", "SelectedFrames", "select"}
+    assert {name for name in cval_torch.__all__ if name != "__version__"} <= exported
+
+
+def test_the_readme_names_every_public_function_and_class() -> None:
+    public = [name for name in cval_torch.__all__ if not name.endswith("Error") and not name.startswith("_")]
+    missing = [name for name in public if name not in README]
+    assert missing == []

@@ -1,0 +1,229 @@
+"""Contact sheets, read back pixel by pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from cval_torch.errors import InvalidInputError
+from cval_torch.pool.pool import Pool
+from cval_torch.report import gallery
+from cval_torch.report.gallery import contact_sheet
+
+TILE = 100
+
+
+@dataclass
+class Chosen:
+    items: list[Any]
+    predictions: Pool
+    scores: torch.Tensor
+
+    @property
+    def frame_ids(self):
+        return self.predictions.frame_ids
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def chosen_of(items, boxes=(), labels=(), scores=(), *, counts=None, frame_ids=None) -> Chosen:
+    """Frames whose boxes are `boxes`, all of the first frame unless `counts` says otherwise."""
+    counts = [len(boxes)] + [0] * (len(items) - 1) if counts is None else counts
+    pool = Pool(
+        [f"frame-{number}" for number in range(len(items))] if frame_ids is None else frame_ids,
+        torch.tensor([0, *np.cumsum(counts)]),
+        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        scores=torch.tensor(scores, dtype=torch.float32),
+    )
+    return Chosen(items, pool, torch.linspace(1, 0.5, len(items), dtype=torch.float64))
+
+
+def first_tile(path: Path) -> np.ndarray:
+    """(100, 100, 3): the first image of a sheet without a title; the caption's light cell ends it below."""
+    with Image.open(path) as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    top = next(row for row in range(len(pixels)) if not (pixels[row, 14 : 14 + TILE] > 100).any(axis=None))
+    return pixels[top : top + TILE, 14 : 14 + TILE]
+
+
+def draw(chosen: Chosen, path: Path, **options) -> np.ndarray:
+    contact_sheet(chosen, path / "sheet.png", tile_size=TILE, **options)
+    return first_tile(path / "sheet.png")
+
+
+BLACK = torch.zeros(1, 50, 50)
+
+
+def test_predicted_boxes_are_where_they_are(tmp_path: Path) -> None:
+    tile = draw(chosen_of([BLACK], [[10, 20, 30, 45]], [3], [0.8]), tmp_path)
+    coloured = tile[41:].any(axis=2)  # below the box's tag: from its first rows down, at twice the size
+    rows, columns = np.flatnonzero(coloured.any(1)) + 41, np.flatnonzero(coloured.any(0))
+    assert (columns[0], columns[-1], rows[-1]) == (20, 59, 89)
+    assert not tile[46:86, 26:56].any()  # an outline, not a filling
+    assert set(map(tuple, tile[60, [20, 59]])) == {gallery._PALETTE[3]}
+
+
+def test_boxes_below_the_score_are_not_drawn(tmp_path: Path) -> None:
+    frames = chosen_of([BLACK], [[10, 20, 30, 45]], [3], [0.29])
+    assert not draw(frames, tmp_path).any()
+    assert draw(frames, tmp_path, min_score=0.28).any()
+
+
+def test_each_frame_has_its_own_boxes(tmp_path: Path) -> None:
+    frames = chosen_of([BLACK, BLACK], [[10, 20, 30, 45]], [3], [0.8], counts=[0, 1])
+    assert not draw(frames, tmp_path).any()
+
+
+def test_the_surest_box_is_on_top(tmp_path: Path) -> None:
+    box = [10, 20, 30, 45]
+    tile = draw(chosen_of([BLACK], [box, box, box], [0, 1, 2], [0.5, 0.9, 0.7]), tmp_path)
+    assert tuple(tile[60, 20]) == gallery._PALETTE[1]
+
+
+def test_true_boxes_are_dashed_on_request(tmp_path: Path) -> None:
+    item = (BLACK, {"boxes": torch.tensor([[10.0, 20, 30, 45]])})
+    assert not draw(chosen_of([item]), tmp_path).any()
+    tile = draw(chosen_of([item]), tmp_path, show_truth=True)
+    side = {tuple(pixel) for pixel in tile[40:90, 20]}
+    assert side == {gallery._PAPER, gallery._INK}  # to be seen on any ground
+    assert not tile[45:85, 25:55].any()
+
+
+def test_images_keep_their_proportions(tmp_path: Path) -> None:
+    wide = torch.zeros(3, 25, 50)
+    tile = draw_cell(chosen_of([wide], [[0, 0, 50, 25]], [0], [0.9]), tmp_path)
+    assert (tile[:25, 80:] == gallery._CELL).all()  # right of the box's tag
+    assert (tile[75:] == gallery._CELL).all()
+    assert tuple(tile[50, 0]) == tuple(tile[50, -1]) == tuple(tile[74, 50]) == gallery._PALETTE[0]
+
+
+def draw_cell(chosen: Chosen, path: Path) -> np.ndarray:
+    contact_sheet(chosen, path / "sheet.png", tile_size=TILE)
+    with Image.open(path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet)
+    top = int(np.flatnonzero((pixels[:, 14] == gallery._CELL).all(1))[0])
+    return pixels[top : top + TILE, 14 : 14 + TILE]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        torch.full((1, 8, 8), 0.25),
+        torch.full((3, 8, 8), 64, dtype=torch.uint8),
+        Image.new("L", (8, 8), 64),
+        Image.new("RGB", (8, 8), (64, 64, 64)),
+    ],
+    ids=["grey float", "uint8", "PIL grey", "PIL RGB"],
+)
+def test_kinds_of_images(image, tmp_path: Path) -> None:
+    assert (draw(chosen_of([(image, None)]), tmp_path) == 64).all()
+
+
+def test_a_normalised_image_is_stretched(tmp_path: Path) -> None:
+    ramp = torch.linspace(-2, 2, 50).expand(3, 50, 50)
+    contact_sheet(chosen_of([ramp]), tmp_path / "sheet.png", tile_size=TILE)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet)[100, 14 : 14 + TILE, 0]
+    assert pixels[0] < 8
+    assert pixels[-1] > 247
+    assert (np.diff(pixels.astype(int)) >= 0).all()
+
+
+def test_rows_columns_and_the_cap(tmp_path: Path) -> None:
+    frames = chosen_of([BLACK] * 8)
+
+    def size(**options) -> tuple[int, int]:
+        path = contact_sheet(frames, tmp_path / "deep" / "sheet.png", tile_size=TILE, **options)
+        with Image.open(path) as sheet:
+            return sheet.size
+
+    assert size()[0] == 6 * 114 + 14
+    assert size(columns=4)[0] == 4 * 114 + 14
+    assert size(max_frames=3)[0] == 3 * 114 + 14
+    two_rows, one_row = size(columns=4)[1], size(columns=8)[1]
+    assert TILE < two_rows - one_row < TILE + 80
+    assert size(title="What a picture")[1] > size()[1]
+
+
+@pytest.mark.parametrize("frame_id", ["x" * 128, "a\nb\x00c", "näher/漢字.png", "<script>"])
+def test_any_id_is_drawn(frame_id: str, tmp_path: Path) -> None:
+    frames = chosen_of([BLACK], frame_ids=[frame_id])
+    contact_sheet(frames, tmp_path / "sheet.png", title=frame_id, classes={0: frame_id})
+    assert (tmp_path / "sheet.png").stat().st_size > 0
+
+
+def test_long_texts_are_cut_in_the_middle() -> None:
+    pen = ImageDraw.Draw(Image.new("L", (1, 1)))
+    font = gallery.ImageFont.load_default(size=13)
+    text = "camera-7/" + "0" * 200 + "/frame-0042.png"
+    fitted = gallery._fitted(pen, text, font, 200)
+    assert pen.textlength(fitted, font=font) <= 200
+    begin, end = fitted.split("...")
+    assert text.startswith(begin)
+    assert text.endswith(end)
+    assert min(len(begin), len(end)) > 5
+    assert gallery._fitted(pen, "short", font, 200) == "short"
+
+
+def test_boxes_beyond_the_edge_and_upside_down_do_not_hurt(tmp_path: Path) -> None:
+    boxes = [[-20, -20, 80, 80], [30, 45, 10, 20], [60, 60, 70, 70], [5, 5, 5, 5]]
+    contact_sheet(chosen_of([BLACK], boxes, [0, 1, 2, -1], [0.9] * 4), tmp_path / "sheet.png", show_truth=True)
+
+
+coordinates = st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+
+@given(
+    boxes=st.lists(st.tuples(*[coordinates] * 4, st.integers(-(2**62), 2**62), st.floats(0, 1, width=32)), max_size=5),
+    size=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_boxes_on_any_image_are_drawn(tmp_path_factory: pytest.TempPathFactory, boxes, size) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.png"
+    corners, labels, scores = [list(box[:4]) for box in boxes], [box[4] for box in boxes], [box[5] for box in boxes]
+    item = (torch.zeros(3, *size), {"boxes": torch.tensor(corners).reshape(-1, 4)})
+    contact_sheet(chosen_of([item], corners, labels, scores), path, tile_size=TILE, min_score=0.1, show_truth=True)
+    with Image.open(path) as sheet:
+        assert sheet.width == TILE + 28
+
+
+def test_without_scores_of_frames_or_boxes(tmp_path: Path) -> None:
+    pool = Pool(["a"], torch.tensor([0, 1]), boxes=torch.tensor([[10.0, 20, 30, 45]]))
+    frames = Chosen([BLACK], pool, torch.full((1,), torch.nan, dtype=torch.float64))
+    assert draw(frames, tmp_path).any()
+
+
+def test_errors_name_the_offender(tmp_path: Path) -> None:
+    good = chosen_of([BLACK])
+    for options, message in (
+        ({"tile_size": 3000}, "`tile_size` must be at most 2048; got 3000"),
+        ({"tile_size": 3}, "`tile_size` must be at least 32; got 3"),
+        ({"max_frames": 0}, "`max_frames` must be at least 1; got 0"),
+        ({"columns": 0}, "`columns` must be at least 1; got 0"),
+        ({"min_score": 1.5}, r"`min_score` must be in \[0, 1\]; got 1.5"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            contact_sheet(good, tmp_path / "sheet.png", **options)
+    with pytest.raises(InvalidInputError, match="at least one frame"):
+        contact_sheet(Chosen([], good.predictions, torch.zeros(0)), tmp_path / "sheet.png")
+    with pytest.raises(InvalidInputError, match="of the 2 frames; got those of 1"):
+        contact_sheet(Chosen([BLACK, BLACK], good.predictions, torch.zeros(2)), tmp_path / "sheet.png")
+    with pytest.raises(InvalidInputError, match="column `boxes`"):
+        contact_sheet(Chosen([BLACK], Pool(["a"], torch.tensor([0, 0])), torch.zeros(1)), tmp_path / "sheet.png")
+    for wrong in (torch.zeros(4, 8, 8), torch.zeros(8, 8), "an image", ()):
+        with pytest.raises(InvalidInputError, match="'frame-0'"):
+            contact_sheet(chosen_of([wrong]), tmp_path / "sheet.png")
+    assert not (tmp_path / "sheet.png").exists()

@@ -1,0 +1,439 @@
+"""Budgets, distances and quotas of a stage, against an oracle that reads the rules one by one."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategy_names import DIVERSITIES, GREEDY, POOL_DIVERSITIES
+
+from cval_torch.errors import InvalidInputError
+from cval_torch.pool.pool import Pool
+from cval_torch.selection import spacing
+from cval_torch.selection.local import LocalBackend
+from cval_torch.selection.ranking import frame_scores
+from cval_torch.selection.spacing import Spacing
+from cval_torch.selection.stage import DetectionSampling
+from cval_torch.selection.stages import run_stages
+from cval_torch.strategies.class_gain import class_gain
+from cval_torch.strategies.descriptor import frame_descriptors
+from cval_torch.strategies.registry import STRATEGIES
+
+RANKING = ("least", "entropy", "probability", "random")
+NULL_POLICIES = ("protocol", "skip", "last", "sample")
+
+
+def stage(strategy: Any = "entropy", n: int | None = None, **options: Any) -> DetectionSampling:
+    return DetectionSampling(selection_strategy=strategy, num_of_samples=n, **options)
+
+
+def make_pool(frames: int, *, seed: int, looks: int = 4, nulls: bool = True, prefix: str = "f") -> Pool:
+    """Frames of a few looks each, near-duplicates among them, with ties in their scores."""
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.randint(0 if nulls else 1, 4, (frames,), generator=generator)
+    boxes = int(counts.sum())
+    directions = torch.randn(looks, 6, generator=torch.Generator().manual_seed(1))
+    look = torch.randint(0, looks, (frames,), generator=generator).repeat_interleave(counts)
+    vectors = directions[look] + 0.1 * torch.randn(boxes, 6, generator=generator)
+    return Pool(
+        [f"{prefix}{row:03d}" for row in torch.randperm(frames, generator=generator).tolist()],
+        torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+        scores=torch.randint(1, 9, (boxes,), generator=generator) / 8,
+        labels=torch.randint(0, 3, (boxes,), generator=generator),
+        box_embeddings=vectors,
+        frame_embeddings=torch.randn(frames, 6, generator=generator),
+    )
+
+
+def quietly(pool: Pool, stages: Any, labeled: Pool | None = None) -> tuple[list[str], list[float]]:
+    """The ids and scores of a choice, whatever it warns of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows, scores, _ = run_stages(pool, stages, labeled=labeled)
+    return [pool.frame_ids[row] for row in rows.tolist()], scores.tolist()
+
+
+class Oracle:
+    """The rules, one frame after another."""
+
+    def __init__(self, pool: Pool, one: DetectionSampling, labeled: Pool | None) -> None:
+        self.pool, self.one = pool, one
+        self.row_of = {frame_id: row for row, frame_id in enumerate(pool.frame_ids)}
+        self.costs = [math.fsum(self.boxes(row, None)) for row in range(len(pool))]
+        self.points: dict[str, list[float]] = {}
+        if one.min_distance is not None:
+            whole = pool if labeled is None else Pool.cat([pool, labeled])
+            self.points.update(zip(whole.frame_ids, frame_descriptors(whole).tolist(), strict=True))
+        self.labeled = [] if labeled is None else list(labeled.frame_ids)
+
+    def boxes(self, row: int, label: int | None) -> list[float]:
+        return [
+            float(self.pool.scores[box]) if self.pool.scores is not None else 1.0
+            for box in range(int(self.pool.offsets[row]), int(self.pool.offsets[row + 1]))
+            if label is None or int(self.pool.labels[box]) == label  # type: ignore[index]
+        ]
+
+    def shows(self, frame_id: str, label: int) -> bool:
+        return math.fsum(self.boxes(self.row_of[frame_id], label)) >= 0.5
+
+    def is_far(self, frame_id: str, others: list[str]) -> bool:
+        return self.one.min_distance is None or all(
+            math.dist(self.points[frame_id], self.points[other]) >= self.one.min_distance for other in others
+        )
+
+    def ranking(self, seen: list[str]) -> list[str]:
+        if self.one.selection_strategy == "random":
+            order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(self.one.seed)).tolist()
+            return [sorted(seen)[place] for place in order]
+        scores = frame_scores(self.pool, self.one).tolist()
+        sign = -1 if self.one.descending else 1
+        return sorted(seen, key=lambda frame_id: (sign * scores[self.row_of[frame_id]], frame_id))
+
+    def order(self, ranking: list[str]) -> tuple[list[str], int]:
+        """In which order frames are taken, and how many of them before the near-duplicates."""
+        taken: list[str] = []
+        quotas = self.one.class_quotas or {}
+        for label in sorted(quotas, key=lambda each: (sum(self.shows(f, each) for f in ranking), each)):
+            for frame_id in ranking:
+                if sum(self.shows(other, label) for other in taken) >= quotas[label]:
+                    break
+                if (
+                    frame_id not in taken
+                    and self.shows(frame_id, label)
+                    and self.is_far(frame_id, self.labeled + taken)
+                ):
+                    taken.append(frame_id)
+        for frame_id in ranking:
+            if frame_id not in taken and self.is_far(frame_id, self.labeled + taken):
+                taken.append(frame_id)
+        return taken + [frame_id for frame_id in ranking if frame_id not in taken], len(taken)
+
+    def choice(self) -> list[str]:
+        pool, one = self.pool, self.one
+        nulls = sorted(f for f, count in zip(pool.frame_ids, pool.counts.tolist(), strict=True) if count == 0)
+        if one.null_policy == "protocol":
+            nulls = []
+        seen = [frame_id for frame_id in pool.frame_ids if frame_id not in nulls]
+        ranking = self.ranking(seen)
+        order, far = self.order(ranking)
+        most = min(one.num_of_samples or len(pool), len(pool))
+        for n in range(most, 0, -1):
+            share = {
+                "sample": math.floor(n * len(nulls) / len(pool) + 0.5),
+                "last": max(n - len(seen), 0),
+            }.get(one.null_policy, 0)
+            first = order[: min(n - share, len(seen))]
+            cost = math.fsum(self.costs[self.row_of[frame_id]] for frame_id in first)
+            if one.num_of_boxes is None or cost <= one.num_of_boxes or n == 1:
+                break
+        chosen = sorted(first[:far], key=ranking.index) + first[far:]
+        if one.null_policy == "sample":
+            shuffle = torch.randperm(len(nulls), generator=torch.Generator().manual_seed(one.seed)).tolist()
+            nulls = [nulls[place] for place in shuffle]
+        added: list[str] = []
+        for frame_id in nulls:
+            if len(added) < share and self.is_far(frame_id, self.labeled + chosen + added):
+                added.append(frame_id)
+        return chosen + (added + [frame_id for frame_id in nulls if frame_id not in added])[:share]
+
+
+OPTIONS = st.fixed_dictionaries(
+    {
+        "strategy": st.sampled_from(RANKING),
+        "n": st.sampled_from([None, 1, 3, 8, 40]),
+        "num_of_boxes": st.sampled_from([None, 0.1, 1.0, 2.5, 7.0, 20.0, 500.0]),
+        "min_distance": st.sampled_from([None, 0.05, 0.4, 1.0, 2.12]),
+        "class_quotas": st.sampled_from([None, {0: 1}, {2: 3, 0: 2}, {1: 30, 2: 2}, {9: 1, 1: 4}]),
+        "null_policy": st.sampled_from(NULL_POLICIES),
+        "sort_strategy": st.sampled_from([None, "ascending", "descending"]),
+        "seed": st.integers(0, 3),
+    }
+)
+
+
+@given(
+    options=OPTIONS,
+    frames=st.integers(1, 20),
+    seed=st.integers(0, 10**6),
+    beside=st.booleans(),
+    block=st.sampled_from([1, 3, 1024]),
+)
+@settings(max_examples=200, deadline=None)
+def test_stages_that_rank_keep_the_rules(
+    options: dict[str, Any], frames: int, seed: int, beside: bool, block: int
+) -> None:
+    if options["n"] is None and options["num_of_boxes"] is None:
+        options["n"] = 5
+    if options["strategy"] == "random":
+        options["sort_strategy"] = None
+    pool = make_pool(frames, seed=seed)
+    if pool.num_boxes == 0:
+        return
+    labeled = make_pool(3, seed=seed + 1, prefix="l") if beside else None
+    one = stage(**options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spacing, "_BLOCK_FRAMES", block)
+        got, scores = quietly(pool, one, labeled)
+    assert got == Oracle(pool, one, labeled).choice()
+    if one.selection_strategy == "random":
+        assert all(math.isnan(score) for score in scores)
+    else:
+        known = dict(zip(pool.frame_ids, frame_scores(pool, one).tolist(), strict=True))
+        empty = set(itertools.compress(pool.frame_ids, (pool.counts == 0).tolist()))
+        apart = empty if one.null_policy != "protocol" else set()
+        expected = [math.nan if frame_id in apart else known[frame_id] for frame_id in got]
+        assert scores == pytest.approx(expected, abs=0, nan_ok=True)
+    moved = pool.take(torch.randperm(frames, generator=torch.Generator().manual_seed(seed)))
+    assert quietly(moved, one, labeled)[0] == got
+
+
+@pytest.mark.parametrize("strategy", [*DIVERSITIES, *POOL_DIVERSITIES])
+@given(
+    n=st.sampled_from([None, 1, 4, 12, 30]),
+    budget=st.sampled_from([None, 0.1, 3.0, 8.0, 300.0]),
+    distance=st.sampled_from([None, 0.3, 0.9, 2.12]),
+    policy=st.sampled_from(NULL_POLICIES),
+    weighted=st.booleans(),
+    beside=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+@settings(max_examples=30, deadline=None)
+def test_diversity_chooses_among_thinned_frames_within_the_budget(
+    strategy: str,
+    n: int | None,
+    budget: float | None,
+    distance: float | None,
+    policy: str,
+    weighted: bool,
+    beside: bool,
+    seed: int,
+) -> None:
+    if n is None and budget is None:
+        n = 6
+    pool = make_pool(14, seed=seed)
+    labeled = make_pool(3, seed=seed + 1, prefix="l") if beside else None
+    before = [stage("entropy", 14, bbox_selection_policy="sum")] if weighted else []
+    one = stage(strategy, n, num_of_boxes=budget, min_distance=distance, null_policy=policy, seed=seed % 3)
+    got, _ = quietly(pool, [*before, one], labeled)
+    oracle = Oracle(pool, one, labeled)
+    nulls = {f for f, count in zip(pool.frame_ids, pool.counts.tolist(), strict=True) if count == 0}
+    candidates = sorted(f for f in pool.frame_ids if policy == "protocol" or f not in nulls)
+    if weighted:
+        weight = dict(zip(pool.frame_ids, frame_scores(pool, before[0]).tolist(), strict=True))
+        candidates.sort(key=lambda frame_id: (-weight[frame_id], frame_id))
+    far: list[str] = []
+    for frame_id in candidates:
+        if oracle.is_far(frame_id, oracle.labeled + far):
+            far.append(frame_id)
+
+    def choice(count: int) -> list[str]:
+        """By the strategy alone among the frames that are left, then those passed over."""
+        left = pool.take([oracle.row_of[frame_id] for frame_id in far]) if far else None
+        some = min(count, len(far))
+        plain = stage(strategy, some or 1, seed=one.seed)
+        first = [] if left is None or not some else quietly(left, [*before, plain], labeled)[0]
+        return first + [frame_id for frame_id in candidates if frame_id not in far][: count - some]
+
+    def cost(chosen: list[str]) -> float:
+        return math.fsum(oracle.costs[oracle.row_of[frame_id]] for frame_id in chosen)
+
+    seen = [frame_id for frame_id in got if frame_id in candidates]
+    if policy == "protocol" or not nulls:
+        assert got == choice(len(got))
+        most = min(n or 14, 14)
+        if budget is None:
+            assert len(got) == most
+        else:
+            assert cost(got) <= budget or len(got) == 1
+            assert len(got) == most or cost(choice(len(got) + 1)) > budget
+    elif not weighted or len(far) == len(seen):  # weights are of the frames at hand
+        assert seen == choice(len(seen))
+        assert budget is None or cost(seen) <= budget or len(got) == 1
+    moved = pool.take(torch.randperm(14, generator=torch.Generator().manual_seed(seed)))
+    assert quietly(moved, [*before, one], labeled)[0] == got
+
+
+@pytest.mark.parametrize("strategy", sorted(GREEDY))
+@pytest.mark.parametrize("beside", [False, True])
+@given(fewer=st.integers(1, 40), frames=st.integers(40, 120), seed=st.integers(0, 10**6))
+@settings(max_examples=12, deadline=None)
+def test_a_greedy_choice_begins_with_that_of_fewer(
+    strategy: str, beside: bool, fewer: int, frames: int, seed: int
+) -> None:
+    pool = make_pool(frames, seed=seed)
+    labeled = make_pool(5, seed=seed + 1, prefix="l") if beside else None
+    many, _ = quietly(pool, stage(strategy, 40), labeled)
+    assert many[:fewer] == quietly(pool, stage(strategy, fewer), labeled)[0]
+
+
+def test_a_greedy_choice_is_not_worked_out_again_for_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def noted(pool: Pool, n: int, **options: Any) -> torch.Tensor:
+        asked.append(n)
+        return class_gain(pool, n, **options)
+
+    monkeypatch.setitem(STRATEGIES, "auto", replace(STRATEGIES["auto"], function=noted))
+    pool = make_pool(80, seed=3)
+    chosen = LocalBackend().select(pool, stage("auto", num_of_boxes=20.0))
+    assert 18 < chosen.num_of_boxes <= 20
+    assert asked == sorted(set(asked))
+
+
+def test_a_budget_ends_the_choice_at_the_frame_that_exceeds_it() -> None:
+    pool = Pool(list("abcd"), torch.tensor([0, 1, 4, 5, 6]), scores=torch.tensor([0.5, 0.6, 0.6, 0.6, 0.7, 0.9]))
+    chosen = LocalBackend().select(pool, stage(num_of_boxes=1.5))
+    assert chosen.frame_ids == ("a",), "b would exceed it, and the cheaper c and d are not taken in its place"
+    chosen = LocalBackend().select(pool, stage(num_of_boxes=3))
+    assert chosen.frame_ids == ("a", "b", "c"), "0.5 + 1.8 + 0.7, of float32"
+    assert chosen.estimated_boxes is not None
+    assert chosen.estimated_boxes.tolist() == pytest.approx([0.5, 1.8, 0.7])
+    assert chosen.num_of_boxes == pytest.approx(3)
+    assert repr(chosen) == "Selection(3 frames of about 3 boxes by entropy)"
+    assert LocalBackend().select(pool, stage(n=2, num_of_boxes=3)).frame_ids == ("a", "b")
+
+
+def test_without_scores_boxes_are_counted() -> None:
+    vectors = torch.eye(6)
+    pool = Pool(list("abc"), torch.tensor([0, 1, 4, 6]), box_embeddings=vectors)
+    for strategy in ("random", *DIVERSITIES):
+        chosen = LocalBackend().select(pool, stage(strategy, num_of_boxes=5))
+        assert 0 < chosen.num_of_boxes <= 5
+        assert chosen.num_of_boxes == sum({"a": 1, "b": 3, "c": 2}[frame_id] for frame_id in chosen.frame_ids)
+
+
+def test_a_first_frame_that_is_too_dear_is_kept_with_a_warning() -> None:
+    pool = make_pool(9, seed=0, nulls=False)
+    for strategy in ("entropy", "random", "clustering"):
+        with pytest.warns(UserWarning, match=f"'{strategy}' keeps about .* boxes: more than num_of_boxes=0.01"):
+            assert len(LocalBackend().select(pool, stage(strategy, num_of_boxes=0.01))) == 1
+
+
+def test_near_duplicates_are_passed_over_and_fill_up_with_a_warning() -> None:
+    looks = torch.tensor([[1.0, 0], [1, 0.01], [0, 1], [0.01, 1]])
+    pool = Pool(list("abcd"), torch.arange(5), scores=torch.tensor([0.5, 0.51, 0.6, 0.7]), box_embeddings=looks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert LocalBackend().select(pool, stage(n=2, min_distance=0.1)).frame_ids == ("a", "c")
+        assert LocalBackend().select(pool, stage(n=2, min_distance=2**0.5)).frame_ids == ("a", "c"), "just so far"
+        assert LocalBackend().select(pool, stage(n=2, min_distance=0.001)).frame_ids == ("a", "b")
+    with pytest.warns(UserWarning, match=r"'entropy' fills up with frames nearer than min_distance=0.1: too few"):
+        assert LocalBackend().select(pool, stage(n=3, min_distance=0.1)).frame_ids == ("a", "c", "b")
+    labeled = Pool(["x"], torch.arange(2), scores=torch.tensor([0.9]), box_embeddings=looks[:1])
+    chosen = LocalBackend(labeled=labeled).select(pool, stage(n=1, min_distance=0.1))
+    assert chosen.frame_ids == ("c",)
+
+
+def test_labeled_frames_without_boxes_are_in_the_same_space() -> None:
+    pool = make_pool(8, seed=3, nulls=False)
+    empty = Pool(["x", "y"], torch.zeros(3, dtype=torch.int64), scores=torch.empty(0), labels=torch.empty(0).long(),
+                 box_embeddings=torch.empty(0, 6), frame_embeddings=torch.eye(6)[:2])  # fmt: skip
+    for one in (stage(n=3, min_distance=0.1), stage("k_center", 3)):
+        assert len(quietly(pool, one, empty)[0]) == 3
+        assert len(quietly(empty, one, pool)[0]) == 2
+
+
+def test_copies_are_near_however_small_the_distance() -> None:
+    vectors = torch.randn(1, 300).repeat(50, 1)
+    pool = Pool([f"{row:02d}" for row in range(50)], torch.zeros(51, dtype=torch.int64), frame_embeddings=vectors)
+    assert list(Spacing(pool, 1e-6).pass_over(torch.arange(50))) == [0]
+
+
+def test_quotas_are_served_before_the_rest_and_rank_with_it() -> None:
+    pool = Pool(
+        list("abcdef"),
+        torch.arange(7),
+        scores=torch.tensor([0.5, 0.55, 0.6, 0.65, 0.7, 0.75]),
+        labels=torch.tensor([0, 0, 0, 1, 0, 2]),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert LocalBackend().select(pool, stage(n=3)).frame_ids == ("a", "b", "c")
+        assert LocalBackend().select(pool, stage(n=3, class_quotas={2: 1})).frame_ids == ("a", "b", "f")
+        assert LocalBackend().select(pool, stage(n=3, class_quotas={2: 1, 1: 1})).frame_ids == ("a", "d", "f")
+        assert LocalBackend().select(pool, stage(n=3, class_quotas={0: 2})).frame_ids == ("a", "b", "c")
+    with pytest.warns(UserWarning, match="'entropy' keeps 1 frames of class 2: fewer than the 4 of class_quotas"):
+        assert LocalBackend().select(pool, stage(n=2, class_quotas={2: 4, 0: 1})).frame_ids == ("a", "f")
+
+
+def test_a_frame_for_one_quota_counts_for_the_others_that_it_shows() -> None:
+    pool = Pool(list("abcd"), torch.tensor([0, 1, 2, 4, 5]), scores=torch.tensor([0.5, 0.6, 0.7, 0.7, 0.9]),
+                labels=torch.tensor([2, 2, 0, 1, 0]))  # fmt: skip
+    assert quietly(pool, stage(n=2, class_quotas={0: 1, 1: 1}))[0] == ["a", "c"]
+
+
+def test_frames_without_boxes_keep_the_distance_from_those_with() -> None:
+    pool = Pool(list("abc"), torch.tensor([0, 1, 1, 1]), scores=torch.tensor([0.7]),
+                box_embeddings=torch.tensor([[1.0, 0]]),
+                frame_embeddings=torch.tensor([[0.0, 0], [1, 0], [0, 1]]))  # fmt: skip
+    assert quietly(pool, stage(n=2, null_policy="last"))[0] == ["a", "b"]
+    assert quietly(pool, stage(n=2, null_policy="last", min_distance=1))[0] == ["a", "c"]
+    assert quietly(pool, stage(n=3, null_policy="last", min_distance=1))[0] == ["a", "c", "b"]
+
+
+def test_a_class_is_shown_by_half_an_object() -> None:
+    pool = Pool(list("abc"), torch.tensor([0, 1, 2, 4]), scores=torch.tensor([0.5, 0.49, 0.3, 0.25]),
+                labels=torch.tensor([0, 1, 1, 1]))  # fmt: skip
+    assert quietly(pool, stage("probability", 1, class_quotas={1: 1}))[0] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (
+            stage("clustering", 3, class_quotas={0: 1}),
+            "`class_quotas` are for stages that rank.*'clustering' in stage 0",
+        ),
+        ([stage(n=4), stage("k_center", 3, class_quotas={0: 1})], "'k_center' in stage 1"),
+    ],
+)
+def test_quotas_of_diversity_are_refused(stages: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        run_stages(make_pool(9, seed=0), stages)
+
+
+def test_missing_columns_are_named() -> None:
+    pool = make_pool(9, seed=0)
+    with pytest.raises(InvalidInputError, match="`class_quotas` need the column `labels`"):
+        run_stages(pool.replace(labels=None), stage(n=2, class_quotas={0: 1}))
+    bare = pool.replace(box_embeddings=None, frame_embeddings=None)
+    with pytest.raises(InvalidInputError, match="`min_distance` need the column `box_embeddings`"):
+        run_stages(bare, stage(n=2, min_distance=0.1))
+
+
+def test_a_stage_hands_on_what_it_kept() -> None:
+    pool = make_pool(20, seed=4)
+    stages = [stage("entropy", num_of_boxes=12, class_quotas={1: 2}), stage("weighted_kmeans", num_of_boxes=5)]
+    first = quietly(pool, stages[0])[0]
+    both = quietly(pool, stages)[0]
+    assert set(both) <= set(first)
+    assert 1 < len(both) < len(first)
+
+
+def test_a_large_pool_is_walked_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No matrix of all pairs, though most frames are copies and so all are looked at."""
+    frames, generator = 20_000, torch.Generator().manual_seed(0)
+    looks = torch.randn(900, 32, generator=generator)
+    vectors = looks[torch.randint(0, 900, (frames,), generator=generator)]
+    pool = Pool([f"{row:06d}" for row in range(frames)], torch.arange(frames + 1),
+                scores=torch.rand(frames, generator=generator), box_embeddings=vectors)  # fmt: skip
+    pairs: list[int] = []
+    near = Spacing._near
+
+    def counting(self: Spacing, points: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        pairs.append(len(points) * len(others))
+        return near(self, points, others)
+
+    monkeypatch.setattr(Spacing, "_near", counting)
+    with pytest.warns(UserWarning, match="fills up"):
+        rows, _, _ = run_stages(pool, stage(n=1000, min_distance=0.2))
+    assert len(torch.unique(vectors[rows[:900]], dim=0)) == 900
+    assert max(pairs) <= 2 * 1024**2
+    assert sum(pairs) <= 2 * frames * 1024

@@ -1,0 +1,345 @@
+"""The codec against naive per-box Python: what goes out comes back, and JSON without objects equals the models'."""
+
+from __future__ import annotations
+
+import json
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cval_torch.errors import InvalidInputError
+from cval_torch.pool.pool import Pool
+from cval_torch.selection.stage import DetectionSampling
+from cval_torch.service.codec import (
+    embeddings_json,
+    one_width,
+    pool_from_payloads,
+    pool_from_vectors,
+    pool_to_payloads,
+    predictions_json,
+    whole_frames,
+    wire_weights,
+)
+from cval_torch.service.codec.numbers import inner_scores, short_decimals
+from cval_torch.service.protocol import BBoxScores, Embedding, FrameEmbedding, FramePrediction
+
+AWKWARD_IDS = ["a", '"', "\\", "é", "日本", "</script>", "../x", "a\x00b", "\u2028", "x" * 128, "😀", "a,b],[c"]
+
+
+def make_pool(
+    counts: list[int], *, seed: int = 0, activation: str | None = "softmax", box_width: int = 3, frame_width: int = 3
+) -> Pool:
+    generator = torch.Generator().manual_seed(seed)
+    boxes = sum(counts)
+    probabilities = torch.rand(boxes, 4, generator=generator)
+    return Pool(
+        [AWKWARD_IDS[row] if row < len(AWKWARD_IDS) else f"frame {row}" for row in range(len(counts))],
+        torch.tensor([0, *torch.tensor(counts, dtype=torch.int64).cumsum(0).tolist()]),
+        scores=torch.rand(boxes, generator=generator),
+        labels=torch.randint(0, 90, (boxes,), generator=generator),
+        probabilities=(probabilities.softmax(1) if activation == "softmax" else probabilities) if activation else None,
+        activation=activation,  # type: ignore[arg-type]
+        box_embeddings=torch.randn(boxes, box_width, generator=generator) if box_width else None,
+        frame_embeddings=torch.randn(len(counts), frame_width, generator=generator) if frame_width else None,
+    )
+
+
+def naive_frames(pool: Pool) -> list[dict[str, object]]:
+    """What a decoded pool must hold, frame by frame, from the columns of the one that was sent."""
+    frames = []
+    for row, frame_id in enumerate(pool.frame_ids):
+        mine = slice(int(pool.offsets[row]), int(pool.offsets[row + 1]))
+        columns = {name: column[mine].tolist() for name, column in pool.columns() if name in BOX_COLUMNS}
+        frames.append({"frame_id": frame_id, **columns})
+    return frames
+
+
+BOX_COLUMNS = ("scores", "labels", "probabilities", "box_embeddings")
+
+counts_lists = st.lists(st.integers(0, 4), min_size=1, max_size=14)
+singles = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+def bits(value: float) -> bytes:
+    return struct.pack("<f", value)
+
+
+@given(values=st.lists(singles, min_size=1, max_size=50))
+@settings(deadline=None)
+@example(values=[0.0, -0.0, 1.0, 1e-45, 3.4028234663852886e38, 1.17549435e-38, 16777216.0, 1e-14, 1e22, 0.1, -0.3])
+def test_short_decimals_are_the_same_floats(values: list[float]) -> None:
+    column = torch.tensor(values, dtype=torch.float32)
+    short = short_decimals(column)
+    read = np.array([float(text) for text in json.loads(json.dumps([repr(v) for v in short.tolist()]))])
+    assert [bits(v) for v in read.astype(np.float32)] == [bits(v) for v in column.numpy()]
+    for value, text in zip(values, map(repr, short.tolist()), strict=True):
+        if 1e-13 < abs(value) < 1e14:
+            digits = text.split("e")[0].replace(".", "").replace("-", "").strip("0")
+            assert len(digits) <= 9, (value, text)
+
+
+def test_short_decimals_are_about_as_short_as_numpy_prints_a_float32() -> None:
+    column = torch.rand(2000, generator=torch.Generator().manual_seed(0))
+    ours = sum(len(repr(value)) for value in short_decimals(column).tolist())
+    shortest = sum(len(np.format_float_positional(value, unique=True)) for value in column.numpy())
+    assert shortest <= ours <= 1.05 * shortest
+
+
+def test_half_precision_and_doubles_keep_their_values() -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        column = torch.randn(100, dtype=dtype, generator=torch.Generator().manual_seed(1))
+        assert torch.equal(torch.from_numpy(short_decimals(column)).to(dtype), column)
+
+
+@given(values=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=50))
+@settings(deadline=None)
+@example(values=[0.0, 1.0, 1e-45, 1 - 2**-24])
+def test_scores_are_inside_on_the_wire_and_the_same_in_float32(values: list[float]) -> None:
+    column = torch.tensor(values, dtype=torch.float32)
+    inside = inner_scores(column)
+    assert all(0 < value < 1 for value in inside.tolist())
+    assert torch.equal(torch.from_numpy(inside).float(), column)
+
+
+@given(
+    counts=counts_lists,
+    batch_size=st.integers(1, 5),
+    activation=st.sampled_from(["softmax", None]),
+    box_width=st.sampled_from([0, 3]),
+    frame_width=st.sampled_from([0, 3, 5]),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_pool_comes_back_from_its_payloads(
+    counts: list[int], batch_size: int, activation: str | None, box_width: int, frame_width: int
+) -> None:
+    pool = make_pool(counts, activation=activation, box_width=box_width, frame_width=frame_width)
+    batches = list(pool_to_payloads(pool, batch_size=batch_size))
+    assert all(len(batch.predictions) <= batch_size for batch in batches)
+    predictions = [frame for batch in batches for frame in batch.predictions]
+    embeddings = [frame for batch in batches for frame in batch.embeddings]
+    back = pool_from_payloads(predictions, embeddings)
+    if pool.num_boxes:
+        assert naive_frames(back) == naive_frames(pool)
+        assert back.activation == activation
+    assert back.frame_ids == pool.frame_ids
+    nulls = [row for row, count in enumerate(counts) if count == 0]
+    if nulls and frame_width:
+        expected = torch.zeros(len(pool), frame_width)
+        expected[nulls] = pool.frame_embeddings[nulls]  # type: ignore[index]
+        assert torch.equal(back.frame_embeddings, expected)  # type: ignore[arg-type]
+    else:
+        assert back.frame_embeddings is None
+
+
+@given(
+    counts=counts_lists,
+    batch_size=st.integers(1, 5),
+    fields=st.tuples(st.booleans(), st.booleans()),
+    activation=st.sampled_from(["softmax", "sigmoid"]),
+    max_bytes=st.integers(1, 1500),
+)
+@settings(deadline=None, max_examples=60)
+def test_json_from_columns_is_the_json_of_the_models(
+    counts: list[int], batch_size: int, fields: tuple[bool, bool], activation: str, max_bytes: int
+) -> None:
+    embeddings, probabilities = fields
+    pool = make_pool(counts, activation=activation)
+    batches = list(pool_to_payloads(pool, batch_size=batch_size, embeddings=embeddings))
+    expected = [frame.model_dump(exclude_none=True) for batch in batches for frame in batch.predictions]
+    if not probabilities:
+        for frame in expected:
+            for box in frame["predictions"]:
+                box.pop("probabilities", None)
+    text = b"".join(predictions_json(pool, embeddings=embeddings, probabilities=probabilities, batch_size=batch_size))
+    assert json.loads(text) == expected
+    if embeddings:
+        bodies = list(embeddings_json(pool, max_bytes=max_bytes))
+        sent = [frame for body in bodies for frame in json.loads(body.body)]
+        assert sent == [frame.model_dump() for batch in batches for frame in batch.embeddings]
+        names = [(frame["frame_id"], [one["embedding_id"] for one in frame["embeddings"]]) for frame in sent]
+        assert [(meta.frame_id, meta.embeddings) for body in bodies for meta in body.frames] == names
+        for body in bodies:
+            assert len(body.body) <= max_bytes or len(body.frames) == 1
+        arrived = {meta.frame_id for body in bodies[:1] for meta in body.frames}
+        assert list(embeddings_json(pool, max_bytes=max_bytes, without=arrived)) == bodies[1:]
+
+
+def test_no_frames_are_an_empty_array() -> None:
+    empty = Pool([], torch.tensor([0]), scores=torch.empty(0))
+    assert b"".join(predictions_json(empty)) == b"[]"
+    assert list(pool_to_payloads(empty)) == []
+    assert len(pool_from_payloads([])) == 0
+
+
+def test_sigmoids_become_one_distribution() -> None:
+    """With odds o = p / (1 - p), class c is o_c / (1 + sum o) and none 1 / (1 + sum o): here o = (3, 1)."""
+    pool = Pool(["a"], torch.tensor([0, 1]), probabilities=torch.tensor([[0.75, 0.5]]), activation="sigmoid")
+    back = pool_from_payloads(*next(pool_to_payloads(pool)))
+    assert back.activation == "softmax"
+    torch.testing.assert_close(back.probabilities, torch.tensor([[0.6, 0.2, 0.2]]))
+    stage = DetectionSampling(selection_strategy="entropy", num_of_samples=1, probs_weights=[2.0, 3.0])
+    assert wire_weights(stage, pool) == [2.0, 3.0, 1.0]
+    assert wire_weights(stage, back.replace(probabilities=torch.rand(1, 2))) == [2.0, 3.0]
+    with pytest.raises(InvalidInputError, match="probs_weights"):
+        wire_weights(stage, back)
+
+
+def test_a_frame_without_boxes_is_one_box_of_category_minus_1_with_the_frames_embedding() -> None:
+    pool = make_pool([0, 1])
+    (batch,) = pool_to_payloads(pool)
+    (box,) = batch.predictions[0].predictions or []
+    assert (box.category_id, np.float32(box.score)) == (-1, 1.0)
+    assert box.score is not None
+    assert box.score < 1
+    assert batch.embeddings[0].frame_id == pool.frame_ids[0]
+    assert batch.embeddings[0].embeddings[0].embedding_id == box.embedding_id
+    assert torch.equal(torch.tensor(batch.embeddings[0].embeddings[0].embedding), pool.frame_embeddings[0])  # type: ignore[index]
+    (without,) = pool_to_payloads(pool, embeddings=False)
+    assert without.predictions[0].predictions == []
+    assert without.embeddings == []
+
+
+@pytest.mark.parametrize(
+    ("frame_width", "expected"), [(2, [1.0, 2.0, 0.0]), (3, [1.0, 2.0, 3.0]), (4, [1.0, 2.0, 3.0])]
+)
+def test_a_frames_embedding_is_as_long_as_those_of_boxes_where_that_is_asked(
+    frame_width: int, expected: list[float]
+) -> None:
+    frame = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0] * 4])[:, :frame_width]
+    pool = make_pool([0, 1], frame_width=0).replace(frame_embeddings=frame)
+    assert one_width(pool).frame_embeddings[0].tolist() == expected
+    assert one_width(pool.replace(box_embeddings=None)).frame_embeddings is frame
+    (batch,) = pool_to_payloads(pool)
+    assert batch.embeddings[0].embeddings[0].embedding == frame[0].tolist()
+
+
+def test_whole_frames_stand_for_boxes_without_embeddings() -> None:
+    pool = whole_frames(make_pool([2, 0, 1], box_width=0))
+    assert pool.counts.tolist() == [0, 0, 0]
+    back = pool_from_payloads(*next(pool_to_payloads(pool)))
+    assert torch.equal(back.frame_embeddings, pool.frame_embeddings)  # type: ignore[arg-type]
+    assert back.box_embeddings is None
+    with pytest.raises(InvalidInputError, match="frame_embeddings"):
+        whole_frames(make_pool([1], frame_width=0))
+
+
+def test_embedding_ids_are_unique_in_the_pool() -> None:
+    (batch,) = pool_to_payloads(make_pool([2, 0, 3, 0]))
+    ids = [vector.embedding_id for frame in batch.embeddings for vector in frame.embeddings]
+    assert len(ids) == len(set(ids)) == 7
+
+
+def test_what_old_clients_send_is_read() -> None:
+    pool = pool_from_payloads(
+        [
+            {"frame_id": "a", "predictions": [{"category_id": "7", "score": 0.9}, {"score": 0.25}]},
+            {"frame_id": "b", "predictions": None},
+            {"frame_id": "c"},
+            FramePrediction(frame_id="d", predictions=[]),
+        ]
+    )
+    assert pool.counts.tolist() == [2, 0, 0, 0]
+    assert pool.labels.tolist() == [7, -1]  # type: ignore[union-attr]
+    assert torch.equal(pool.scores, torch.tensor([0.9, 0.25]))  # type: ignore[arg-type]
+    bare = pool_from_payloads([{"frame_id": "a", "predictions": [{"embedding_id": "x"}]}])
+    assert (bare.scores, bare.labels, bare.box_embeddings) == (None, None, None)
+
+
+def test_an_unsure_box_of_category_minus_1_is_a_box() -> None:
+    pool = pool_from_payloads([{"frame_id": "a", "predictions": [{"category_id": -1, "score": 0.7}]}])
+    assert pool.counts.tolist() == [1]
+
+
+def vectors(**named: list[float]) -> list[dict[str, object]]:
+    return [
+        {"frame_id": name, "embeddings": [{"embedding_id": "0", "embedding": value}]} for name, value in named.items()
+    ]
+
+
+def boxes(**named: dict[str, object]) -> list[dict[str, object]]:
+    return [{"frame_id": name, "predictions": [box]} for name, box in named.items()]
+
+
+REFUSED = [
+    (boxes(a={"score": 0.5}, b={"category_id": 1}), None, r"`score` must be there .* frame 'b' has none"),
+    (
+        boxes(a={"probabilities": [1.0], "score": 0.5}, b={"score": 0.5}),
+        None,
+        r"`probabilities` must be there .* frame 'b'",
+    ),
+    (
+        boxes(a={"probabilities": [0.5, 0.5]}, b={"probabilities": [1.0]}),
+        None,
+        r"`probabilities` must have one length; got 2 in frame 'a' and 1 in frame 'b'",
+    ),
+    (boxes(a={"probabilities": [1.5]}), None, r"`probabilities` must be finite numbers in \[0, 1\].*frame 'a'"),
+    (boxes(a={"score": 1.0}), None, r"`predictions` must be payloads .* number 0, predictions.0.score: .* less than 1"),
+    (boxes(a={"score": float("nan")}), None, r"predictions.0.score"),
+    (boxes(a={"category_id": 2**70}), None, r"predictions.0.category_id"),
+    ([{"frame_id": "a"}, {"frame_id": "a"}], None, r"`frame_ids` must be distinct; got 'a' again in row 1"),
+    ([{"predictions": []}], None, r"number 0, frame_id: Field required"),
+    ([3], None, r"number 0, all of it"),
+    (boxes(a={"embedding_id": "0"}), vectors(b=[1.0]), r"frame 'a' has no embedding '0'"),
+    (boxes(a={"embedding_id": "0"}, b={}), vectors(a=[1.0]), r"`embedding_id` must be there .* frame 'b'"),
+    (
+        boxes(a={"embedding_id": "0"}, b={"embedding_id": "0"}),
+        vectors(a=[1.0, 2.0], b=[1.0]),
+        r"`embedding` must have one length; got 2 in frame 'a' and 1 in frame 'b'",
+    ),
+    (boxes(a={"embedding_id": "0"}), vectors(a=[1e39]), r"`box_embeddings` must be finite; got inf .* frame 'a'"),
+    (boxes(a={}), vectors(a=[float("nan")]), r"`embeddings` must be payloads"),
+]
+
+
+@pytest.mark.parametrize(("predictions", "embeddings", "message"), REFUSED)
+def test_what_the_protocol_does_not_allow_is_refused_by_name(
+    predictions: list[dict[str, object]], embeddings: list[dict[str, object]] | None, message: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        pool_from_payloads(predictions, embeddings)
+
+
+def test_embeddings_that_are_not_there_cannot_be_sent() -> None:
+    pool = make_pool([1], box_width=0, frame_width=0)
+    for send in (
+        lambda: list(pool_to_payloads(pool, embeddings=True)),
+        lambda: list(predictions_json(pool, embeddings=True)),
+        lambda: list(embeddings_json(pool)),
+    ):
+        with pytest.raises(InvalidInputError, match=r"must have `box_embeddings` or `frame_embeddings`"):
+            send()
+    with pytest.raises(InvalidInputError, match="`batch_size` must be at least 1; got 0"):
+        list(pool_to_payloads(pool, batch_size=0))
+
+
+def test_models_are_taken_as_they_are() -> None:
+    frame = FramePrediction(frame_id="a", predictions=[BBoxScores(score=0.5, embedding_id="x", category_id=1)])
+    vector = FrameEmbedding(frame_id="a", embeddings=[Embedding(embedding_id="x", embedding=[1.0, 2.0])])
+    pool = pool_from_payloads(iter([frame]), iter([vector]))
+    assert pool.box_embeddings.tolist() == [[1.0, 2.0]]  # type: ignore[union-attr]
+    same = pool_from_vectors([frame], {("a", "x"): np.array([1.0, 2.0], dtype=np.float32)})
+    assert torch.equal(same.box_embeddings, pool.box_embeddings)  # type: ignore[arg-type]
+
+
+def test_uploads_hold_no_second_copy_of_the_pool() -> None:
+    """40 MB of embeddings, over 100 MB as JSON: what is held at any time stays near one upload of 1 MB."""
+    frames, width = 10_000, 1024
+    pool = Pool(
+        [str(row) for row in range(frames)],
+        torch.arange(frames + 1),
+        box_embeddings=torch.rand(frames, width, generator=torch.Generator().manual_seed(0)),
+    )
+    bodies = embeddings_json(pool, max_bytes=1 << 20)
+    tracemalloc.start()
+    try:
+        total = sum(len(next(bodies).body) for _ in range(8))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert total > 7 << 20
+    assert peak < 16 << 20

@@ -1,0 +1,334 @@
+"""`LabelPool`: against a naive model of sets, through files and checkpoints, and every guard."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from shades import OneBox, Shades, Tiny, make_loader
+from torch.utils.data import Subset, TensorDataset
+
+from cval_torch.errors import InvalidInputError
+from cval_torch.extraction.ids import frame_ids_of
+from cval_torch.pipeline import select
+from cval_torch.selection.stage import DetectionSampling
+from cval_torch.training.labels import LabelPool
+from cval_torch.training.rounds import Round
+
+
+def make(n: int = 6, **options: Any) -> LabelPool:
+    """Frames "f0" ... whose items are their rows."""
+    return LabelPool(list(range(n)), frame_ids=[f"f{row}" for row in range(n)], **options)
+
+
+def through_torch(state: dict[str, Any]) -> dict[str, Any]:
+    """What is left of a state after a checkpoint that trusts nothing."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+class Labelling(RuleBasedStateMachine):
+    """Any series of rounds, refusals, saves and loads, beside a model made of plain lists."""
+
+    @initialize(n=st.integers(1, 12), data=st.data())
+    def begin(self, n: int, data: st.DataObject) -> None:
+        self.names = data.draw(st.lists(st.text(min_size=1, max_size=5), min_size=n, max_size=n, unique=True))
+        first = data.draw(st.lists(st.sampled_from(self.names), unique=True))
+        self.labels = LabelPool(list(range(n)), labeled=first, frame_ids=self.names)
+        self.model: list[list[str]] = [first] if first else []
+
+    def known(self) -> list[str]:
+        return [name for names in self.model for name in names]
+
+    def unknown(self) -> list[str]:
+        return [name for name in self.names if name not in self.known()]
+
+    @precondition(lambda self: self.unknown())
+    @rule(data=st.data(), scored=st.booleans())
+    def label(self, data: st.DataObject, scored: bool) -> None:
+        chosen = data.draw(st.lists(st.sampled_from(self.unknown()), min_size=1, unique=True))
+        scores = [len(chosen) - rank / 7 for rank in range(len(chosen))] if scored else None
+        round_ = self.labels.label(chosen, scores=scores, epoch=len(self.model))
+        assert round_.scores == (None if scores is None else tuple(scores))
+        self.model.append(chosen)
+
+    @rule(data=st.data())
+    def refuse(self, data: st.DataObject) -> None:
+        """One bad id among good ones: none of them is taken."""
+        good = data.draw(st.lists(st.sampled_from(self.unknown()), unique=True)) if self.unknown() else []
+        bad = data.draw(st.sampled_from([*self.known(), *good, "not a frame", 7]))
+        with pytest.raises(InvalidInputError) as caught:
+            self.labels.label([*good, bad])
+        assert repr(bad) in str(caught.value)
+
+    @rule(data=st.data(), strict=st.booleans())
+    def reload(self, data: st.DataObject, strict: bool) -> None:
+        """Into a pool of the same frames in another order, which has labels of its own."""
+        order = data.draw(st.permutations(range(len(self.names))))
+        again = LabelPool(
+            [int(row) for row in order], labeled=self.names[:1], frame_ids=[self.names[row] for row in order]
+        )
+        again.load_state_dict(through_torch(self.labels.state_dict()), strict=strict)
+        assert again.rounds == self.labels.rounds
+        assert list(again.labeled) == list(self.labels.labeled)
+        assert sorted(again.unlabeled) == list(self.labels.unlabeled)
+
+    @invariant()
+    def parted(self) -> None:
+        labels = self.labels
+        assert [list(round_.frame_ids) for round_ in labels.rounds] == self.model
+        assert list(labels.labeled_ids) == self.known()
+        assert list(labels.unlabeled_ids) == self.unknown()
+        assert [self.names[row] for row in labels.labeled] == self.known()
+        assert [self.names[row] for row in labels.unlabeled] == self.unknown()
+        assert sorted([*labels.labeled_indices, *labels.unlabeled_indices]) == list(range(len(self.names)))
+
+
+Labelling.TestCase.settings = settings(max_examples=60, stateful_step_count=12, deadline=None)
+TestLabelling = Labelling.TestCase
+
+
+class Chosen:
+    """A selection, as far as `label` looks."""
+
+    def __init__(self, frame_ids: list[str], scores: list[float], stages: list[DetectionSampling]) -> None:
+        self.frame_ids, self.scores, self.stages = frame_ids, torch.tensor(scores, dtype=torch.float64), stages
+
+
+class ChosenSubset(Subset[Any]):
+    """`SelectedFrames`, as far as `label` looks."""
+
+    scores = torch.tensor([float("nan")] * 2)
+    stages = (DetectionSampling(selection_strategy="random", num_of_samples=2, seed=5),)
+
+    def __init__(self, dataset: Any, indices: list[int], frame_ids: tuple[str, ...]) -> None:
+        super().__init__(dataset, indices)
+        self.frame_ids = frame_ids
+
+
+def by_size(pool: Any) -> torch.Tensor:
+    return pool.counts
+
+
+def test_a_selection_brings_its_scores_and_stages() -> None:
+    labels = make(labeled=["f5"])
+    stages = [
+        DetectionSampling(selection_strategy=by_size, num_of_samples=4),
+        DetectionSampling(selection_strategy="entropy", num_of_samples=2, seed=3, probs_weights=[0.5]),
+        DetectionSampling(selection_strategy="margin", num_of_samples=2, seed=3, class_weights={7: 0.5}),
+    ]
+    round_ = labels.label(Chosen(["f3", "f1"], [0.75, 0.5], stages), epoch=2, model_fingerprint="abc")
+    assert round_.frame_ids == ("f3", "f1")
+    assert round_.scores == (0.75, 0.5)
+    assert round_.strategy == f"{__name__}.by_size, entropy, margin"
+    assert round_.seed == 3
+    assert round_.stages[1]["probs_weights"] == [0.5]
+    assert round_.stages[2]["class_weights"] == {"7": 0.5}, "as JSON gives it back"
+    assert "frames" not in round_.stages[0]
+    assert (round_.epoch, round_.model_fingerprint) == (2, "abc")
+    assert labels.rounds[0] == Round(("f5",))
+    assert (labels.rounds[0].strategy, labels.rounds[0].seed) == (None, None)
+    again = make()
+    again.load_state_dict(through_torch(labels.state_dict()))
+    assert again.rounds == labels.rounds
+
+
+def test_a_round_with_quotas_is_read_back_from_json(tmp_path: Path) -> None:
+    stages = [DetectionSampling(selection_strategy="entropy", num_of_boxes=40, class_quotas={7: 2}, min_distance=0.5)]
+    labels = make()
+    round_ = labels.label(Chosen(["f3", "f1"], [0.75, 0.5], stages))
+    assert round_.stages[0]["class_quotas"] == {"7": 2}
+    assert "num_of_samples" not in round_.stages[0]
+    labels.save(tmp_path / "labels.json")
+    again = make()
+    again.load(tmp_path / "labels.json")
+    assert again.rounds == labels.rounds
+    assert DetectionSampling.model_validate(again.rounds[0].stages[0]) == stages[0]
+
+
+def test_rows_count_where_a_selection_named_frames_otherwise() -> None:
+    """A selection from `unlabeled` may call its frames by their places in it: "0" is then not our "0"."""
+    labels = LabelPool(TensorDataset(torch.arange(5)), labeled=["0", "2"])
+    assert labels.frame_ids == ("0", "1", "2", "3", "4")
+    chosen = ChosenSubset(labels.unlabeled, [2, 0], ("2", "0"))
+    assert labels.label(chosen).frame_ids == ("4", "1")
+    assert labels.rounds[-1].scores is None
+    assert labels.label(Subset(labels.dataset, [3])).frame_ids == ("3",)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_choice_from_the_unlabelled_part_has_our_ids(nested: bool) -> None:
+    """Not places in the part, and not the targets' `image_id`, each of which is some other frame's id here."""
+    dataset = Shades(8, image_ids=True)
+    labels = LabelPool(dataset, labeled=["0", "1", "2"])
+    part = Subset(labels.unlabeled, [4, 1]) if nested else labels.unlabeled
+    chosen = select(Tiny(), make_loader(part), num_of_samples=len(part), adapter=OneBox(), progress=False)
+    rows = {"7", "4"} if nested else {"3", "4", "5", "6", "7"}
+    assert set(chosen.frame_ids) == rows
+    assert labels.label(chosen.frame_ids).frame_ids == chosen.frame_ids
+    assert frame_ids_of(labels.labeled) == list(labels.labeled_ids)
+
+
+def test_a_subset_of_another_dataset_counts_by_its_ids() -> None:
+    labels = make()
+    assert labels.label(ChosenSubset(list(range(6)), [0, 1], ("f4", "f2"))).frame_ids == ("f4", "f2")
+    with pytest.raises(InvalidInputError, match="several frame ids; got <torch"):
+        labels.label(Subset(list(range(6)), [0]))  # type: ignore[arg-type]
+
+
+def test_a_subset_handed_out_does_not_change() -> None:
+    labels = make(labeled=["f1"])
+    before, left = labels.labeled, labels.unlabeled
+    labels.label(["f0"])
+    assert list(before) == [1]
+    assert list(left) == [0, 2, 3, 4, 5]
+    assert list(labels.labeled) == [1, 0]
+
+
+def test_the_state_holds_plain_values_only() -> None:
+    labels = make(labeled=["f1"])
+    stage = DetectionSampling(selection_strategy=by_size, num_of_samples=1, bbox_selection_policy="sum")
+    labels.label(["f2"], scores=[1.0], stages=[stage], epoch=0, model_fingerprint="x")
+
+    def check(value: Any) -> None:
+        assert type(value) in (str, int, float, bool, list, dict)
+        for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            check(part)
+
+    check(labels.state_dict())
+    assert json.loads(json.dumps(labels.state_dict())) == labels.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["a", "b"], "one a row, of which there are 3; got 2"),
+        (["a", "b", "a"], "'a' for row 0 and for row 2"),
+        (["a", "", "b"], "not empty; got '' for row 1"),
+        (["a", 4, "b"], "must be strings, not empty; got 4 for row 1"),
+    ],
+)
+def test_ids_that_do_not_fit(ids: list[Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        LabelPool([1, 2, 3], frame_ids=ids)
+
+
+def test_a_dataset_without_a_length() -> None:
+    with pytest.raises(InvalidInputError, match="must have a length"):
+        LabelPool(iter([1]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("frames", "options", "message"),
+    [
+        ("f1", {}, "`frames` must be several frame ids; got 'f1'"),
+        (None, {}, "`frames` must be several frame ids; got None"),
+        ([], {}, "at least one frame"),
+        (["f1", "f1"], {}, "'f1' is named twice"),
+        (["f0"], {}, "'f0' is labelled already, since round 0"),
+        (["x"], {}, "'x' is not in the dataset, which has 6"),
+        ([["f1"]], {}, "is not in the dataset"),
+        (["f1", "f2"], {"scores": [1.0]}, "of which there are 2; got 1"),
+        (["f1", "f2"], {"scores": [1.0, float("nan")]}, "got nan for frame 'f2'"),
+        (["f1", "f2"], {"scores": [float("inf"), 1.0]}, "got inf for frame 'f1'"),
+    ],
+)
+def test_refusals_change_nothing(frames: Any, options: dict[str, Any], message: str) -> None:
+    labels = make(labeled=["f0"])
+    before = copy.deepcopy(labels.state_dict())
+    with pytest.raises(InvalidInputError, match=message):
+        labels.label(frames, **options)
+    assert labels.state_dict() == before
+    assert labels.labeled_ids == ("f0",)
+
+
+def test_another_dataset_is_refused() -> None:
+    state = make(labeled=["f1"]).state_dict()
+    other = LabelPool([0, 1], frame_ids=["f1", "g"], labeled=["g"])
+    with pytest.raises(InvalidInputError, match=r"another dataset: that had 6 frames, .*; this has 2"):
+        other.load_state_dict(state)
+    assert other.labeled_ids == ("g",)
+    other.load_state_dict(state, strict=False)
+    assert other.labeled_ids == ("f1",)
+    without = LabelPool([0], frame_ids=["g"])
+    with pytest.raises(InvalidInputError, match="frame 'f1' is not in the dataset"):
+        without.load_state_dict(state, strict=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"format": "cval_torch.labels/0"},
+            "must be a LabelPool state of format 'cval_torch.labels/1'; got 'cval_t",
+        ),
+        ({"rounds": None}, "damaged: TypeError"),
+        ({"rounds": [{"stages": []}]}, "damaged: KeyError: 'frame_ids'"),
+        ({"rounds": ["f1"]}, "damaged: TypeError"),
+        ({"rounds": [{"frame_ids": ["f1"], "stages": [], "scores": ["high"]}]}, "damaged: ValueError"),
+        ({"rounds": [{"frame_ids": ["f1", "f1"], "stages": []}]}, "'f1' is named twice"),
+        ({"rounds": [{"frame_ids": ["f1"], "stages": []}] * 2}, "'f1' is labelled already, since round 0"),
+        ({"rounds": [{"frame_ids": [], "stages": []}]}, "at least one frame"),
+    ],
+)
+def test_a_damaged_state_is_refused_whole(change: dict[str, Any], message: str) -> None:
+    labels = make(labeled=["f3"])
+    with pytest.raises(InvalidInputError, match=message):
+        labels.load_state_dict({**labels.state_dict(), **change})
+    assert labels.labeled_ids == ("f3",)
+    with pytest.raises(InvalidInputError, match="got 'list'"):
+        labels.load_state_dict([])  # type: ignore[arg-type]
+
+
+def test_files(tmp_path: Path) -> None:
+    labels = make(labeled=["f2"])
+    stage = DetectionSampling(selection_strategy="entropy", num_of_samples=2)
+    labels.label(["f1", "f0"], scores=[0.1 + 0.2, 1e-300], stages=[stage])
+    labels.save(tmp_path / "labels.json")
+    again = make()
+    again.load(tmp_path / "labels.json")
+    assert again.rounds == labels.rounds
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.json"]
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(InvalidInputError, match=r"broken.json' is not a saved LabelPool"):
+        again.load(tmp_path / "broken.json")
+    (tmp_path / "other.json").write_text(json.dumps(LabelPool([0], frame_ids=["x"]).state_dict()))
+    with pytest.raises(InvalidInputError, match=r"other.json': `state` is of another dataset"):
+        again.load(tmp_path / "other.json")
+    with pytest.raises(FileNotFoundError):
+        again.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    labels = make(labeled=["f2"])
+    labels.save(tmp_path / "labels.json")
+    before = (tmp_path / "labels.json").read_bytes()
+    labels.label(["f1"])
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    if broken == "fsync":
+        monkeypatch.setattr(os, "fsync", full)
+    else:
+        monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        labels.save(tmp_path / "labels.json")
+    assert (tmp_path / "labels.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.json"]
+
+
+def test_what_it_says_of_itself() -> None:
+    assert repr(make(labeled=["f2"])) == "LabelPool(6 frames: 1 labelled in 1 rounds)"
