@@ -264,11 +264,12 @@ def _check_used(stage: DetectionSampling) -> None:
     strategy = STRATEGIES.get(stage.name)
     if strategy is None or strategy.scores_frames:
         return
-    for name in ("bbox_selection_policy", "sort_strategy"):
+    unread = ["bbox_selection_policy", "sort_strategy", *(["class_quotas"] if strategy.is_diversity else [])]
+    for name in unread:
         if getattr(stage, name) is not None:
             scoring = ", ".join(record.name for record in STRATEGIES.values() if record.scores_frames)
             raise InvalidInputError(
-                f"`{name}` is for strategies that score frames; {stage.name!r} does not. Say which one does, as "
+                f"`{name}` is for strategies that score frames; {stage.name!r} does not. Name one that does, with "
                 f"`selection_strategy=`: {scoring}"
             )
 

@@ -17,6 +17,8 @@ from torchvision.models.detection import FasterRCNN
 
 ROOT = Path(__file__).parents[1]
 
+collect_ignore = ["worlds"]  # what tests import or start; some of it is for the interpreters of other environments
+
 # Several processes run tests, and tests start processes: each of them uses one core and finds the same modules.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)

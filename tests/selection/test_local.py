@@ -132,7 +132,7 @@ class TestCallables:
             def __call__(self, pool: Pool) -> Tensor:
                 return torch.zeros(1)
 
-        with pytest.raises(InvalidInputError, match="Scorer object"):
+        with pytest.raises(InvalidInputError, match=r"Scorer' must return"):
             select(pool, stage(Scorer()))
 
 
