@@ -25,7 +25,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "data"))  # the frames
 from cval_torch import DetectionSampling, LocalBackend, Pool, extract
 from cval_torch.strategies import STRATEGIES, Strategy
 from digits_on_photos import PoolSettings, pool_frames
-from small_detector import collate, detector_of_digits, pretrained_on_letters
+from small_detector import collate, detector_of_digits, letters_as_shipped
 
 
 def small_objects(pool: Pool) -> Tensor:
@@ -65,10 +65,10 @@ STRATEGIES["farthest_from_mean"] = Strategy(
 )
 
 
-def main(*, frames: int = 400, letters: int = 800) -> list[tuple[str, ...]]:
+def main(*, frames: int = 400) -> list[tuple[str, ...]]:
     """Choose eight frames in each way; returns their ids."""
     dataset = pool_frames(PoolSettings(frames=frames))
-    detector = detector_of_digits(pretrained_on_letters(steps=letters, progress=True))
+    detector = detector_of_digits(letters_as_shipped())
     pool = extract(detector, DataLoader(dataset, batch_size=64, collate_fn=collate))
     stages = {
         "a callable": DetectionSampling(selection_strategy=small_objects, num_of_samples=8),

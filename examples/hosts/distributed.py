@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "data"))  # the frames
 from cval_torch import DetectionSampling, SelectedFrames, select
 from cval_torch.pool.ranks import from_rank_zero, is_rank_zero, processes
 from digits_on_photos import PoolSettings, pool_frames
-from small_detector import collate, detector_of_digits, pretrained_on_letters, small_fcos
+from small_detector import collate, detector_of_digits, letters_as_shipped, small_fcos
 
 STAGES = [
     DetectionSampling(selection_strategy="entropy", bbox_selection_policy="sum", num_of_samples=100),
@@ -36,13 +36,12 @@ def main(arguments: list[str] | None = None) -> SelectedFrames:
     """Choose 20 frames; every process returns the same ones."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--frames", type=int, default=600, help="size of the pool")
-    parser.add_argument("--letters", type=int, default=100, help="training steps on letters, to begin with")
     parser.add_argument("--cache-dir", type=Path, help="a folder that all processes see; a killed run goes on from it")
     options = parser.parse_args(arguments)
     device = join_the_others()
 
     def trained() -> dict[str, Any]:
-        weights: dict[str, Any] = detector_of_digits(pretrained_on_letters(steps=options.letters)).state_dict()
+        weights: dict[str, Any] = detector_of_digits(letters_as_shipped()).state_dict()
         return weights
 
     model = small_fcos(10).to(device)

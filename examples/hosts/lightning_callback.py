@@ -28,7 +28,7 @@ from cval_torch.training import EveryEpochs, SamplerCallback
 from cval_torch.training.labels import LabelPool
 from cval_torch.training.lightning import LightningSampler
 from digits_on_photos import PoolSettings, pool_frames
-from small_detector import collate, detector_of_digits, pretrained_on_letters
+from small_detector import collate, detector_of_digits, letters_as_shipped
 
 
 class Detector(pl.LightningModule):
@@ -82,7 +82,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--frames", type=int, default=600, help="size of the pool")
-    parser.add_argument("--letters", type=int, default=300, help="training steps on letters, to begin with")
     parser.add_argument("--folder", type=Path, default=Path("lightning_callback"), help="for the checkpoints")
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -114,7 +113,7 @@ def main() -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    module = Detector(detector_of_digits(pretrained_on_letters(steps=options.letters, frames=600)))
+    module = Detector(detector_of_digits(letters_as_shipped()))
     trainer.fit(module, Digits(labels))
     print(labels)
 

@@ -22,7 +22,7 @@ from cval_torch import DetectionSampling, SelectedFrames
 from cval_torch.training import EveryEpochs, SamplerCallback
 from cval_torch.training.labels import LabelPool
 from digits_on_photos import PoolSettings, pool_frames
-from small_detector import collate, detector_of_digits, pretrained_on_letters
+from small_detector import collate, detector_of_digits, letters_as_shipped
 
 
 def main() -> None:
@@ -30,11 +30,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--frames", type=int, default=600, help="size of the pool")
-    parser.add_argument("--letters", type=int, default=300, help="training steps on letters, to begin with")
     options = parser.parse_args()
     torch.manual_seed(0)
     pool = pool_frames(PoolSettings(frames=options.frames))
-    model = detector_of_digits(pretrained_on_letters(steps=options.letters, frames=600))
+    model = detector_of_digits(letters_as_shipped())
     first = [pool.frame_ids[row] for row in torch.randperm(len(pool))[:40]]
 
     # The loop: what is new in it are the two lines with `sampler`.
