@@ -9,18 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ragged import columns, frames_of_boxes
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool.offsets import chunks
 from cval_torch.strategies.reduce import REDUCTIONS
 
 NAIVE = {"min": min, "max": max, "mean": statistics.fmean, "sum": math.fsum}
-frames_of_boxes = st.lists(st.lists(st.floats(-1e6, 1e6, width=32), max_size=19), min_size=1, max_size=8)
-
-
-def columns(frames: list[list[float]], dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
-    offsets = torch.tensor([0, *(len(frame) for frame in frames)]).cumsum(0)
-    return torch.tensor([value for frame in frames for value in frame], dtype=dtype), offsets
 
 
 def assert_same(got: list[float], expected: list[float]) -> None:
@@ -112,16 +106,3 @@ def test_frames_of_one_size_give_the_bits_that_they_give_among_others(
     alike = REDUCTIONS[policy](values[:-1], offsets)
     mixed = REDUCTIONS[policy](torch.cat([values, values]), torch.cat([offsets, torch.tensor([2 * len(values)])]))
     assert torch.equal(alike, mixed[:-1])
-
-
-@given(frames=frames_of_boxes, boxes=st.integers(1, 30))
-@settings(max_examples=40, deadline=None)
-def test_chunks_are_all_frames_and_bounded(frames: list[list[float]], boxes: int) -> None:
-    _, offsets = columns(frames)
-    ranges = list(chunks(offsets, boxes=boxes))
-    assert [begin for begin, _ in ranges] == [0, *(end for _, end in ranges[:-1])]
-    assert ranges[-1][1] == len(frames)
-    for begin, end in ranges:
-        assert begin < end
-        small = sum(len(frame) for frame in frames[begin:end] if len(frame) <= boxes)
-        assert small < 2 * boxes or end - begin == 1

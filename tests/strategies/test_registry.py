@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from points import noise
+from strategy_names import DIVERSITIES
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
@@ -132,3 +135,22 @@ def test_one_row_makes_a_strategy_of_every_backend(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setitem(STRATEGIES, "doubt", replace(STRATEGIES["least"], name="doubt", function=doubt))
     assert choose(pool, "doubt", 5) == choose(pool, "least", 5)
+
+
+@pytest.mark.parametrize("name", sorted(DIVERSITIES))
+@pytest.mark.parametrize("n", [1, 4, 12])
+@pytest.mark.parametrize(
+    "make", [lambda: noise(12), lambda: torch.zeros(12, 3), lambda: torch.eye(3).repeat(4, 1), lambda: noise(12).half()]
+)
+@pytest.mark.parametrize("labeled", [0, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_are_distinct_and_the_same_again(
+    name: str, n: int, make: Callable[[], Tensor], labeled: int, weighted: bool
+) -> None:
+    points = make()
+    known = points[:labeled] if labeled else None
+    weights = torch.arange(12).double() if weighted else None
+    rows = DIVERSITIES[name](points, n, seed=5, labeled=known, weights=weights)
+    assert rows.dtype == torch.int64
+    assert len(set(rows.tolist())) == n == len(rows)
+    assert torch.equal(rows, DIVERSITIES[name](points, n, seed=5, labeled=known, weights=weights))
