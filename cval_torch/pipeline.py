@@ -269,8 +269,8 @@ def _check_used(stage: DetectionSampling) -> None:
         if getattr(stage, name) is not None:
             scoring = ", ".join(record.name for record in STRATEGIES.values() if record.scores_frames)
             raise InvalidInputError(
-                f"`{name}` means nothing to {stage.name!r}, which does not score frames. Name a strategy that does, with "
-                f"`selection_strategy=`: {scoring}"
+                f"`{name}` means nothing to {stage.name!r}, which does not score frames. Name a strategy that does, "
+                f"with `selection_strategy=`: {scoring}"
             )
 
 

@@ -69,8 +69,8 @@ def transformers_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def readme_names(faster_rcnn: FasterRCNN, transformers_checkpoint: str) -> dict[str, Any]:
-    """What the README's snippets take for granted: a detector, frames, and a training step."""
+def page_names(faster_rcnn: FasterRCNN, transformers_checkpoint: str) -> dict[str, Any]:
+    """What the snippets of the pages take for granted: a detector, frames, and a training step."""
 
     def train_one_epoch(model: nn.Module, loader: DataLoader[Any]) -> None:
         assert len(loader) > 0

@@ -129,7 +129,7 @@ def letters_as_shipped(path: Path = LETTERS) -> FCOS:
     """The detector of the 26 capitals with the weights that ship beside this file: no training.
 
     Raises:
-        RuntimeError: the file is missing, or its weights do not fit `small_fcos(26)`. The message says how to remake it.
+        RuntimeError: the file is missing, or its weights do not fit `small_fcos(26)`. The message says what to do.
     """
     model = small_fcos(26)
     try:
@@ -160,7 +160,8 @@ def detector_of_digits(letters: FCOS, *, seed: int = 0) -> FCOS:
 @torch.no_grad()
 def evaluate_map50(model: nn.Module, frames: Dataset[Item]) -> float:
     """Mean average precision at an IoU of 0.5, in [0, 1], higher = better; of all classes that `frames` have."""
-    from torchmetrics.detection import MeanAveragePrecision  # two seconds, which a script that only chooses saves
+    # its import takes two seconds, which a script that only chooses saves
+    from torchmetrics.detection import MeanAveragePrecision  # noqa: PLC0415
 
     metric = MeanAveragePrecision(iou_thresholds=[0.5], backend="faster_coco_eval")
     metric.warn_on_many_detections = False

@@ -1,6 +1,6 @@
 """Ignite: a handler chooses frames after each epoch, and the running engine gets a new loader.
 
-    pip install -e ".[examples]" pytorch-ignite && python examples/hosts/ignite_handler.py
+pip install -e ".[examples]" pytorch-ignite && python examples/hosts/ignite_handler.py
 """
 
 from __future__ import annotations

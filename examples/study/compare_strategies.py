@@ -25,7 +25,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "data"))  # the frames
 
 from cval_torch import Comparison, DetectionSampling, compare
 from digits_on_photos import PoolSettings, pool_frames, unseen_frames
-from small_detector import collate, detector_of_digits, evaluate_map50, pretrained_on_letters, train
+from small_detector import collate, detector_of_digits, evaluate_map50, letters_as_shipped, train
 
 
 def main(arguments: list[str] | None = None) -> Comparison:
@@ -37,8 +37,7 @@ def main(arguments: list[str] | None = None) -> Comparison:
     unseen = unseen_frames(options.test_frames, seed=options.seed)
     shuffled = torch.randperm(len(frames), generator=torch.Generator().manual_seed(options.seed)).tolist()
     start = shuffled[: options.start]
-    cache = out / f"letters-seed{options.seed}-{options.pretrain_steps}steps.pt"
-    letters = pretrained_on_letters(cache, steps=options.pretrain_steps, seed=options.seed, progress=True)
+    letters = letters_as_shipped()
 
     def trained_on(labelled: Dataset[Any]) -> FCOS:
         detector = detector_of_digits(letters, seed=options.seed)
@@ -102,7 +101,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pool", type=int, default=1200, help="frames, those included (%(default)s)")
     parser.add_argument("--test-frames", type=int, default=200, help="frames to measure on (%(default)s)")
     parser.add_argument("--steps", type=int, default=200, help="training steps of each detector (%(default)s)")
-    parser.add_argument("--pretrain-steps", type=int, default=500, help="steps on letters, once (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/compare_strategies"), help="folder (%(default)s)")
     return parser.parse_args(arguments)

@@ -14,7 +14,7 @@ from study import compare_strategies
 
 def test_compare_strategies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = {"frames": 5, "rounds": 1, "random-draws": 2, "start": 12, "pool": 90, "test-frames": 6}
-    small |= {"steps": 2, "pretrain-steps": 2, "out": tmp_path}
+    small |= {"steps": 2, "out": tmp_path}
     found = compare_strategies.main([f"--{name}={value}" for name, value in small.items()])
     assert (found.candidates, found.start, len(found.random), len(found.random_curves)) == (78, 12, 100, 2)
     pool = digits.pool_frames(digits.PoolSettings(frames=90), seed=0)
@@ -32,7 +32,7 @@ def test_compare_strategies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_compare_null_policies(tmp_path: Path) -> None:
-    small = {"what": "null_policies", "frames": 5, "start": 12, "pool": 90, "steps": 2, "pretrain-steps": 2}
+    small = {"what": "null_policies", "frames": 5, "start": 12, "pool": 90, "steps": 2}
     found = compare_strategies.main([f"--{name}={value}" for name, value in (small | {"out": tmp_path}).items()])
     assert list(found.strategies) == [
         f"{policy}, {boxes}" for boxes in ("max", "sum") for policy in ("protocol", "skip", "last", "sample")

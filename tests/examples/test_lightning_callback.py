@@ -14,9 +14,7 @@ def test_lightning_callback(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("lightning")
-    run_script(
-        monkeypatch, tmp_path, "hosts/lightning_callback.py", "--epochs", "3", "--frames", "150", "--letters", "2"
-    )
+    run_script(monkeypatch, tmp_path, "hosts/lightning_callback.py", "--epochs", "3", "--frames", "150")
     lines = capsys.readouterr().out.splitlines()
     assert [line.endswith("20 more were labelled") for line in lines if line.startswith("epoch")] == [
         False,

@@ -60,3 +60,32 @@ def test_letters_are_learnt_once_and_carried_over(tmp_path: Path, monkeypatch: p
     for name, value in first.state_dict().items():
         assert torch.equal(letters.state_dict()[name], value)
         assert "cls_logits" in name or torch.equal(detector.state_dict()[name], value)
+
+
+def test_the_shipped_letters_are_small_and_know_letters() -> None:
+    assert small_detector.LETTERS.stat().st_size < 1_000_000
+    weights = torch.load(small_detector.LETTERS, weights_only=True)
+    assert {value.dtype for value in weights.values()} == {torch.float16, torch.int64}
+    frames = digits.letter_frames(60, seed=1)  # other letters, on other crops, than those of the training
+    shipped = small_detector.evaluate_map50(small_detector.letters_as_shipped(), frames)
+    untrained = small_detector.evaluate_map50(small_detector.small_fcos(26), frames)
+    assert shipped > 0.5
+    assert untrained < 0.05
+
+
+def test_letters_are_shipped_as_they_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "letters.pt"
+    small_detector.ship_letters(path, steps=2)
+    trained = small_detector.pretrained_on_letters(steps=2).state_dict()
+    for name, value in small_detector.letters_as_shipped(path).state_dict().items():
+        expected = trained[name].half().float() if value.is_floating_point() else trained[name]
+        assert torch.equal(value, expected), name
+
+
+@pytest.mark.parametrize("there_is", ["nothing", "other weights"])
+def test_letters_that_do_not_fit_say_how_to_remake_them(tmp_path: Path, there_is: str) -> None:
+    path = tmp_path / "letters.pt"
+    if there_is == "other weights":
+        torch.save(small_detector.small_fcos(10).state_dict(), path)
+    with pytest.raises(RuntimeError, match=r"letters\.pt cannot be used; `python examples/data/small_detector\.py`"):
+        small_detector.letters_as_shipped(path)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch.distributed as dist
+from fresh_process import run_python
 from tiny_rcnn import Frames, make_faster_rcnn, pairs
 from torch.utils.data import DataLoader
 
@@ -23,21 +19,6 @@ from cval_torch.pool.ranks import Ranks, from_rank_zero, is_rank_zero, processes
 SCRIPT = Path(__file__).parents[1] / "worlds" / "together.py"
 Outcomes = list[dict[str, Any]]
 """Of each rank, by scenario: its value or its error."""
-
-
-def free_port() -> str:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return str(one.getsockname()[1])
-
-
-def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run it, to success, with what processes need to find each other and what is tested."""
-    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **variables})
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 def outcomes_of(root: Path) -> Outcomes:
@@ -263,26 +244,6 @@ def test_a_folder_in_use_is_refused_by_name(two: Outcomes) -> None:
     kind, message = two[1]["a_folder_in_use_is_refused"]["error"]
     assert kind == "InvalidInputError"
     assert "is in use by process " in message
-
-
-# The example
-
-
-def test_the_example_chooses_the_same_in_two_processes_and_in_one(tmp_path: Path) -> None:
-    """The processes are forks of one: to import what the example needs is what would take the time."""
-    code = f"""
-import distributed, together
-options = ["--frames", "120", "--letters", "1", "--cache-dir"]
-assert together.fork(lambda: distributed.main([*options, {str(tmp_path / "two")!r}]), 2) == [0, 0]
-distributed.main([*options, {str(tmp_path / "one")!r}])
-"""
-    done = run_python("-c", code)
-    two_, one = done.stdout.splitlines()
-    said = (
-        r"SelectedFrames\(20 of 120 frames by entropy -> clustering, about [\d.]+ boxes\) in 2 process\(es\): sequence-"
-    )
-    assert re.match(said, two_)
-    assert one == two_.replace("in 2 process", "in 1 process")
 
 
 # The pieces

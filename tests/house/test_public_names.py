@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import types
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 import cval_torch
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *(page for page in (ROOT / "examples" / "guide").glob("*.md") if page.name != "api.md")]
 
 
 def public_names() -> set[str]:
@@ -107,7 +109,17 @@ def test_what_the_package_exports_is_what_its_wings_export() -> None:
     assert {name for name in cval_torch.__all__ if name != "__version__"} <= exported
 
 
-def test_the_readme_names_every_public_function_and_class() -> None:
+def test_a_page_names_every_public_function_and_class() -> None:
+    prose = "".join(page.read_text() for page in PAGES)
     public = [name for name in cval_torch.__all__ if not name.endswith("Error") and not name.startswith("_")]
-    missing = [name for name in public if name not in README]
-    assert missing == []
+    assert [name for name in public if name not in prose] == []
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """Those of the package and of its wings; the command line has its own help."""
+    reference = (ROOT / "examples" / "guide" / "api.md").read_text()
+    listed = {
+        line.split("::")[1].strip().split(".")[-1] for line in reference.splitlines() if line.startswith(".. auto")
+    }
+    wings = {name for wing, names in WINGS.items() if wing != "cli" for name in names}
+    assert sorted((wings | set(cval_torch.__all__)) - listed - {"__version__", "CvalError"}) == []
