@@ -1,7 +1,8 @@
-"""Small real detectors and small real datasets, for the tests of what runs over them."""
+"""Small real detectors, small real datasets and several processes, for the tests of what runs over them."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from fresh_process import run_python
+from processes import SCRIPT, THREE, Outcomes, outcomes_of
 from tiny_rcnn import Frames, make_faster_rcnn, pairs
 from torch import nn
 from torch.utils.data import DataLoader
@@ -92,3 +95,25 @@ def page_names(faster_rcnn: FasterRCNN, transformers_checkpoint: str) -> dict[st
         "train_one_epoch": train_one_epoch,
         "train_step": train_step,
     }
+
+
+@pytest.fixture(scope="session")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """Every scenario, by torchrun."""
+    root = tmp_path_factory.mktemp("two")
+    run_python("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT), str(root))
+    return outcomes_of(root)
+
+
+@pytest.fixture(scope="session")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """Some scenarios in three processes without torchrun; in the end rank 1 is killed."""
+    root = tmp_path_factory.mktemp("three")
+    done = run_python(str(SCRIPT), "--fork", "3", str(root), *THREE, "a_rank_dies")
+    assert json.loads(done.stdout) == [0, -9, 0], done.stderr
+    return outcomes_of(root)
+
+
+@pytest.fixture
+def ranks(request: pytest.FixtureRequest, launch: str) -> Outcomes:
+    return request.getfixturevalue(launch)  # type: ignore[no-any-return]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import math
 from typing import Any
 
@@ -14,7 +12,6 @@ from torch.utils.data import Subset
 
 from cval_torch import DetectionSampling, LocalBackend, Pool, SelectedFrames, extract, select
 from cval_torch.errors import InvalidInputError, NoSubsetError
-from cval_torch.extraction.options import PassOptions
 from cval_torch.strategies.class_gain import class_gain
 from cval_torch.strategies.descriptor import frame_descriptors
 
@@ -52,18 +49,6 @@ def test_without_a_strategy_it_is_the_one_that_is_recommended() -> None:
     pool = extract(make_faster_rcnn(), loader_of(frames), progress=False)
     assert chosen.frame_ids == tuple(pool.frame_ids[row] for row in class_gain(pool, 3, seed=0).tolist())
     assert [stage.selection_strategy for stage in chosen.stages] == ["auto"]
-
-
-def test_defaults_are_those_of_the_models_that_own_them() -> None:
-    """The signatures say the defaults again, for editors to show: they must not drift apart."""
-    owners = {
-        **{name: field.default for name, field in DetectionSampling.model_fields.items() if not field.is_required()},
-        **{field.name: field.default for field in dataclasses.fields(PassOptions)},
-    }
-    for function in (extract, select):
-        for name, parameter in inspect.signature(function).parameters.items():
-            if name in owners:
-                assert parameter.default == owners[name], f"{function.__name__}: {name}"
 
 
 @pytest.mark.parametrize("options", [{"shuffle": True}, {"num_workers": 2}, {"drop_last": True, "batch_size": 3}])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +10,12 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from compared import START, choice, curve, made, points, trained
 from hypothesis import given, settings
-from PIL import Image
 
-from cval_torch.comparison import Comparison, CurvePoint, MeasuredChoice, Saving
-from cval_torch.comparison.measures import MEASURES
+from cval_torch.comparison import CurvePoint, Saving
 from cval_torch.comparison.result import cost_to_reach
-from cval_torch.errors import InvalidInputError, MissingExtraError
-
-
-def choice(names: str, objects: float, duplicates: float = 0.25) -> MeasuredChoice:
-    return MeasuredChoice(tuple(names), {"frames": len(names), "objects": objects, "duplicate_share": duplicates})
-
-
-def curve(*points: tuple[int, int, float]) -> tuple[CurvePoint, ...]:
-    return tuple(CurvePoint(*point) for point in points)
-
-
-def made(**options: Any) -> Comparison:
-    """Two strategies beside three draws."""
-    given = {
-        "strategies": {"entropy": choice("abcd", 21, 0.5), "=1+1|x": choice("abef", 10, 0.25)},
-        "random": (choice("aceg", 10), choice("bdfh", 14), choice("abgh", 12, 0.0)),
-        "measures": ("frames", "objects", "duplicate_share"),
-        "rare_classes": (3,),
-        **options,
-    }
-    return Comparison(candidates=8, start=2, num_of_samples=4, **given)
-
-
-START = (2, 3, 0.25)
-RANDOM = (curve(START, (6, 13, 0.35), (10, 23, 0.45)), curve(START, (6, 15, 0.25), (10, 27, 0.55)))
-
-
-def trained(*last: tuple[int, int, float], random: Any = RANDOM) -> Comparison:
-    """The first strategy as asked for; the second one as random is."""
-    return made(
-        curves={"entropy": curve(START, *last), "=1+1|x": curve(START, (6, 13, 0.3), (10, 23, 0.5))},
-        random_curves=random,
-    )
+from cval_torch.errors import InvalidInputError
 
 
 def test_ranges_and_what_lies_outside() -> None:
@@ -110,9 +75,6 @@ def test_verdicts_are_no_bolder_than_the_draws() -> None:
     flat = (curve(START, (6, 13, 0.2), (10, 23, 0.2)), curve(START, (6, 13, 0.2), (10, 23, 0.3)))
     assert "random choice gained nothing" in trained((6, 23, 0.75), (10, 43, 0.7), random=flat).verdict("entropy")
     assert made().verdict("entropy") == ""
-
-
-points = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 9), st.integers(0, 8)), min_size=1, max_size=6)
 
 
 @given(steps=points, target=st.integers(0, 8))
@@ -208,64 +170,6 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
         trained((6, 23, 0.75), (10, 43, 0.7)).to_csv(tmp_path / "all.csv")
     assert (tmp_path / "all.csv").read_bytes() == before
     assert list(tmp_path.iterdir()) == [tmp_path / "all.csv"]
-
-
-def coloured(path: Path, colour: str) -> int:
-    """How many pixels of a picture are of a colour."""
-    wanted = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
-    with Image.open(path) as picture:
-        pixels = np.asarray(picture.convert("RGB")).astype(int)
-    return int((np.abs(pixels - wanted).max(axis=2) <= 2).sum())
-
-
-def test_pictures_show_what_is_outside(tmp_path: Path) -> None:
-    from cval_torch.comparison.picture import _BETTER, _OTHER, _WORSE
-
-    def with_duplicates(share: float, objects: float = 12) -> Comparison:
-        return made(
-            strategies={"one": choice("abcd", objects, share)}, random=(choice("a", 10, 0.2), choice("b", 14, 0.4))
-        )
-
-    def bars(found: Comparison) -> list[int]:
-        path = found.plot(tmp_path / "deep" / "picture.png")
-        return [coloured(path, colour) for colour in (_BETTER, _WORSE, _OTHER)]
-
-    inside = bars(with_duplicates(0.3))  # the legend alone
-    more, fewer, many = (bars(with_duplicates(*values)) for values in ((0.8,), (0.0,), (0.3, 90)))
-    assert [value > before + 2000 for value, before in zip(more, inside, strict=True)] == [False, True, False]
-    assert [value > before + 2000 for value, before in zip(fewer, inside, strict=True)] == [True, False, False]
-    assert [value > before + 2000 for value, before in zip(many, inside, strict=True)] == [False, False, True]
-
-
-@pytest.mark.parametrize("measures", [tuple(MEASURES), tuple(MEASURES)[:6], ("frames", "objects")])
-@pytest.mark.parametrize("with_curves", [False, True])
-def test_pictures_of_any_comparison(tmp_path: Path, measures: tuple[str, ...], with_curves: bool) -> None:
-    names = ["$x_1$ | very " + "long " * 20, "plain\n", "漢字", *map(str, range(9))]
-    values = dict.fromkeys(measures, 1.0)
-    found = made(
-        strategies={name: MeasuredChoice(("a", "b"), values) for name in names},
-        random=(MeasuredChoice(("a", "c"), values), MeasuredChoice(("b", "c"), values)),
-        measures=measures,
-        curves=dict.fromkeys(names, RANDOM[0]) if with_curves else {},
-        random_curves=RANDOM if with_curves else (),
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        import warnings
-
-        patch.setattr(warnings, "showwarning", lambda *_, **__: None)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            found.plot(tmp_path / "picture.png", title="50 $ | <x>")
-    with Image.open(tmp_path / "picture.png") as picture:
-        assert picture.width > 1000
-        assert len(set(picture.convert("L").resize((80, 60)).tobytes())) > 10
-
-
-def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=re.escape('pip install "cval_torch[report]"')):
-        made().plot(tmp_path / "picture.png")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_it_says_of_itself() -> None:

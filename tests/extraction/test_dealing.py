@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import BOTH, Outcomes, values
 from tiny_rcnn import Frames
 from torch.utils.data import DataLoader, DistributedSampler
 
@@ -56,3 +57,33 @@ def test_whether_an_order_is_drawn_by_chance_is_found_out_without_a_trace() -> N
     assert not order_varies([])
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(generator.get_state(), own)
+
+
+@BOTH
+def test_shuffling_loaders_agree_on_one_order(ranks: Outcomes) -> None:
+    orders = values(ranks, "shuffling_loaders_agree_on_rank_zeros_order")
+    assert all(order == orders[0] for order in orders)
+    assert sorted(orders[0][0]) == list(range(8))
+    assert orders[0][1]
+
+
+def test_without_gathering_each_has_its_share(two: Outcomes) -> None:
+    shares = values(two, "shares_are_disjoint_and_together_the_whole")
+    assert shares == [[["0", "1", "4", "5", "8"], True], [["2", "3", "6", "7"], True]]
+
+
+@BOTH
+def test_the_padding_of_samplers_vanishes_and_nothing_is_dropped(ranks: Outcomes) -> None:
+    orders = values(ranks, "padding_of_samplers_vanishes")
+    assert all(order == orders[0] for order in orders)
+    plain, shuffled, dropping = orders[0]
+    assert plain == dropping == list(range(5))  # in turn, as the sampler deals them
+    assert sorted(shuffled) == plain
+    assert shuffled != plain
+
+
+def test_shares_made_by_hand_stay_where_they_are(two: Outcomes) -> None:
+    assert values(two, "shares_made_by_hand_are_kept") == [
+        [list(range(7)), [0, 2, 4, 6]],
+        [list(range(7)), [1, 3, 5]],
+    ]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,49 +104,3 @@ def test_a_model_that_was_used_meanwhile_is_the_same_model(tmp_path: Path) -> No
 def test_a_stream_cannot_be_resumed_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(LoaderOrderError, match="`cache_dir` needs a loader whose frames have rows"):
         extract(make_faster_rcnn(), loader_of(Stream()), cache_dir=tmp_path, progress=False)
-
-
-def test_a_shard_has_a_frame_or_more(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="`frames_per_shard` must be at least 1; got 0"):
-        run(tmp_path, frames_per_shard=0)
-
-
-# Two at once
-
-
-@pytest.fixture
-def holding(tmp_path: Path) -> Iterator[Callable[[], None]]:
-    """Another process that holds the lock of `tmp_path`, until called."""
-    code = f"""
-import fcntl, sys
-file = open({str(tmp_path / "lock")!r}, "a+")
-fcntl.lockf(file, fcntl.LOCK_EX)
-print("held", flush=True)
-sys.stdin.read()
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    yield lambda: process.communicate() and None
-    process.communicate()
-
-
-def test_two_processes_do_not_share_a_folder(tmp_path: Path, holding: Callable[[], None]) -> None:
-    with pytest.raises(InvalidInputError, match=r"is in use by another process: wait for it, or use another folder"):
-        run(tmp_path)
-    holding()
-    assert len(run(tmp_path)) == 12
-
-
-def test_who_holds_a_folder_is_said(tmp_path: Path, holding: Callable[[], None]) -> None:
-    (tmp_path / "lock").write_text('{"process": 4321, "machine": "elsewhere"}')
-    with pytest.raises(InvalidInputError, match="is in use by process 4321 on elsewhere"):
-        run(tmp_path)
-    holding()
-
-
-def test_a_finished_pass_is_read_whoever_holds_it(tmp_path: Path) -> None:
-    run(tmp_path)
-    (tmp_path / "lock").unlink()
-    assert len(run(tmp_path)) == 12
-    assert not (tmp_path / "lock").exists()

@@ -23,12 +23,9 @@ from torch.utils.data import DataLoader
 from watched_passes import Watched, run, same
 
 from cval_torch import Pool, extract, select
-from cval_torch.errors import ExtractionError, InvalidInputError
+from cval_torch.errors import ExtractionError
 
 WORLDS = Path(__file__).parents[1] / "worlds"
-
-
-# Killed
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +70,6 @@ def test_a_full_disk_is_an_error_and_the_shards_before_it_stay(killed: tuple[Pat
     assert "File too large" in outcome["stderr"]
     assert outcome["left after full"] > 10_000
     assert same(one_pass(root / "full"), Pool.load(root / "reference"))
-
-
-# Going on
 
 
 def test_what_is_done_is_not_loaded_again_and_a_finished_pass_asks_no_model(tmp_path: Path) -> None:
@@ -186,9 +180,6 @@ print(peak - start)
     assert int(done.stdout) < 33_000  # KiB
 
 
-# Damage
-
-
 def damage(path: Path, generator: random.Random) -> None:
     """A byte that flips, or an end that is lost."""
     content = bytearray(path.read_bytes())
@@ -250,23 +241,6 @@ def test_damage_in_what_another_process_wrote_does_not_come_back(tmp_path: Path)
     watched = Watched()
     assert same(run(tmp_path, watched), run(None))
     assert watched.rows == list(range(4, 12))
-
-
-def test_a_manifest_that_is_none_is_refused(tmp_path: Path) -> None:
-    run(tmp_path)
-    (tmp_path / "manifest.json").write_text('{"format": "another/1"}')
-    with pytest.raises(InvalidInputError, match=r"must be the manifest of a pass of 'cval_torch.pass/1'; got 'another"):
-        run(tmp_path)
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(InvalidInputError, match="is not the manifest of a pass"):
-        run(tmp_path)
-
-
-def test_a_folder_that_cannot_be_made_is_an_error_with_the_cause(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ExtractionError, match=r"`cache_dir` '.*file/below' could not be read or written") as caught:
-        run(tmp_path / "file" / "below")
-    assert isinstance(caught.value.__cause__, OSError)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from small_nets import Net
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
@@ -15,210 +16,13 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBo
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import MultiScaleRoIAlign
 
-from cval_torch.errors import HookError, InvalidInputError, UnsupportedModelError
+from cval_torch.errors import InvalidInputError, UnsupportedModelError
 from cval_torch.hooks.base import DetectorAdapter
 from cval_torch.hooks.finding import ADAPTERS, find_adapter, unwrap
-from cval_torch.hooks.recorder import Recorder, evaluating
+from cval_torch.hooks.recorder import Recorder
 
 # torch.compile looks at autograd functions and events of other packages, and warns of what it finds there.
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch", "ignore:.*:FutureWarning:torch")
-
-
-class Net(nn.Module):
-    """Two layers, the first frozen in eval mode."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), nn.Linear(2, 3)
-        self.first.eval()
-
-    def forward(self, x, *, scale=1.0):
-        return {"out": [self.second(self.first(x)) * scale]}
-
-
-def hooks_of(model: nn.Module) -> int:
-    return sum(len(module._forward_hooks) for module in model.modules())
-
-
-# The recorder
-
-
-def test_calls_are_recorded_in_order_and_cleared():
-    net, one, two = Net(), torch.zeros(1, 2), torch.ones(1, 2)
-    with Recorder({"net": net, "last": net.second}) as recorder:
-        outputs = [net(one), net(two, scale=2.0)]
-        calls = recorder.recording["net"]
-        assert [call.args[0] is x for call, x in zip(calls, (one, two), strict=True)] == [True, True]
-        assert [call.kwargs for call in calls] == [{}, {"scale": 2.0}]
-        assert calls[1].output["out"][0] is outputs[1]["out"][0]
-        assert len(recorder.recording["last"]) == 2
-        recorder.check()
-        recorder.clear()
-        assert recorder.recording == {"net": [], "last": []}
-    assert hooks_of(net) == 0
-    net(one)
-    assert recorder.recording["net"] == []
-
-
-def test_what_a_detector_does_to_a_container_later_does_not_reach_the_recording():
-    net = Net()
-    with Recorder({"net": net}) as recorder:
-        output = net(torch.zeros(1, 2))
-        output["out"].append("later")
-        output["new"] = 1
-        assert list(recorder.recording["net"][0].output) == ["out"]
-        assert len(recorder.recording["net"][0].output["out"]) == 1
-
-
-def test_a_named_tuple_stays_one():
-    class Twice(nn.Module):
-        def forward(self, x):
-            return torch.max(x, 0)
-
-    twice = Twice()
-    with Recorder({"twice": twice}) as recorder:
-        twice(torch.ones(2))
-        assert recorder.recording["twice"][0].output.indices == 0
-
-
-def test_silent_modules_are_named():
-    net, idle = Net(), nn.Linear(1, 1)
-    with Recorder({"net": net, "idle": idle, "other": nn.ReLU()}) as recorder:
-        net(torch.zeros(1, 2))
-        with pytest.raises(HookError, match=r"^`idle`, `other` did not run in this forward pass"):
-            recorder.check()
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_hooks_are_gone_after_an_exception(error):
-    net = Net()
-    kept = net.second.register_forward_hook(lambda *_: None)
-    seen = []
-
-    def fail_inside():
-        with Recorder({"net": net, "second": net.second}):
-            seen.append(hooks_of(net))
-            raise error
-
-    with pytest.raises(error):
-        fail_inside()
-    assert seen == [3]
-    assert list(net.second._forward_hooks) == [kept.id]
-    assert hooks_of(net) == 1
-
-
-def test_hooks_are_gone_when_one_cannot_be_added():
-    net = Net()
-    recorder = Recorder({"net": net, "none": None})
-    with pytest.raises(AttributeError), recorder:
-        pass
-    assert hooks_of(net) == 0
-
-
-# Compiled parts. The backend "eager" runs the captured graph as it is: no compiler is needed to see hooks bypassed.
-
-
-def compiled(what: str) -> nn.Module:
-    net = Net().eval()
-    if what == "whole":
-        net = torch.compile(net, backend="eager")
-    elif what == "in place":
-        net.compile(backend="eager")
-    elif what == "holder of a recorded part":
-        net.first = torch.compile(net.first, backend="eager")
-    elif what == "another part":
-        net.second = torch.compile(net.second, backend="eager")
-    with torch.no_grad():
-        net(torch.zeros(1, 2))  # hooks that come after the first compiled call are not seen
-    return net
-
-
-@pytest.mark.parametrize("what", ["whole", "in place", "holder of a recorded part", "another part"])
-def test_compiled_parts_are_recorded_all_the_same(what):
-    model = unwrap(compiled(what))
-    layer = (model.first._orig_mod if what == "holder of a recorded part" else model.first)[0]
-    with torch.no_grad(), Recorder({"model": model, "layer": layer}, within=model) as recorder:
-        for _ in range(2):
-            recorder.clear()
-            model(torch.zeros(1, 2))
-            recorder.check()
-    assert hooks_of(model) == 0
-
-
-@pytest.mark.parametrize("what", ["in place", "holder of a recorded part"])
-def test_compiled_parts_bypass_hooks_without_the_guard(what):
-    model = compiled(what)
-    layer = (model.first._orig_mod if what == "holder of a recorded part" else model.first)[0]
-    with torch.no_grad(), Recorder({"layer": layer}) as recorder:
-        model(torch.zeros(1, 2))
-        with pytest.raises(HookError, match="`layer` did not run"):
-            recorder.check()
-
-
-def test_an_older_torch_is_warned_about(monkeypatch):
-    monkeypatch.delattr(torch.compiler, "set_stance")
-    model = compiled("in place")
-    with (
-        pytest.warns(UserWarning, match="this torch cannot run them eagerly"),
-        Recorder({"a": model.first}, within=model),
-    ):
-        pass
-    assert hooks_of(model) == 0
-
-
-# Eval mode
-
-
-def flags(model: nn.Module) -> dict[str, bool]:
-    return {name: module.training for name, module in model.named_modules()}
-
-
-@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
-def test_each_submodule_has_its_own_flag_again(error):
-    net = Net()
-    net.first[1].train()
-    before = flags(net)
-    assert set(before.values()) == {True, False}
-    try:
-        with evaluating(net):
-            assert not any(flags(net).values())
-            if error:
-                raise error
-    except (RuntimeError, KeyboardInterrupt):
-        assert error
-    assert flags(net) == before
-
-
-class Frozen(nn.Sequential):
-    """A usual idiom: a backbone whose norm never trains."""
-
-    def train(self, mode=True):
-        super().train(mode)
-        self[0].eval()
-        return self
-
-
-class Merging(nn.Linear):
-    """A usual idiom of low-rank adapters: weights are merged for inference and unmerged for training."""
-
-    merged = False
-
-    def train(self, mode=True):
-        self.merged = not mode
-        return super().train(mode)
-
-
-def test_modules_that_override_train():
-    net = nn.Sequential(Frozen(nn.BatchNorm2d(1), nn.Dropout()), Merging(1, 1))
-    net[0][0].train()  # against its own idiom: it is given back as it was, all the same
-    before = flags(net)
-    with evaluating(net):
-        assert net[1].merged
-    assert flags(net) == before
-    assert not net[1].merged
-
-
-# Wrappers
 
 
 def test_a_model_comes_out_of_its_wrappers():
@@ -242,9 +46,6 @@ def test_a_model_comes_out_of_distributed_data_parallel(tmp_path):
         assert unwrap(torch.compile(wrapped, backend="eager")) is net
     finally:
         torch.distributed.destroy_process_group()
-
-
-# The search for an adapter
 
 
 class Maps(nn.Module):
@@ -282,7 +83,7 @@ def test_each_family_has_one_adapter(name):
 
 def test_an_unknown_model_learns_what_is_known():
     with pytest.raises(
-        UnsupportedModelError, match=r"no adapter knows `model`, a tests\.hooks\.test_finding\.Net\. Known are: "
+        UnsupportedModelError, match=r"no adapter knows `model`, a small_nets\.Net\. Known are: "
     ) as caught:
         find_adapter(Net())
     for entry in ADAPTERS:
@@ -345,9 +146,6 @@ except UnsupportedModelError:
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
-
-
-# Wrapped detectors, from end to end
 
 
 @pytest.mark.parametrize(

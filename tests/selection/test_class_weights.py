@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import pickle
 import random
 import statistics
 from typing import Any
@@ -47,9 +46,6 @@ def make_pool(kind: str = "softmax", *, frames: int = 30, seed: int = 0) -> Pool
         probabilities={"softmax": numbers.softmax(1), "sigmoid": numbers.sigmoid(), "scores": None}[kind],
         activation=None if kind == "scores" else kind,  # type: ignore[arg-type]
     )
-
-
-# The formula
 
 
 @given(counts=COUNTS, classes=st.sets(st.integers(-3, 90)), smoothing=st.floats(0.01, 10), cap=st.floats(1, 50))
@@ -141,9 +137,6 @@ def test_box_weights(labels: list[int], weights: dict[int, float]) -> None:
     assert got.tolist() == [weights.get(label, 1.0) for label in labels]
 
 
-# Frame scores
-
-
 AGGREGATED: dict[str, Any] = {"min": min, "max": max, "sum": math.fsum, "mean": statistics.fmean}
 
 
@@ -205,9 +198,6 @@ def test_large_pools_are_chosen_from_as_small_ones(kind: str, policy: str, weigh
     assert ran == (one,), "the stage stays as it was given"
 
 
-# Balanced
-
-
 def test_rare_classes_come_first_and_unseen_ones_too() -> None:
     """Three frames with one box each of the same doubt: of a frequent, a rare and an unseen class."""
     pool = Pool(["a", "b", "c"], torch.arange(4), scores=torch.full((3,), 0.7), labels=torch.tensor([1, 2, 3]))
@@ -250,9 +240,6 @@ def test_the_order_of_frames_changes_nothing(seed: int, policy: str) -> None:
     assert torch.equal(first.scores, second.scores)
 
 
-# What it refuses
-
-
 def test_what_it_refuses() -> None:
     pool = make_pool()
     for strategy, name in (("probability", "'probability'"), (class_counts, "'class_counts'"), ("random", "'random'")):
@@ -272,9 +259,3 @@ def test_what_it_refuses() -> None:
 def test_frames_without_boxes_need_no_labels_and_weigh_1() -> None:
     empty = Pool(["a", "b"], torch.zeros(3, dtype=torch.int64))
     assert frame_scores(empty, stage(class_weights={1: 5})).tolist() == [1, 1]
-
-
-def test_a_stage_with_weights_travels() -> None:
-    one = stage(class_weights={3: 2, 1: 0.5})
-    assert pickle.loads(pickle.dumps(one)) == one
-    assert DetectionSampling.model_validate_json(one.model_dump_json()) == one

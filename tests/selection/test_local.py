@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
-from cval_torch.selection.backend import Backend, Selection
+from cval_torch.selection.backend import Selection
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.service.protocol import DetectionSamplingRequest
@@ -38,26 +38,6 @@ def pool() -> Pool:
         box_embeddings=torch.eye(7),
         frame_embeddings=torch.eye(6),
     )
-
-
-def test_it_is_a_backend() -> None:
-    assert isinstance(LocalBackend(), Backend)
-
-
-def test_a_selection_names_frames_rows_and_indices(pool: Pool) -> None:
-    chosen = LocalBackend().select(pool, stage(n=3, null_policy="skip"))
-    assert chosen.frame_ids == ("d", "f", "c")
-    assert chosen.rows.tolist() == [2, 0, 3]
-    assert chosen.indices is not None
-    assert chosen.indices.tolist() == [30, 10, 40]
-    assert chosen.scores.dtype == torch.float64
-    assert chosen.scores[0] == 1
-    assert len(chosen) == 3
-    assert len(chosen.stages) == 1
-
-
-def test_a_pool_without_indices_gives_none(pool: Pool) -> None:
-    assert select(pool.replace(indices=None), stage()).indices is None
 
 
 def test_where_the_embeddings_are_does_not_matter_in_process(pool: Pool) -> None:

@@ -1,9 +1,8 @@
-"""Stages against a naive oracle that reads boxes one by one, and what must hold for every strategy."""
+"""Lists of stages: what each keeps for the next, and what must hold for every strategy."""
 
 from __future__ import annotations
 
 import math
-import statistics
 import warnings
 from typing import Any
 
@@ -12,16 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategy_names import KNOWN_STRATEGIES
+from tied_frames import UNCERTAIN, make_tied_pool
 
-from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
-from cval_torch.selection.ranking import frame_scores, rank_rows
+from cval_torch.selection.ranking import frame_scores
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.selection.stages import run_stages
-from cval_torch.service.protocol import DetectionSamplingRequest
-
-POLICIES = {"min": min, "max": max, "mean": statistics.fmean, "sum": math.fsum}
-UNCERTAIN = ("least", "margin", "ratio", "entropy")
 
 
 def stage(strategy: Any = "entropy", n: int = 3, **options: Any) -> DetectionSampling:
@@ -30,70 +25,6 @@ def stage(strategy: Any = "entropy", n: int = 3, **options: Any) -> DetectionSam
 
 def ids_of(pool: Pool, stages: Any, **options: Any) -> list[str]:
     return [pool.frame_ids[row] for row in run_stages(pool, stages, **options)[0].tolist()]
-
-
-def make_pool(
-    counts: list[int], *, seed: int = 0, classes: int = 4, activation: str | None = "softmax", width: int = 6
-) -> Pool:
-    """A pool with every column; scores on a coarse grid, so that there are ties."""
-    generator = torch.Generator().manual_seed(seed)
-    boxes = sum(counts)
-    probabilities = torch.rand(boxes, classes, generator=generator)
-    if activation == "softmax":
-        probabilities = probabilities / probabilities.sum(1, keepdim=True)
-    return Pool(
-        [f"frame{row:04d}" for row in torch.randperm(len(counts), generator=generator).tolist()],
-        torch.tensor([0, *counts]).cumsum(0),
-        scores=torch.randint(0, 11, (boxes,), generator=generator) / 10,
-        indices=torch.arange(len(counts)) * 3,
-        labels=torch.randint(0, classes, (boxes,), generator=generator),
-        probabilities=None if activation is None else probabilities,
-        activation=activation,  # type: ignore[arg-type]
-        box_embeddings=torch.randn(boxes, width, generator=generator).half(),
-        frame_embeddings=torch.randn(len(counts), width, generator=generator).half(),
-    )
-
-
-def naive_uncertainty(row: list[float], name: str) -> float:
-    p = sorted((value / sum(row) for value in row), reverse=True)
-    n = len(p)
-    return {
-        "least": lambda: (1 - p[0]) * n / (n - 1),
-        "margin": lambda: 1 - (p[0] - p[1]),
-        "ratio": lambda: p[1] / p[0],
-        "entropy": lambda: -sum(q * math.log2(q) for q in p if q > 0) / math.log2(n),
-    }[name]()
-
-
-def naive_frame_scores(pool: Pool, name: str, policy: str) -> list[float]:
-    scores = []
-    for begin, end in zip(pool.offsets[:-1].tolist(), pool.offsets[1:].tolist(), strict=True):
-        boxes = []
-        for box in range(begin, end):
-            confidence = pool.scores[box].item()
-            if name == "probability":
-                boxes.append(confidence)
-            elif pool.probabilities is None:
-                boxes.append(naive_uncertainty([confidence, 1 - confidence], name))
-            else:
-                row = pool.probabilities[box].double().tolist()
-                if pool.activation == "sigmoid":
-                    row = [p / (1 - p) for p in row] + [1.0]
-                boxes.append(naive_uncertainty(row, name))
-        if not boxes:
-            boxes = [0.0 if name == "probability" else 1.0]
-        scores.append(POLICIES[policy](boxes))
-    return scores
-
-
-@pytest.mark.parametrize("name", [*UNCERTAIN, "probability"])
-@pytest.mark.parametrize("policy", sorted(POLICIES))
-@pytest.mark.parametrize("activation", [None, "softmax", "sigmoid"])
-def test_frame_scores_against_a_loop(name: str, policy: str, activation: str | None) -> None:
-    pool = make_pool([3, 0, 1, 7, 20, 0, 2, 2], activation=activation)
-    got = frame_scores(pool, stage(name, bbox_selection_policy=policy))
-    assert got.dtype == torch.float64
-    assert got.tolist() == pytest.approx(naive_frame_scores(pool, name, policy), abs=2e-6)
 
 
 def test_the_recorded_order_of_the_live_service_is_reproduced_in_kind() -> None:
@@ -112,16 +43,6 @@ def test_the_default_is_the_most_uncertain_box_first() -> None:
     assert ids_of(pool, stage("probability")) == ["many", "one doubtful", "sure"]
 
 
-@given(data=st.data(), n=st.integers(1, 12), descending=st.booleans())
-@settings(max_examples=80, deadline=None)
-def test_ranking_is_a_sort_by_score_and_id(data: st.DataObject, n: int, descending: bool) -> None:
-    scores = data.draw(st.lists(st.sampled_from([0.0, -0.0, 0.25, 0.5, -1.0]), min_size=n, max_size=20))
-    ids = data.draw(st.permutations([f"{row}" for row in range(len(scores))]))
-    got = rank_rows(torch.tensor(scores, dtype=torch.float64), ids, n, descending=descending)
-    sign = -1 if descending else 1
-    assert got == sorted(range(len(scores)), key=lambda row: (sign * scores[row], ids[row]))[:n]
-
-
 def shuffled(pool: Pool, seed: int) -> Pool:
     return pool.take(torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed)))
 
@@ -131,7 +52,7 @@ def shuffled(pool: Pool, seed: int) -> Pool:
 @given(seed=st.integers(0, 1000), n=st.integers(1, 14))
 @settings(max_examples=6, deadline=None)
 def test_the_order_of_the_frames_changes_nothing(strategy: str, null_policy: str, seed: int, n: int) -> None:
-    pool = make_pool([2, 0, 3, 1, 0, 5, 2, 2, 1, 4, 0, 2, 3, 1], seed=seed)
+    pool = make_tied_pool([2, 0, 3, 1, 0, 5, 2, 2, 1, 4, 0, 2, 3, 1], seed=seed)
     stages = stage(strategy, n, null_policy=null_policy, seed=seed, bbox_selection_policy="mean")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -145,7 +66,7 @@ def test_the_order_of_the_frames_changes_nothing(strategy: str, null_policy: str
 
 @pytest.mark.parametrize("strategy", KNOWN_STRATEGIES)
 def test_a_seed_repeats_and_every_strategy_narrows(strategy: str) -> None:
-    pool = make_pool([2] * 30)
+    pool = make_tied_pool([2] * 30)
     stages = [stage("entropy", 12), stage(strategy, 5, seed=7)]
     chosen = ids_of(pool, stages)
     assert chosen == ids_of(pool, stages)
@@ -154,7 +75,7 @@ def test_a_seed_repeats_and_every_strategy_narrows(strategy: str) -> None:
 
 
 def test_random_is_uniform_and_turns_with_its_seed() -> None:
-    pool = make_pool([1] * 10)
+    pool = make_tied_pool([1] * 10)
     counts = dict.fromkeys(pool.frame_ids, 0)
     for seed in range(400):
         for frame_id in ids_of(pool, stage("random", 3, seed=seed)):
@@ -164,7 +85,7 @@ def test_random_is_uniform_and_turns_with_its_seed() -> None:
 
 
 def test_scores_are_those_of_the_last_stage_that_scored() -> None:
-    pool = make_pool([3] * 20)
+    pool = make_tied_pool([3] * 20)
     rows, scores, _ = run_stages(pool, [stage("entropy", 10), stage("random", 4), stage("clustering", 2)])
     assert torch.equal(scores, frame_scores(pool, stage("entropy"))[rows])
     assert run_stages(pool, stage("random"))[1].isnan().all()
@@ -173,13 +94,13 @@ def test_scores_are_those_of_the_last_stage_that_scored() -> None:
 
 
 def test_the_same_stage_twice_is_two_stages() -> None:
-    pool = make_pool([2] * 9)
+    pool = make_tied_pool([2] * 9)
     one = stage("random", 4, seed=1)
     assert set(ids_of(pool, [one, one])) == set(ids_of(pool, one))
 
 
 def test_the_last_stage_ranks() -> None:
-    pool = make_pool([3] * 40)
+    pool = make_tied_pool([3] * 40)
     both = ids_of(pool, [stage("entropy", 20, bbox_selection_policy="sum"), stage("clustering", 6)])
     first = ids_of(pool, stage("entropy", 20, bbox_selection_policy="sum"))
     assert both == ids_of(pool.take([pool.frame_ids.index(frame_id) for frame_id in first]), stage("clustering", 6))
@@ -187,7 +108,7 @@ def test_the_last_stage_ranks() -> None:
 
 @pytest.mark.parametrize("strategy", KNOWN_STRATEGIES)
 def test_more_than_there_are_gives_all_with_a_warning(strategy: str) -> None:
-    pool = make_pool([2, 1, 0, 3])
+    pool = make_tied_pool([2, 1, 0, 3])
     with pytest.warns(UserWarning, match="all 4 frames there are: fewer than num_of_samples=9") as caught:
         chosen = ids_of(pool, stage(strategy, 9))
     assert sorted(chosen) == sorted(pool.frame_ids)
@@ -207,7 +128,7 @@ def test_a_pool_without_any_box(strategy: str, bare: bool) -> None:
 
 @pytest.mark.parametrize("strategy", KNOWN_STRATEGIES)
 def test_one_frame(strategy: str) -> None:
-    assert ids_of(make_pool([2]), stage(strategy, 1)) == ["frame0000"]
+    assert ids_of(make_tied_pool([2]), stage(strategy, 1)) == ["frame0000"]
 
 
 def test_scores_of_exactly_0_and_1_are_fine() -> None:
@@ -223,64 +144,3 @@ def test_class_weights_reach_the_entropy() -> None:
     assert ids_of(pool, stage(n=1, probs_weights=[5, 1, 0])) == ["a"]
     got = frame_scores(pool, stage(probs_weights=[5, 1, 0])).tolist()
     assert got == pytest.approx([3 / math.log2(3), 0.5 / math.log2(3)], abs=1e-6)
-
-
-def test_class_weights_of_sigmoids_may_leave_out_none() -> None:
-    pool = make_pool([2] * 5, activation="sigmoid")
-    short = frame_scores(pool, stage(probs_weights=[1, 2, 3, 4]))
-    assert torch.equal(short, frame_scores(pool, stage(probs_weights=[1, 2, 3, 4, 1])))
-
-
-class TestRefused:
-    """Whatever cannot be served is named."""
-
-    @pytest.mark.parametrize(
-        ("stages", "message"),
-        [
-            ([], "at least one"),
-            ([stage(), "entropy"], "str at 1"),
-            (stage("entropi"), "one of least.*'entropi'"),
-            (DetectionSamplingRequest(selection_strategy="entropy", num_of_samples=2, frames=[]), "`frames`"),
-            (stage(probs_weights=[1.0, 2.0]), "C=4.*got 2"),
-            (stage("margin", probs_weights=[1.0] * 4), "entropy.*'margin'"),
-            ([stage(), stage("clustering", n=1, probs_weights=[1.0] * 4)], "`probs_weights`.*'clustering'"),
-            (stage("random", probs_weights=[1.0] * 4), "`probs_weights`.*'random'"),
-            (stage(lambda pool: pool.counts, probs_weights=[1.0] * 4), "`probs_weights`.*lambda"),
-        ],
-    )
-    def test_stages(self, stages: Any, message: str) -> None:
-        with pytest.raises(InvalidInputError, match=message):
-            run_stages(make_pool([1, 2, 3]), stages)
-
-    def test_an_empty_pool(self) -> None:
-        with pytest.raises(InvalidInputError, match="at least one frame"):
-            run_stages(Pool([], torch.zeros(1, dtype=torch.int64)), stage())
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"strategy": "entropy"}, "`probabilities` or `scores`"),
-            ({"strategy": "probability"}, "`scores`"),
-            ({"strategy": "clustering"}, "`box_embeddings` or `frame_embeddings`.*extract"),
-            ({"strategy": "hierarchical"}, "`box_embeddings` or `frame_embeddings`.*extract"),
-        ],
-    )
-    def test_missing_columns(self, options: dict[str, Any], message: str) -> None:
-        with pytest.raises(InvalidInputError, match=message):
-            run_stages(Pool(["a", "b"], torch.arange(3)), stage(n=1, **options))
-
-    def test_weights_without_probabilities(self) -> None:
-        pool = Pool(["a", "b"], torch.arange(3), scores=torch.rand(2))
-        with pytest.raises(InvalidInputError, match="`probs_weights` need the column `probabilities`"):
-            run_stages(pool, stage(n=1, probs_weights=[1.0, 2.0]))
-
-    def test_null_detections(self) -> None:
-        pool = Pool(["a", "b", "c"], torch.tensor([0, 1, 1, 1]), scores=torch.rand(1))
-        for strategy in ("entropy", "random", "clustering"):
-            with pytest.raises(InvalidInputError, match="'b' has no boxes"):
-                run_stages(pool, stage(strategy, 1, use_null_detections=False))
-
-    def test_a_labeled_frame_in_the_pool(self) -> None:
-        pool = make_pool([1, 2, 3])
-        with pytest.raises(InvalidInputError, match=f"{min(pool.frame_ids)!r} is in both"):
-            run_stages(pool, stage(), labeled=pool)

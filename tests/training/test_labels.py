@@ -12,6 +12,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import torch
+from chosen_frames import ChosenSubset, by_size
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from shades import OneBox, Shades, Tiny, make_loader
@@ -22,7 +23,6 @@ from cval_torch.extraction.ids import frame_ids_of
 from cval_torch.pipeline import select
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.training.labels import LabelPool
-from cval_torch.training.rounds import Round
 
 
 def make(n: int = 6, **options: Any) -> LabelPool:
@@ -96,65 +96,9 @@ class Labelling(RuleBasedStateMachine):
 
 
 Labelling.TestCase.settings = settings(max_examples=60, stateful_step_count=12, deadline=None)
+
+
 TestLabelling = Labelling.TestCase
-
-
-class Chosen:
-    """A selection, as far as `label` looks."""
-
-    def __init__(self, frame_ids: list[str], scores: list[float], stages: list[DetectionSampling]) -> None:
-        self.frame_ids, self.scores, self.stages = frame_ids, torch.tensor(scores, dtype=torch.float64), stages
-
-
-class ChosenSubset(Subset[Any]):
-    """`SelectedFrames`, as far as `label` looks."""
-
-    scores = torch.tensor([float("nan")] * 2)
-    stages = (DetectionSampling(selection_strategy="random", num_of_samples=2, seed=5),)
-
-    def __init__(self, dataset: Any, indices: list[int], frame_ids: tuple[str, ...]) -> None:
-        super().__init__(dataset, indices)
-        self.frame_ids = frame_ids
-
-
-def by_size(pool: Any) -> torch.Tensor:
-    return pool.counts
-
-
-def test_a_selection_brings_its_scores_and_stages() -> None:
-    labels = make(labeled=["f5"])
-    stages = [
-        DetectionSampling(selection_strategy=by_size, num_of_samples=4),
-        DetectionSampling(selection_strategy="entropy", num_of_samples=2, seed=3, probs_weights=[0.5]),
-        DetectionSampling(selection_strategy="margin", num_of_samples=2, seed=3, class_weights={7: 0.5}),
-    ]
-    round_ = labels.label(Chosen(["f3", "f1"], [0.75, 0.5], stages), epoch=2, model_fingerprint="abc")
-    assert round_.frame_ids == ("f3", "f1")
-    assert round_.scores == (0.75, 0.5)
-    assert round_.strategy == f"{__name__}.by_size, entropy, margin"
-    assert round_.seed == 3
-    assert round_.stages[1]["probs_weights"] == [0.5]
-    assert round_.stages[2]["class_weights"] == {"7": 0.5}, "as JSON gives it back"
-    assert "frames" not in round_.stages[0]
-    assert (round_.epoch, round_.model_fingerprint) == (2, "abc")
-    assert labels.rounds[0] == Round(("f5",))
-    assert (labels.rounds[0].strategy, labels.rounds[0].seed) == (None, None)
-    again = make()
-    again.load_state_dict(through_torch(labels.state_dict()))
-    assert again.rounds == labels.rounds
-
-
-def test_a_round_with_quotas_is_read_back_from_json(tmp_path: Path) -> None:
-    stages = [DetectionSampling(selection_strategy="entropy", num_of_boxes=40, class_quotas={7: 2}, min_distance=0.5)]
-    labels = make()
-    round_ = labels.label(Chosen(["f3", "f1"], [0.75, 0.5], stages))
-    assert round_.stages[0]["class_quotas"] == {"7": 2}
-    assert "num_of_samples" not in round_.stages[0]
-    labels.save(tmp_path / "labels.json")
-    again = make()
-    again.load(tmp_path / "labels.json")
-    assert again.rounds == labels.rounds
-    assert DetectionSampling.model_validate(again.rounds[0].stages[0]) == stages[0]
 
 
 def test_rows_count_where_a_selection_named_frames_otherwise() -> None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given
 from shades import OneBox, Shades, Tiny, make, make_loader, naive_choice, train_epoch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler
@@ -27,10 +23,8 @@ from cval_torch.pool.pool import Pool
 from cval_torch.selection.class_weights import class_counts
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
-from cval_torch.training import AtEpochs, EveryEpochs, SamplerCallback, Schedule, WhenStalled
+from cval_torch.training import SamplerCallback
 from cval_torch.training.labels import LabelPool
-
-# What it chooses
 
 
 def test_a_training_script_grows_its_labels() -> None:
@@ -86,9 +80,6 @@ def test_the_model_may_be_wrapped() -> None:
     assert first is not None
     assert second is not None
     assert first.frame_ids == second.frame_ids
-
-
-# Loaders of the unlabelled part
 
 
 class View(Dataset[Any]):
@@ -155,9 +146,6 @@ def test_a_loader_of_other_frames_is_refused(way: Callable[..., Any], message: s
         callback.choose(Tiny())
     assert len(callback.labels.rounds) == 1
     assert callback.pending == ()
-
-
-# Away from what is labelled
 
 
 class BoxesToo(OneBox):
@@ -255,94 +243,6 @@ def test_the_labelled_frames_must_be_those_asked_for() -> None:
     )
     with pytest.raises(InvalidInputError, match="here labelled ones; got '3', which is not labelled"):
         callback.choose(Tiny())
-
-
-# When
-
-
-def test_every_n_epochs_at_epochs_and_no_more_than_max_rounds() -> None:
-    def epochs(**options: Any) -> list[int]:
-        callback = make(40, **options)
-        return [epoch for epoch in range(8) if callback.on_epoch_end(Tiny(), epoch) is not None]
-
-    assert epochs() == list(range(8))
-    assert epochs(schedule=EveryEpochs(3)) == [2, 5]
-    assert epochs(schedule=AtEpochs(0, 6)) == [0, 6]
-    assert epochs(max_rounds=2) == [0, 1]
-    with pytest.warns(UserWarning, match="all 7 frames"):
-        assert epochs(stages=DetectionSampling(selection_strategy="least", num_of_samples=30)) == [0, 1]
-
-
-@given(
-    values=st.lists(st.floats(0, 1, width=16) | st.just(float("nan")), max_size=30),
-    patience=st.integers(1, 4),
-    higher=st.booleans(),
-    delta=st.sampled_from([0.0, 0.1]),
-    cut=st.integers(0, 30),
-)
-def test_a_stall_is_patience_epochs_without_a_better_value(
-    values: list[float], patience: int, higher: bool, delta: float, cut: int
-) -> None:
-    """Beside a model that keeps the whole history since the last choice; the state travels at `cut`."""
-
-    def better(value: float, best: float) -> bool:
-        return value > best + delta if higher else value < best - delta
-
-    expected, since = [], []
-    for value in values:
-        since.append(value)
-        best, stalled = None, 0
-        for one in since:
-            if not math.isnan(one) and (best is None or better(one, best)):
-                best, stalled = one, 0
-            else:
-                stalled += 1
-        expected.append(stalled >= patience)
-        if expected[-1]:
-            since = []
-    schedule = WhenStalled("map", patience=patience, higher_is_better=higher, min_delta=delta)
-    found = []
-    for epoch, value in enumerate(values):
-        if epoch == cut:
-            state = schedule.state_dict()
-            schedule = WhenStalled("map", patience=patience, higher_is_better=higher, min_delta=delta)
-            schedule.load_state_dict(json.loads(json.dumps(state)))
-        found.append(schedule.due(epoch, {"map": value}))
-    assert found == expected
-
-
-def test_a_stall_in_a_training_loop() -> None:
-    callback = make(schedule=WhenStalled("loss", patience=2, higher_is_better=False))
-    losses = [3.0, 2.0, 2.0, 2.5, 1.0, 1.0, 1.0]
-    due = [callback.on_epoch_end(Tiny(), epoch, {"loss": loss}) is not None for epoch, loss in enumerate(losses)]
-    assert due == [False, False, False, True, False, False, True]
-    with pytest.raises(InvalidInputError, match=r"`metrics` of epoch 7 must have 'loss'.*got \['map'\]"):
-        callback.on_epoch_end(Tiny(), 7, {"map": 0.5})
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda: EveryEpochs(0),
-        AtEpochs,
-        lambda: AtEpochs(3, -1),
-        lambda: WhenStalled("map", patience=0),
-        lambda: WhenStalled("map", min_delta=float("nan")),
-        lambda: make(stages=[]),
-        lambda: make(max_rounds=0),
-    ],
-)
-def test_options_out_of_range(wrong: Callable[[], Any]) -> None:
-    with pytest.raises(InvalidInputError, match="must be"):
-        wrong()
-
-
-def test_schedules_are_schedules() -> None:
-    for schedule in (EveryEpochs(), AtEpochs(1), WhenStalled("map")):
-        assert isinstance(schedule, Schedule)
-
-
-# Who annotates
 
 
 def test_chosen_frames_wait_for_a_human() -> None:

@@ -1,0 +1,96 @@
+"""The rules of budgets, distances and quotas, read one by one."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from cval_torch.pool.pool import Pool
+from cval_torch.selection.ranking import frame_scores
+from cval_torch.selection.stage import DetectionSampling
+from cval_torch.strategies.descriptor import frame_descriptors
+
+
+class Oracle:
+    """The rules, one frame after another."""
+
+    def __init__(self, pool: Pool, one: DetectionSampling, labeled: Pool | None) -> None:
+        self.pool, self.one = pool, one
+        self.row_of = {frame_id: row for row, frame_id in enumerate(pool.frame_ids)}
+        self.costs = [math.fsum(self.boxes(row, None)) for row in range(len(pool))]
+        self.points: dict[str, list[float]] = {}
+        if one.min_distance is not None:
+            whole = pool if labeled is None else Pool.cat([pool, labeled])
+            self.points.update(zip(whole.frame_ids, frame_descriptors(whole).tolist(), strict=True))
+        self.labeled = [] if labeled is None else list(labeled.frame_ids)
+
+    def boxes(self, row: int, label: int | None) -> list[float]:
+        return [
+            float(self.pool.scores[box]) if self.pool.scores is not None else 1.0
+            for box in range(int(self.pool.offsets[row]), int(self.pool.offsets[row + 1]))
+            if label is None or int(self.pool.labels[box]) == label  # type: ignore[index]
+        ]
+
+    def shows(self, frame_id: str, label: int) -> bool:
+        return math.fsum(self.boxes(self.row_of[frame_id], label)) >= 0.5
+
+    def is_far(self, frame_id: str, others: list[str]) -> bool:
+        return self.one.min_distance is None or all(
+            math.dist(self.points[frame_id], self.points[other]) >= self.one.min_distance for other in others
+        )
+
+    def ranking(self, seen: list[str]) -> list[str]:
+        if self.one.selection_strategy == "random":
+            order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(self.one.seed)).tolist()
+            return [sorted(seen)[place] for place in order]
+        scores = frame_scores(self.pool, self.one).tolist()
+        sign = -1 if self.one.descending else 1
+        return sorted(seen, key=lambda frame_id: (sign * scores[self.row_of[frame_id]], frame_id))
+
+    def order(self, ranking: list[str]) -> tuple[list[str], int]:
+        """In which order frames are taken, and how many of them before the near-duplicates."""
+        taken: list[str] = []
+        quotas = self.one.class_quotas or {}
+        for label in sorted(quotas, key=lambda each: (sum(self.shows(f, each) for f in ranking), each)):
+            for frame_id in ranking:
+                if sum(self.shows(other, label) for other in taken) >= quotas[label]:
+                    break
+                if (
+                    frame_id not in taken
+                    and self.shows(frame_id, label)
+                    and self.is_far(frame_id, self.labeled + taken)
+                ):
+                    taken.append(frame_id)
+        for frame_id in ranking:
+            if frame_id not in taken and self.is_far(frame_id, self.labeled + taken):
+                taken.append(frame_id)
+        return taken + [frame_id for frame_id in ranking if frame_id not in taken], len(taken)
+
+    def choice(self) -> list[str]:
+        pool, one = self.pool, self.one
+        nulls = sorted(f for f, count in zip(pool.frame_ids, pool.counts.tolist(), strict=True) if count == 0)
+        if one.null_policy == "protocol":
+            nulls = []
+        seen = [frame_id for frame_id in pool.frame_ids if frame_id not in nulls]
+        ranking = self.ranking(seen)
+        order, far = self.order(ranking)
+        most = min(one.num_of_samples or len(pool), len(pool))
+        for n in range(most, 0, -1):
+            share = {
+                "sample": math.floor(n * len(nulls) / len(pool) + 0.5),
+                "last": max(n - len(seen), 0),
+            }.get(one.null_policy, 0)
+            first = order[: min(n - share, len(seen))]
+            cost = math.fsum(self.costs[self.row_of[frame_id]] for frame_id in first)
+            if one.num_of_boxes is None or cost <= one.num_of_boxes or n == 1:
+                break
+        chosen = sorted(first[:far], key=ranking.index) + first[far:]
+        if one.null_policy == "sample":
+            shuffle = torch.randperm(len(nulls), generator=torch.Generator().manual_seed(one.seed)).tolist()
+            nulls = [nulls[place] for place in shuffle]
+        added: list[str] = []
+        for frame_id in nulls:
+            if len(added) < share and self.is_far(frame_id, self.labeled + chosen + added):
+                added.append(frame_id)
+        return chosen + (added + [frame_id for frame_id in nulls if frame_id not in added])[:share]
