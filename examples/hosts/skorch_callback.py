@@ -46,7 +46,7 @@ class DetectorNet(NeuralNet):  # type: ignore[misc]
         self._set_training(True)
         images, targets = batch
         loss = torch.stack(list(self.module_(images, targets).values())).sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         return {"loss": loss, "y_pred": None}
 
 
