@@ -122,54 +122,54 @@ def select(
 ) -> SelectedFrames:
     """Choose the frames of `loader` that are worth annotating next.
 
-    One inference pass (see `extract`), then one stage, or several: either say `num_of_samples` or `num_of_boxes` and
-    the options of one stage, or give `stages`. What the options mean is said at `DetectionSampling`.
+    `select` makes one inference pass (see `extract`) and then runs one or several stages. For one stage give
+    `num_of_samples` or `num_of_boxes` and the options of that stage. For several give `stages`. `DetectionSampling`
+    explains the options.
 
-    Where `torch.distributed` is initialised every process must make the call: each infers its share, the choice is
-    made once, on rank 0, and every process returns the same one. It is the choice of a single process. Where the
-    first stage goes by name and scores frames (or is `random`), and has no `min_distance`, only the frames that it
-    keeps travel; the others of a pool stay in the process that inferred them, so the pool may be larger than one
-    machine's memory. A backend that takes long must fit in the timeout of the process group, in which the other
-    processes wait for rank 0.
+    If `torch.distributed` is initialized, every process must make the call. Each process infers its share, rank 0 makes
+    the choice once, and every process returns it. The choice equals that of a single process. If the first stage is a
+    name, scores frames (or is `random`) and has no `min_distance`, then only the frames that it keeps are exchanged, so
+    the pool may be larger than the memory of one machine. The other processes wait while rank 0 asks the backend, so a
+    slow backend must answer within the timeout of the process group.
 
     Args:
         model: an unmodified detector; see `extract`.
         loader: a `DataLoader` over the unlabeled frames; see `extract`.
-        num_of_samples: frames to choose, at least 1. More than there are: all of them, with a warning.
-        num_of_boxes: a budget in boxes: by the detector's scores, no more than so many have to be drawn.
-        min_distance: no two chosen frames are nearer than this by their descriptors: no near-duplicates.
-        class_quotas: by label, how many of the chosen frames are to show that class at least.
-        selection_strategy: a name, or `Pool -> (F,)` scores, higher = more informative. Without one it is `auto`,
-            which needs no tuning and no second stage.
-        bbox_selection_policy: how the scores of a frame's boxes become the frame's.
-        sort_strategy: None puts the most informative first.
-        probs_weights: weights of the terms of an `entropy`.
-        class_weights: how much the uncertainty of a box counts, by its label; or "balanced", which needs a `backend`
-            that knows what is annotated: `LocalBackend(labeled_counts={label: objects})`.
+        num_of_samples: frames to choose, at least 1. If there are fewer, all are chosen, with a warning.
+        num_of_boxes: a budget in boxes: the chosen frames are expected to hold no more, by the detector's scores.
+        min_distance: the least distance between the descriptors of two chosen frames; keeps near-duplicates out.
+        class_quotas: by label, the least number of chosen frames that show that class.
+        selection_strategy: a name, or a callable `Pool -> (F,)` scores, higher = more informative. The default `auto`
+            needs no tuning and no second stage.
+        bbox_selection_policy: how the scores of a frame's boxes become the score of the frame.
+        sort_strategy: None puts the most informative frames first.
+        probs_weights: weights of the terms of `entropy`.
+        class_weights: the weight of a box's uncertainty, by its label; or "balanced", which needs a `backend` that
+            knows what is annotated: `LocalBackend(labeled_counts={label: objects})`.
         use_null_detections: False makes a frame without detections an error.
-        null_policy: what becomes of frames without detections.
+        null_policy: how frames without detections are treated.
         num_of_clusters: for `clustering` and `hierarchical`.
         seed: of every random choice.
-        stages: the stages instead; then the options of one stage must be left alone.
-        backend: what chooses; None: in process (`LocalBackend`).
-        adapter: see `extract`, as for the rest.
-        frame_id: names frames.
-        split: takes a batch apart.
-        device: where to run the model.
-        autocast: dtype to run it with.
-        embedding_dtype: what embeddings are kept as.
+        stages: several stages, in place of the options of one.
+        backend: what makes the choice; None: `LocalBackend`, in process.
+        adapter: see `extract`.
+        frame_id: see `extract`.
+        split: see `extract`.
+        device: the device to run the model on.
+        autocast: a dtype to run it with, under `torch.autocast`.
+        embedding_dtype: the dtype in which embeddings are kept.
         progress: whether to show a bar.
-        cache_dir: a folder in which the inference pass survives the process; see `extract`.
-        frames_per_shard: with `cache_dir`, how many frames are written at a time.
-        distributed: None: with all processes of `torch.distributed`, where it is initialised. False: this one alone.
+        cache_dir: a folder that keeps the inference pass if the process is killed; see `extract`.
+        frames_per_shard: frames written at a time, with `cache_dir`.
+        distributed: None: all processes of `torch.distributed` take part, if it is initialized. False: only this one.
 
     Returns:
         The chosen frames, the first choice first.
 
     Raises:
         InvalidInputError: an option is out of range; none of `num_of_samples`, `num_of_boxes` and `stages`,
-            or `stages` and others.
-        NoSubsetError: the loader's dataset has no rows to index; said before the inference pass.
+            or `stages` together with options of one stage.
+        NoSubsetError: the loader's dataset has no rows to index. It is raised before the inference pass.
         CvalError: see `extract`, and `Backend.select`.
     """
     options = {

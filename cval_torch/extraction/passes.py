@@ -52,59 +52,60 @@ def extract(
     distributed: bool | None = None,
     gather: bool = True,
 ) -> Pool:
-    """Run `model` once over `loader`, and keep what it says of every frame.
+    """Run `model` once over `loader`, and keep its predictions for every frame.
 
-    Nothing of the model is replaced. It is in eval mode and without gradients during the pass; afterwards each
-    submodule has its own train or eval flag again, the hooks are gone, and BatchNorm statistics are what they
-    were, also when the pass was interrupted. The user's loader, sampler and random state are left alone too.
+    The model is not modified. During the pass it is in eval mode and records no gradients. Afterwards each submodule
+    has its own train or eval flag again, the hooks are gone, and BatchNorm statistics are unchanged, even if the pass was
+    interrupted. The user's loader, sampler and random state are left alone.
 
-    With `cache_dir` the rows go to that folder shard by shard, each whole or not there at all, and memory holds one
-    shard. If the process is killed, the same call goes on where it stopped, loading none of the frames that are done;
-    a finished folder is read back without inference. The folder remembers the order in which the pass was begun, so
-    a shuffling loader resumes too. Another model (class, weights, settings), dataset (type, length, ids), loader or
-    option is noticed and refused. What is not: images that changed under their old names, and code that changed.
+    With `cache_dir` the rows are written to that folder in shards, each whole or not at all. Memory holds one shard.
+    If the process is killed, the same call continues where it stopped, and loads no finished frame again. A finished
+    folder is read back without inference. The folder remembers the order of the pass, so shuffling loaders resume too.
+    Another model (class, weights, settings), dataset (type, length, ids), loader or option is refused. Two changes are
+    not noticed: images that changed under the same name, and code that changed.
 
-    Where `torch.distributed` is initialised every process must make the call, and infers its share: batches of one
-    plan are dealt in turn, whole, so the result is bit for bit that of one process. Loaders with a
-    `DistributedSampler` keep their shares, and its padding is left out. An error in one process is raised in all.
+    If `torch.distributed` is initialized, every process must make the call, and infers its share. Whole batches of one
+    plan are dealt in turn, so the result is bit for bit that of one process. Loaders with a `DistributedSampler` keep
+    their shares, without its padding. An error in one process is raised in all.
 
     Args:
-        model: a detector of a known family (torchvision, and transformers and Ultralytics where installed), or
-            any with an `adapter`; as it is, or within DataParallel, DistributedDataParallel or `torch.compile`.
-        loader: a `DataLoader` of images (C, H, W) in [0, 1], alone or with targets after them; shuffled, sampled or
-            batched as you like. An incomplete last batch is kept. Targets are read for their `image_id` only.
-        adapter: reads a model of a family that is not known; see `cval_torch.hooks.base.DetectorAdapter`.
-        frame_id: `(row of loader.dataset, target) -> str`, to name frames yourself. Without it the id is the
-            target's `image_id`, else the dataset's own (`CocoDetection.ids`, file stems), else the row.
-        split: takes a batch of another kind apart.
-        device: where to run; the model is moved there for the pass and back after it. None: where it is.
-        autocast: a dtype to run under `torch.autocast` with. None: as the caller's context is.
-        embedding_dtype: what embeddings are kept as, such as `torch.float16` for half the memory. None: float32.
-        probabilities: whether to keep them: (B, C) float32.
-        box_embeddings: whether to keep them: (B, E).
-        frame_embeddings: whether to keep them: (F, D).
-        progress: whether to show a bar, with frames per second; of all processes together, on rank 0.
-        cache_dir: a folder for this one pass, which is made; with several processes one that all of them see.
-        frames_per_shard: with `cache_dir`, how many frames are written at a time; after 30 seconds fewer. What a
-            killed process loses, and what waits in memory.
-        distributed: None: with all processes of `torch.distributed`, where it is initialised. False: this one alone.
-        gather: with several processes and no `cache_dir`, whether every one gets the whole pool. False: each gets its
-            own share, for pools past one machine's memory.
+        model: a detector of a known family (torchvision; transformers and Ultralytics if installed), or any detector
+            with an `adapter`. It may be wrapped in DataParallel, DistributedDataParallel or `torch.compile`.
+        loader: a `DataLoader` of images (C, H, W) in [0, 1], alone or followed by targets. It may shuffle, sample or
+            batch in any way. An incomplete last batch is kept. Only the `image_id` of targets is read.
+        adapter: reads a model of an unknown family; see `cval_torch.hooks.DetectorAdapter`.
+        frame_id: a function `(row of loader.dataset, target) -> str` that names frames. Without it the id is the
+            target's `image_id`, else the dataset's own id (`CocoDetection.ids`, file stems), else the row.
+        split: a function that takes batches of another kind apart.
+        device: the device to run on. The model is moved there for the pass and back afterwards. None: where it is.
+        autocast: a dtype to run with, under `torch.autocast`. None: as in the caller's context.
+        embedding_dtype: the dtype in which embeddings are kept, such as `torch.float16`. None: float32.
+        probabilities: whether to keep the class probabilities, (B, C) float32.
+        box_embeddings: whether to keep the embeddings of boxes, (B, E).
+        frame_embeddings: whether to keep the embeddings of frames, (F, D).
+        progress: whether to show a bar with frames per second. With several processes rank 0 shows one bar for all.
+        cache_dir: a folder for this one pass. It is created if needed. All processes must see it.
+        frames_per_shard: with `cache_dir`, the number of frames written at a time; fewer after 30 seconds. A killed
+            process loses at most this many.
+        distributed: None: all processes of `torch.distributed` take part, if it is initialized. False: only this one.
+        gather: with several processes and no `cache_dir`, whether every process gets the whole pool. False: each gets
+            its own share, for pools larger than the memory of one machine.
 
     Returns:
-        A `Pool` on the CPU, its frames in the loader's order (of a `DistributedSampler`'s shares: batch by batch in
-        turn), boxes in pixels of the loader's images. `indices` are rows of `loader.dataset`, None where that has
-        none (`IterableDataset`, a plain iterable). With `cache_dir` its columns are mapped from the disk.
+        A `Pool` on the CPU, with frames in the loader's order (for shares of a `DistributedSampler`: batch by batch in
+        turn) and boxes in pixels of the loader's images. `indices` are rows of `loader.dataset`, or None if it has no
+        rows (`IterableDataset`, a plain iterable). With `cache_dir` the columns are mapped from the disk.
 
     Raises:
         UnsupportedModelError: no adapter knows the model.
-        LoaderOrderError: the rows that the loader yields cannot be told, or it gives other frames than those; a
-            stream with `cache_dir` or in several processes.
-        InvalidInputError: a batch, an id or a number (NaN, inf) is not what was expected; the batch is named. Or
-            `cache_dir` holds another pass, or is in use; or the processes differ in weights or datasets.
+        LoaderOrderError: the rows that the loader yields cannot be told, or it yields other frames than those; or a
+            stream is used with `cache_dir` or in several processes.
+        InvalidInputError: a batch, an id or a number (NaN, inf) is not what was expected; the message names the batch.
+            Or `cache_dir` holds another pass or is in use. Or the processes differ in weights or datasets.
         HookError: a hook did not fire, or what it recorded does not fit the output.
-        ExtractionError: the loader, the model or the disk raised; it is the cause, and the position is in the message.
-        RankError: another process failed; the message says which, and how.
+        ExtractionError: the loader, the model or the disk raised. The original error is the cause, and the message says
+            at which position.
+        RankError: another process failed; the message says which one and why.
     """
     options = PassOptions(
         adapter=adapter,
