@@ -55,8 +55,8 @@ def extract(
     """Run `model` once over `loader`, and keep its predictions for every frame.
 
     The model is not modified. During the pass it is in eval mode and records no gradients. Afterwards each submodule
-    has its own train or eval flag again, the hooks are gone, and BatchNorm statistics are unchanged, even if the pass was
-    interrupted. The user's loader, sampler and random state are left alone.
+    has its own train or eval flag again, the hooks are gone, and BatchNorm statistics are unchanged. This also holds if
+    the pass was interrupted. The user's loader, sampler and random state are left alone.
 
     With `cache_dir` the rows are written to that folder in shards, each whole or not at all. Memory holds one shard.
     If the process is killed, the same call continues where it stopped, and loads no finished frame again. A finished
