@@ -1,15 +1,14 @@
-"""The codec against naive per-box Python: what goes out comes back, and JSON without objects equals the models'."""
+"""A pool becomes payloads, and comes back."""
 
 from __future__ import annotations
 
 import json
-import struct
 import tracemalloc
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cval_torch.errors import InvalidInputError
@@ -19,14 +18,11 @@ from cval_torch.service.codec import (
     embeddings_json,
     one_width,
     pool_from_payloads,
-    pool_from_vectors,
     pool_to_payloads,
     predictions_json,
     whole_frames,
     wire_weights,
 )
-from cval_torch.service.codec.numbers import inner_scores, short_decimals
-from cval_torch.service.protocol import BBoxScores, Embedding, FrameEmbedding, FramePrediction
 
 AWKWARD_IDS = ["a", '"', "\\", "é", "日本", "</script>", "../x", "a\x00b", "\u2028", "x" * 128, "😀", "a,b],[c"]
 
@@ -61,49 +57,8 @@ def naive_frames(pool: Pool) -> list[dict[str, object]]:
 
 BOX_COLUMNS = ("scores", "labels", "probabilities", "box_embeddings")
 
+
 counts_lists = st.lists(st.integers(0, 4), min_size=1, max_size=14)
-singles = st.floats(width=32, allow_nan=False, allow_infinity=False)
-
-
-def bits(value: float) -> bytes:
-    return struct.pack("<f", value)
-
-
-@given(values=st.lists(singles, min_size=1, max_size=50))
-@settings(deadline=None)
-@example(values=[0.0, -0.0, 1.0, 1e-45, 3.4028234663852886e38, 1.17549435e-38, 16777216.0, 1e-14, 1e22, 0.1, -0.3])
-def test_short_decimals_are_the_same_floats(values: list[float]) -> None:
-    column = torch.tensor(values, dtype=torch.float32)
-    short = short_decimals(column)
-    read = np.array([float(text) for text in json.loads(json.dumps([repr(v) for v in short.tolist()]))])
-    assert [bits(v) for v in read.astype(np.float32)] == [bits(v) for v in column.numpy()]
-    for value, text in zip(values, map(repr, short.tolist()), strict=True):
-        if 1e-13 < abs(value) < 1e14:
-            digits = text.split("e")[0].replace(".", "").replace("-", "").strip("0")
-            assert len(digits) <= 9, (value, text)
-
-
-def test_short_decimals_are_about_as_short_as_numpy_prints_a_float32() -> None:
-    column = torch.rand(2000, generator=torch.Generator().manual_seed(0))
-    ours = sum(len(repr(value)) for value in short_decimals(column).tolist())
-    shortest = sum(len(np.format_float_positional(value, unique=True)) for value in column.numpy())
-    assert shortest <= ours <= 1.05 * shortest
-
-
-def test_half_precision_and_doubles_keep_their_values() -> None:
-    for dtype in (torch.float16, torch.bfloat16, torch.float64):
-        column = torch.randn(100, dtype=dtype, generator=torch.Generator().manual_seed(1))
-        assert torch.equal(torch.from_numpy(short_decimals(column)).to(dtype), column)
-
-
-@given(values=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=50))
-@settings(deadline=None)
-@example(values=[0.0, 1.0, 1e-45, 1 - 2**-24])
-def test_scores_are_inside_on_the_wire_and_the_same_in_float32(values: list[float]) -> None:
-    column = torch.tensor(values, dtype=torch.float32)
-    inside = inner_scores(column)
-    assert all(0 < value < 1 for value in inside.tolist())
-    assert torch.equal(torch.from_numpy(inside).float(), column)
 
 
 @given(
@@ -169,13 +124,6 @@ def test_json_from_columns_is_the_json_of_the_models(
         assert list(embeddings_json(pool, max_bytes=max_bytes, without=arrived)) == bodies[1:]
 
 
-def test_no_frames_are_an_empty_array() -> None:
-    empty = Pool([], torch.tensor([0]), scores=torch.empty(0))
-    assert b"".join(predictions_json(empty)) == b"[]"
-    assert list(pool_to_payloads(empty)) == []
-    assert len(pool_from_payloads([])) == 0
-
-
 def test_sigmoids_become_one_distribution() -> None:
     """With odds o = p / (1 - p), class c is o_c / (1 + sum o) and none 1 / (1 + sum o): here o = (3, 1)."""
     pool = Pool(["a"], torch.tensor([0, 1]), probabilities=torch.tensor([[0.75, 0.5]]), activation="sigmoid")
@@ -234,76 +182,6 @@ def test_embedding_ids_are_unique_in_the_pool() -> None:
     assert len(ids) == len(set(ids)) == 7
 
 
-def test_what_old_clients_send_is_read() -> None:
-    pool = pool_from_payloads(
-        [
-            {"frame_id": "a", "predictions": [{"category_id": "7", "score": 0.9}, {"score": 0.25}]},
-            {"frame_id": "b", "predictions": None},
-            {"frame_id": "c"},
-            FramePrediction(frame_id="d", predictions=[]),
-        ]
-    )
-    assert pool.counts.tolist() == [2, 0, 0, 0]
-    assert pool.labels.tolist() == [7, -1]  # type: ignore[union-attr]
-    assert torch.equal(pool.scores, torch.tensor([0.9, 0.25]))  # type: ignore[arg-type]
-    bare = pool_from_payloads([{"frame_id": "a", "predictions": [{"embedding_id": "x"}]}])
-    assert (bare.scores, bare.labels, bare.box_embeddings) == (None, None, None)
-
-
-def test_an_unsure_box_of_category_minus_1_is_a_box() -> None:
-    pool = pool_from_payloads([{"frame_id": "a", "predictions": [{"category_id": -1, "score": 0.7}]}])
-    assert pool.counts.tolist() == [1]
-
-
-def vectors(**named: list[float]) -> list[dict[str, object]]:
-    return [
-        {"frame_id": name, "embeddings": [{"embedding_id": "0", "embedding": value}]} for name, value in named.items()
-    ]
-
-
-def boxes(**named: dict[str, object]) -> list[dict[str, object]]:
-    return [{"frame_id": name, "predictions": [box]} for name, box in named.items()]
-
-
-REFUSED = [
-    (boxes(a={"score": 0.5}, b={"category_id": 1}), None, r"`score` must be there .* frame 'b' has none"),
-    (
-        boxes(a={"probabilities": [1.0], "score": 0.5}, b={"score": 0.5}),
-        None,
-        r"`probabilities` must be there .* frame 'b'",
-    ),
-    (
-        boxes(a={"probabilities": [0.5, 0.5]}, b={"probabilities": [1.0]}),
-        None,
-        r"`probabilities` must have one length; got 2 in frame 'a' and 1 in frame 'b'",
-    ),
-    (boxes(a={"probabilities": [1.5]}), None, r"`probabilities` must be finite numbers in \[0, 1\].*frame 'a'"),
-    (boxes(a={"score": 1.0}), None, r"`predictions` must be payloads .* number 0, predictions.0.score: .* less than 1"),
-    (boxes(a={"score": float("nan")}), None, r"predictions.0.score"),
-    (boxes(a={"category_id": 2**70}), None, r"predictions.0.category_id"),
-    ([{"frame_id": "a"}, {"frame_id": "a"}], None, r"`frame_ids` must be distinct; got 'a' again in row 1"),
-    ([{"predictions": []}], None, r"number 0, frame_id: Field required"),
-    ([3], None, r"number 0, all of it"),
-    (boxes(a={"embedding_id": "0"}), vectors(b=[1.0]), r"frame 'a' has no embedding '0'"),
-    (boxes(a={"embedding_id": "0"}, b={}), vectors(a=[1.0]), r"`embedding_id` must be there .* frame 'b'"),
-    (
-        boxes(a={"embedding_id": "0"}, b={"embedding_id": "0"}),
-        vectors(a=[1.0, 2.0], b=[1.0]),
-        r"`embedding` must have one length; got 2 in frame 'a' and 1 in frame 'b'",
-    ),
-    (boxes(a={"embedding_id": "0"}), vectors(a=[1e39]), r"`box_embeddings` must be finite; got inf .* frame 'a'"),
-    (boxes(a={}), vectors(a=[float("nan")]), r"`embeddings` must be payloads"),
-]
-
-
-@pytest.mark.parametrize(("predictions", "embeddings", "message"), REFUSED)
-def test_what_the_protocol_does_not_allow_is_refused_by_name(
-    predictions: list[dict[str, object]], embeddings: list[dict[str, object]] | None, message: str
-) -> None:
-    with pytest.raises(InvalidInputError, match=message):
-        pool_from_payloads(predictions, embeddings)
-
-
 def test_embeddings_that_are_not_there_cannot_be_sent() -> None:
     pool = make_pool([1], box_width=0, frame_width=0)
     for send in (
@@ -315,15 +193,6 @@ def test_embeddings_that_are_not_there_cannot_be_sent() -> None:
             send()
     with pytest.raises(InvalidInputError, match="`batch_size` must be at least 1; got 0"):
         list(pool_to_payloads(pool, batch_size=0))
-
-
-def test_models_are_taken_as_they_are() -> None:
-    frame = FramePrediction(frame_id="a", predictions=[BBoxScores(score=0.5, embedding_id="x", category_id=1)])
-    vector = FrameEmbedding(frame_id="a", embeddings=[Embedding(embedding_id="x", embedding=[1.0, 2.0])])
-    pool = pool_from_payloads(iter([frame]), iter([vector]))
-    assert pool.box_embeddings.tolist() == [[1.0, 2.0]]  # type: ignore[union-attr]
-    same = pool_from_vectors([frame], {("a", "x"): np.array([1.0, 2.0], dtype=np.float32)})
-    assert torch.equal(same.box_embeddings, pool.box_embeddings)  # type: ignore[arg-type]
 
 
 def test_uploads_hold_no_second_copy_of_the_pool() -> None:

@@ -1,0 +1,97 @@
+"""What is truly in each frame, from targets of every kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from quick_comparison import Known, quick, same
+from shades import OneBox, Tiny
+from torch.utils.data import DataLoader
+
+from cval_torch import PassOptions, compare
+from cval_torch.comparison.truth import read_target
+from cval_torch.errors import InvalidInputError, NoSubsetError
+
+
+def test_truth_from_a_function() -> None:
+    dataset = Known()
+    blind = Known(target=lambda row, target: {"annotations": "elsewhere"})
+    asked = quick(blind, targets=dataset.labels)
+    own = quick(dataset)
+    assert asked.measures == tuple(name for name in own.measures if name != "misses")
+    assert asked.notes == ("there is no 'misses found', since the targets have no boxes",)
+    for one, other in zip(
+        (*asked.strategies.values(), *asked.random), (*own.strategies.values(), *own.random), strict=True
+    ):
+        assert one.frame_ids == other.frame_ids
+        assert one.values == {name: other.values[name] for name in asked.measures}
+    same(quick(blind, targets=lambda row: dataset[row][1]), own)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (lambda row, target: None, "target of frame '0' must be a dict with `labels`.*; got none"),
+        (lambda row, target: {"boxes": []}, r"frame '0' must be a dict with `labels` .*a dict with \['boxes'\]"),
+        (lambda row, target: {"labels": [0.5]}, r"labels of frame '0' must be \(n,\) integers; got \(1,\) of torch.fl"),
+        (lambda row, target: {"labels": "cat"}, "labels of frame '0' must be .*; got str 'cat'"),
+        (lambda row, target: [{"category_id": 1}] * (row == 2), "labels of frame '2' must be .*; got list"),
+        (lambda row, target: {"labels": [1], "boxes": []}, r"boxes of frame '0' must be \(n, 4\) xyxy with n=1 labels"),
+        (lambda row, target: {"labels": [1], "boxes": [[9, 9, 3, 3]]}, r"'0' must be xyxy.*got \[9.0, 9.0, 3.0, 3.0\]"),
+        (lambda row, target: {"labels": [1], "boxes": [[0, 0, float("nan"), 3]]}, "finite; got nan .* frame '0'"),
+        (
+            lambda row, target: {"labels": [1], **({"boxes": [[0, 0, 1, 1]]} if row else {})},
+            "either every target has `boxes` or none; that of frame '0'",
+        ),
+    ],
+)
+def test_targets_that_are_not_understood(target: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        quick(Known(target=target))
+
+
+def test_a_loader_without_targets() -> None:
+    images = [torch.rand(1, 2, 2) for _ in range(9)]
+    with pytest.raises(InvalidInputError, match=r"frame '0' has no target, .*pass `targets=`"):
+        quick(DataLoader(images, batch_size=4, collate_fn=list))  # type: ignore[arg-type]
+    found = quick(DataLoader(images, batch_size=4, collate_fn=list), targets=lambda row: [row % 2])  # type: ignore[arg-type]
+    assert found.random_range("objects") == (4, 4, 4)
+    with pytest.raises(NoSubsetError, match="rows of a dataset"):
+        compare(
+            Tiny(),
+            [torch.rand(4, 1, 2, 2)],
+            ["least"],
+            num_of_samples=1,
+            options=PassOptions(adapter=OneBox(), progress=False),
+        )
+
+
+def test_boxes_of_another_format_are_refused() -> None:
+    from torchvision.tv_tensors import BoundingBoxes
+
+    def target(form: str) -> Any:
+        box = BoundingBoxes([[0, 0, 1, 2]], format=form, canvas_size=(2, 2))
+        return lambda row, target: {"labels": [1 + row % 2], "boxes": box}
+
+    assert "misses" in quick(Known(target=target("XYXY"))).measures
+    with pytest.raises(InvalidInputError, match=r"must be \(n, 4\) xyxy .*; got \(1, 4\) in XYWH"):
+        quick(Known(target=target("XYWH")))
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, lambda values: torch.tensor(values).int()])
+@given(labels=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=5))
+@settings(deadline=None, max_examples=20)
+def test_labels_of_any_kind(kind: Any, labels: list[int]) -> None:
+    boxes = [[float(k), 0.0, k + 1.0, 2.0] for k in range(len(labels))]
+    made = kind(labels) if labels else []
+    assert read_target(made, "a")[0].tolist() == labels
+    found, corners = read_target({"labels": made, "boxes": np.array(boxes)}, "a")
+    assert found.dtype == torch.int64
+    assert found.tolist() == labels
+    assert corners is not None
+    assert corners.reshape(-1, 4).tolist() == boxes

@@ -1,0 +1,65 @@
+"""Deadlines that hold however a server drips, and waits between attempts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from client_calls import Clock, connect, take
+from fault_server import drip, faulty, silence
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cval_torch.errors import (
+    DeadlineExceededError,
+)
+from cval_torch.service.client import CVALConnection
+from cval_torch.service.client.deadline import Backoff, Deadline, retry_after
+
+
+@given(header=st.text(max_size=40))
+def test_no_retry_after_can_break_the_client(header: str) -> None:
+    seconds = retry_after(header, now=0.0)
+    assert seconds is None or seconds >= 0
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n"
+
+
+SLOW = {
+    "no answer": silence,
+    "dripping status line": drip(b"HTTP/1.1 200 OK "),
+    "dripping headers": drip(b"X-A: b\r\n", before=b"HTTP/1.1 200 OK\r\n"),
+    "dripping body": drip(b" ", before=OK + b"\r\n"),
+    "dripping chunks": drip(b"1\r\n \r\n", before=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    "dripping until it closes": drip(b" ", before=b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize("call", [take, lambda c: c.dataset().get("d")], ids=["post", "get"])
+def test_a_call_ends_at_its_deadline_however_the_server_drips(name: str, call: Callable[[CVALConnection], Any]) -> None:
+    with faulty(SLOW[name]) as server:
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceededError, match=r"had no answer within 0\.4 s"):
+            call(connect(server, timeout=0.4))
+        assert time.monotonic() - began < 20  # a dripping server goes on for a minute
+        assert len(server.requests) == 1
+
+
+def test_backoff_doubles_up_to_a_ceiling_and_is_jittered() -> None:
+    assert [Backoff(1, 5, jitter=lambda: 0.0).next() for _ in range(1)] == [1]
+    steady, low = Backoff(1, 5, jitter=lambda: 0.0), Backoff(1, 5, jitter=lambda: 0.999)
+    assert [steady.next() for _ in range(5)] == [1, 2, 4, 5, 5]
+    assert all(
+        half <= value <= half * 1.01 for value, half in zip((low.next() for _ in range(3)), (0.5, 1, 2), strict=True)
+    )
+
+
+def test_a_deadline_within_another_is_the_earlier(clock: Clock) -> None:
+    deadline = Deadline(10, clock=clock)
+    assert deadline.within(3).remaining() == 3
+    clock.now += 8
+    assert deadline.within(3).remaining() == 2

@@ -1,0 +1,73 @@
+"""Samplings and their results, waited for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from client_calls import DONE, RUNNING, Clock, connect
+from fault_server import answer, faulty, hang_up
+
+from cval_torch.errors import (
+    DeadlineExceededError,
+    InvalidInputError,
+    ProtocolError,
+    RequestRejectedError,
+)
+
+
+def test_the_answer_for_another_task_is_refused() -> None:
+    with faulty(answer(DONE)) as server, pytest.raises(ProtocolError, match="task 'mine' was asked for, and 't'"):
+        connect(server).result().get("mine")
+
+
+def test_a_poll_that_never_ends_ends_with_the_task_in_hand(clock: Clock) -> None:
+    with faulty(answer(RUNNING)) as server:
+        waiting = connect(server, clock).result()
+        with pytest.raises(DeadlineExceededError, match=r"task 't' was not done within 120 s.*wait") as caught:
+            waiting.wait("t", timeout=120, progress=False)
+        assert caught.value.task_id == "t"
+        assert isinstance(caught.value, TimeoutError)
+        polls = len(server.requests)
+        server.behaviours[:] = [answer(DONE)]
+        assert waiting.wait(caught.value.task_id, progress=False).result == ["a"]
+    assert 20 < polls < 80
+    assert sum(clock.sleeps) == pytest.approx(120)
+    assert len(set(clock.sleeps[6:20])) > 10, "jitter: no two waits are alike"
+    assert max(clock.sleeps) <= 5
+
+
+def test_a_wait_passes_over_what_passes(clock: Clock) -> None:
+    progress = {**RUNNING, "result": {"done": 3, "of": 10}}
+    faults = [answer(RUNNING), *[hang_up] * 8, answer({}, 500), answer({}, 429), answer(progress), answer(DONE)]
+    with faulty(*faults) as server:
+        assert connect(server, clock).result().wait("t", timeout=600).result == ["a"]
+
+
+def test_a_wait_ends_when_the_task_does(clock: Clock) -> None:
+    with (
+        faulty(answer({"detail": "task failed"}, 409)) as server,
+        pytest.raises(RequestRejectedError, match="task failed"),
+    ):
+        connect(server, clock).result().wait("t", progress=False)
+    ended = {**RUNNING, "time_end": 3.0}
+    with faulty(answer(ended)) as server, pytest.raises(ProtocolError, match="ended with no result"):
+        connect(server, clock).result().wait("t", progress=False)
+    assert clock.sleeps == []
+
+
+def test_a_callable_is_not_sent() -> None:
+    with faulty(answer(DONE)) as server:
+        for field in ("selection_strategy", "bbox_selection_policy"):
+            config = {"num_of_samples": 1, "selection_strategy": "margin", "frames": [], field: max}
+            with pytest.raises(InvalidInputError, match=f"`{field}` must be a name"):
+                connect(server).detection().on_premise_sampling(config)
+        assert server.requests == []
+
+
+def test_nulls_and_defaults_are_left_out() -> None:
+    with faulty(answer(DONE)) as server:
+        frames = [{"frame_id": "a", "predictions": [{"score": 0.5}]}, {"frame_id": "b"}]
+        config = {"num_of_samples": 1, "selection_strategy": "margin", "frames": frames}
+        connect(server).detection().on_premise_sampling(config)
+        assert json.loads(server.requests[0].body) == config
