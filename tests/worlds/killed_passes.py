@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -44,11 +45,28 @@ def in_a_process(work: Callable[[], Any]) -> tuple[int, Callable[[], int]]:
     return process, lambda: os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def killed_after(seconds: float, folder: Path, *, shuffle: bool) -> int:
-    process, wait = in_a_process(lambda: one_pass(folder, shuffle=shuffle))
-    time.sleep(seconds)
-    os.kill(process, signal.SIGKILL)  # a process that ended is still there to be killed until it is waited for
-    return wait()
+def calls_in(work: Callable[[], Any], *, dies_at: int | None = None) -> int:
+    """How many calls `work` makes, of Python functions and of those in C; or it dies at one of them."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal calls
+        if event in ("call", "c_call"):
+            calls += 1
+            if calls == dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def killed_after(calls: int, folder: Path, *, shuffle: bool) -> int:
+    """A pass that dies at its `calls`-th call: anywhere, and at the same place on any machine."""
+    return in_a_process(lambda: calls_in(lambda: one_pass(folder, shuffle=shuffle), dies_at=calls))[1]()
 
 
 def killed_at_sync(count: int, folder: Path) -> int:
@@ -72,14 +90,13 @@ def killed_at_sync(count: int, folder: Path) -> int:
     return in_a_process(work)[1]()
 
 
-def at_random(folder: Path, *, shuffle: bool, generator: random.Random, longest: float) -> int:
-    """Kill passes in `folder` at random moments until one gets through; how many were killed."""
+def at_random(folder: Path, *, shuffle: bool, generator: random.Random, most: int) -> int:
+    """Kill passes in `folder` at random calls, up to `most`, until one gets through; how many were killed."""
     killed = 0
-    while (code := killed_after(generator.uniform(0, longest), folder, shuffle=shuffle)) != 0:
+    while (code := killed_after(generator.randint(1, most), folder, shuffle=shuffle)) != 0:
         if code != -signal.SIGKILL:
             raise SystemExit(f"a pass ended with {code}")
         killed += 1
-        longest *= 1.05  # on a machine that is busy with other things one must get through too
     return killed
 
 
@@ -99,14 +116,12 @@ def main(root: Path, seed: int) -> None:
     generator = random.Random(seed)
     reference = one_pass(None)
     reference.save(root / "reference")
-    started = time.monotonic()
-    one_pass(root / "timed")
-    longest = 0.5 * (time.monotonic() - started)  # so that most passes are killed more than once
+    most = calls_in(lambda: one_pass(root / "counted"))
     outcome: dict[str, Any] = {"random": {}, "syncs": 0}
     for shuffle in (False, True):
         for turn in range(2):
             folder = root / f"random-{shuffle}-{turn}"
-            outcome["random"][folder.name] = at_random(folder, shuffle=shuffle, generator=generator, longest=longest)
+            outcome["random"][folder.name] = at_random(folder, shuffle=shuffle, generator=generator, most=most)
     count = 1
     while killed_at_sync(count, folder := root / f"sync-{count}") == -signal.SIGKILL:
         one_pass(folder)
