@@ -42,6 +42,8 @@ def test_who_may_hold_it_beside_whom(tmp_path: Path, there: object, here: object
 
 
 def test_the_holder_is_named(tmp_path: Path) -> None:
+    """Whoever held it before."""
+    in_child(lambda: alone(tmp_path / "lock").release())
     with beside(lambda: alone(tmp_path / "lock")) as holder:
         with pytest.raises(InvalidInputError) as caught:
             alone(tmp_path / "lock")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ragged import columns, frames_of_boxes
 
-from cval_torch.pool.offsets import chunks
+from cval_torch.pool.offsets import chunks, offsets_of, places_of
 
 
 @given(frames=frames_of_boxes, boxes=st.integers(1, 30))
@@ -20,3 +21,21 @@ def test_chunks_are_all_frames_and_bounded(frames: list[list[float]], boxes: int
         assert begin < end
         small = sum(len(frame) for frame in frames[begin:end] if len(frame) <= boxes)
         assert small < 2 * boxes or end - begin == 1
+
+
+@given(counts=st.lists(st.integers(0, 5), max_size=12))
+def test_offsets_are_sums_of_what_lies_before(counts: list[int]) -> None:
+    offsets = offsets_of(torch.tensor(counts, dtype=torch.int64))
+    assert offsets.dtype == torch.int64
+    assert offsets.tolist() == [sum(counts[:row]) for row in range(len(counts) + 1)]
+
+
+@given(counts=st.lists(st.integers(0, 5), min_size=1, max_size=12), data=st.data())
+def test_places_against_lists(counts: list[int], data: st.DataObject) -> None:
+    """In any order, and frames that are asked for twice have their rows twice."""
+    rows = data.draw(st.lists(st.integers(0, len(counts) - 1), max_size=15))
+    offsets = [sum(counts[:row]) for row in range(len(counts) + 1)]
+    places, theirs = places_of(torch.tensor(offsets), torch.tensor(rows, dtype=torch.int64))
+    assert places.tolist() == [place for row in rows for place in range(offsets[row], offsets[row + 1])]
+    assert theirs.tolist() == [sum(counts[row] for row in rows[:n]) for n in range(len(rows) + 1)]
+    assert places.dtype == theirs.dtype == torch.int64

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -274,3 +277,76 @@ def test_a_million_frames_of_twenty_boxes_are_columns_not_objects() -> None:
     half = pool.take(torch.arange(0, frames, 1000))
     assert half.num_boxes == 20_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000
+
+
+class Evil:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_load_runs_no_code_of_a_file(tmp_path: Path, mmap: bool) -> None:
+    pool = make_pool([1, 2])
+    pool.save(tmp_path / "a.pool")
+    payload = torch.load(tmp_path / "a.pool", weights_only=True)
+    for name in ("activation", "extra"):
+        torch.save({**payload, name: Evil(tmp_path / "made")}, tmp_path / "evil.pool")
+        with pytest.raises(InvalidInputError, match="is not a saved Pool"):
+            Pool.load(tmp_path / "evil.pool", mmap=mmap)
+        assert not (tmp_path / "made").exists()
+
+
+def test_load_maps_the_file_unless_told_not_to(tmp_path: Path) -> None:
+    """A mapped column shows what is written to its file; one that was read does not."""
+    pool = Pool(["a"], torch.tensor([0, 1]), frame_embeddings=torch.full((1, 4096), 0.25))
+    wanted = torch.full((4096,), 0.75)
+    for mmap in (True, False):
+        path = tmp_path / f"{mmap}.pool"
+        pool.save(path)
+        loaded = Pool.load(path, mmap=mmap)
+        content = path.read_bytes()
+        begin = content.index(pool.frame_embeddings.numpy().tobytes())  # type: ignore[union-attr]
+        with path.open("r+b") as file:
+            file.seek(begin)
+            file.write(wanted.numpy().tobytes())
+        assert loaded.frame_embeddings is not None
+        assert torch.equal(loaded.frame_embeddings[0], wanted) is mmap
+
+
+def test_save_forces_the_file_to_the_disk_before_it_takes_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def forced(handle: int) -> None:
+        steps.append("forced" if os.fstat(handle).st_size > 100 else "forced while empty")
+        fsync(handle)
+
+    def moved(self: Path, target: Path) -> Path:
+        steps.append("moved")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", forced)
+    monkeypatch.setattr(Path, "replace", moved)
+    make_pool([1]).save(tmp_path / "a.pool")
+    assert steps == ["forced", "moved"]
+
+
+def test_cat_refuses_pools_on_two_devices() -> None:
+    pool, other = make_pool([1]), make_pool([2], start=5)
+    with pytest.raises(InvalidInputError, match=r"`indices` must have one width and device; .* pool 1 has .* on meta"):
+        Pool.cat([pool, on_meta(other)])
+
+
+def on_meta(pool: Pool) -> Pool:
+    """The pool as if it were on another device, which no test machine has; its numbers cannot be checked there."""
+    other = copy.copy(pool)
+    for name, column in pool.columns():
+        object.__setattr__(other, name, column.to("meta"))
+    return other

@@ -10,7 +10,16 @@ from points import blobs, noise
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from cval_torch.strategies.kmeans import kmeans
+from cval_torch.strategies.kmeans import (
+    Cloud,
+    _assign,
+    _move,
+    kmeans,
+    kmeans_beside,
+    mean_of,
+    nearest_of,
+    squared_distances,
+)
 
 
 class TestKmeans:
@@ -98,3 +107,76 @@ class TestKmeans:
             for c in range(4)
         ]
         assert torch.allclose(torch.stack(mean), weighted.centres, atol=1e-5)
+
+
+class TestBeside:
+    """New clusters beside what is labeled."""
+
+    def test_what_is_labeled_keeps_centres_of_its_own(self) -> None:
+        """Labeled frames lie in two blobs, so there are two centres; their mean lies in a third blob, which is free."""
+        ends = torch.tensor([[-3.0, 0.0], [3.0, 0.0]])
+        labeled = ends.repeat_interleave(5, 0) + 0.01 * noise(10, 2)
+        points = torch.cat([ends.repeat_interleave(10, 0), torch.zeros(10, 2)]) + 0.01 * noise(30, 2, seed=1)
+        found, known = kmeans_beside(points, 1, 4, seed=0, labeled=labeled)
+        assert known.tolist() == [True] * 20 + [False] * 10
+        assert torch.allclose(found.centres[-1], points[20:].mean(0), atol=1e-4)
+
+    @pytest.mark.parametrize("n", [1, 2, 50])
+    def test_they_are_as_many_as_asked_and_those_of_the_labeled_alone(self, n: int) -> None:
+        labeled, points = noise(7, 3), noise(40, 3, seed=1)
+        found, known = kmeans_beside(points, 4, n, seed=3, labeled=labeled)
+        own = kmeans(labeled, min(n, 7), seed=3).centres
+        assert torch.allclose(found.centres[: len(own)], own, atol=1e-6)
+        assert len(found.centres) == len(own) + 4
+        assert torch.equal(known, torch.cdist(points, found.centres).argmin(1) < len(own))
+
+    @pytest.mark.parametrize("labeled", [None, torch.zeros(0, 3)])
+    def test_nothing_is_labeled(self, labeled: torch.Tensor | None) -> None:
+        points = noise(40, 3)
+        found, known = kmeans_beside(points, 4, 9, seed=3, labeled=labeled)
+        assert not bool(known.any())
+        assert torch.equal(found.labels, kmeans(points, 4, seed=3).labels)
+
+    def test_weights_are_of_the_points_alone(self) -> None:
+        points, weights = torch.tensor([[0.0], [1.0], [10.0]]), torch.tensor([3.0, 1.0, 1.0])
+        found, _ = kmeans_beside(points, 1, 1, seed=0, labeled=torch.tensor([[10.0]]), weights=weights)
+        assert found.centres.flatten().tolist() == pytest.approx([10, 0.25], abs=1e-5)
+
+
+def test_a_centre_without_points_moves_to_the_farthest_point() -> None:
+    """One step, worked out by hand: of three centres the middle one has no points, and (9,) is 4 from its own."""
+    points = torch.tensor([[0.0], [1.0], [5.0], [9.0]])
+    cloud = Cloud(points, torch.zeros(1), None)
+    centres = torch.tensor([[0.5], [50.0], [5.0]])
+    now = _assign(cloud, centres)
+    assert now.labels.tolist() == [0, 0, 2, 2]
+    assert _move(cloud, centres, now, held=0).flatten().tolist() == [0.5, 9.0, 7.0]
+    assert _move(cloud, centres, now, held=2).flatten().tolist() == [0.5, 50.0, 7.0], "those that are fixed stay"
+
+
+def test_more_vacant_centres_than_points_and_points_without_a_pull() -> None:
+    points = torch.tensor([[0.0], [8.0]])
+    cloud = Cloud(points, torch.zeros(1), torch.tensor([1.0, 0.0]))
+    centres = torch.tensor([[1.0], [90.0], [91.0], [92.0]])
+    moved = _move(cloud, centres, _assign(cloud, centres), held=0).flatten().tolist()
+    assert moved == [0.0, 0.0, 8.0, 92.0], "by how far a point is times its pull, and there are two points"
+
+
+@given(rows=st.integers(1, 9), centres=st.integers(1, 9), seed=st.integers(0, 99), far=st.sampled_from([0.0, 300.0]))
+@settings(deadline=None)
+def test_squared_distances_against_differences(rows: int, centres: int, seed: int, far: float) -> None:
+    points, others = noise(rows, 4, seed).double() + far, noise(centres, 4, seed + 1).double() + far
+    points[0] = others[0]
+    expected = (points[:, None] - others).square().sum(2)
+    got = squared_distances(points, others)
+    assert torch.allclose(got, expected, atol=1e-6)
+    assert got[0, 0] == 0
+    nearest = nearest_of(points, (points * points).sum(1), others, torch.full((rows,), 1.0).double())
+    assert torch.allclose(nearest, expected.amin(1).clamp_max(1.0), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_mean_is_added_up_in_float64(dtype: torch.dtype) -> None:
+    points = (noise(5000, 3) * 100 + 3000).to(dtype)
+    assert torch.allclose(mean_of(points), points.double().mean(0), rtol=1e-12)
+    assert mean_of(points).dtype == torch.float64
