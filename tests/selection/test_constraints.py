@@ -6,11 +6,12 @@ import itertools
 import math
 import warnings
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from constrained_choice import Oracle
+from constrained_choice import Oracle, make_looks, quietly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategy_names import DIVERSITIES, GREEDY, POOL_DIVERSITIES
@@ -18,8 +19,10 @@ from strategy_names import DIVERSITIES, GREEDY, POOL_DIVERSITIES
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
 from cval_torch.selection import spacing
+from cval_torch.selection.constraints import bounds_of, check_labels, filled, remarks_on_bounds, shows_class
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.ranking import frame_scores
+from cval_torch.selection.spacing import Spacing
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.selection.stages import run_stages
 from cval_torch.strategies.class_gain import class_gain
@@ -33,32 +36,6 @@ NULL_POLICIES = ("protocol", "skip", "last", "sample")
 
 def stage(strategy: Any = "entropy", n: int | None = None, **options: Any) -> DetectionSampling:
     return DetectionSampling(selection_strategy=strategy, num_of_samples=n, **options)
-
-
-def make_pool(frames: int, *, seed: int, looks: int = 4, nulls: bool = True, prefix: str = "f") -> Pool:
-    """Frames of a few looks each, near-duplicates among them, with ties in their scores."""
-    generator = torch.Generator().manual_seed(seed)
-    counts = torch.randint(0 if nulls else 1, 4, (frames,), generator=generator)
-    boxes = int(counts.sum())
-    directions = torch.randn(looks, 6, generator=torch.Generator().manual_seed(1))
-    look = torch.randint(0, looks, (frames,), generator=generator).repeat_interleave(counts)
-    vectors = directions[look] + 0.1 * torch.randn(boxes, 6, generator=generator)
-    return Pool(
-        [f"{prefix}{row:03d}" for row in torch.randperm(frames, generator=generator).tolist()],
-        torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
-        scores=torch.randint(1, 9, (boxes,), generator=generator) / 8,
-        labels=torch.randint(0, 3, (boxes,), generator=generator),
-        box_embeddings=vectors,
-        frame_embeddings=torch.randn(frames, 6, generator=generator),
-    )
-
-
-def quietly(pool: Pool, stages: Any, labeled: Pool | None = None) -> tuple[list[str], list[float]]:
-    """The ids and scores of a choice, whatever it warns of."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        rows, scores, _ = run_stages(pool, stages, labeled=labeled)
-    return [pool.frame_ids[row] for row in rows.tolist()], scores.tolist()
 
 
 OPTIONS = st.fixed_dictionaries(
@@ -90,10 +67,10 @@ def test_stages_that_rank_keep_the_rules(
         options["n"] = 5
     if options["strategy"] == "random":
         options["sort_strategy"] = None
-    pool = make_pool(frames, seed=seed)
+    pool = make_looks(frames, seed=seed)
     if pool.num_boxes == 0:
         return
-    labeled = make_pool(3, seed=seed + 1, prefix="l") if beside else None
+    labeled = make_looks(3, seed=seed + 1, prefix="l") if beside else None
     one = stage(**options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spacing, "_BLOCK_FRAMES", block)
@@ -134,8 +111,8 @@ def test_diversity_chooses_among_thinned_frames_within_the_budget(
 ) -> None:
     if n is None and budget is None:
         n = 6
-    pool = make_pool(14, seed=seed)
-    labeled = make_pool(3, seed=seed + 1, prefix="l") if beside else None
+    pool = make_looks(14, seed=seed)
+    labeled = make_looks(3, seed=seed + 1, prefix="l") if beside else None
     before = [stage("entropy", 14, bbox_selection_policy="sum")] if weighted else []
     one = stage(strategy, n, num_of_boxes=budget, min_distance=distance, null_policy=policy, seed=seed % 3)
     got, _ = quietly(pool, [*before, one], labeled)
@@ -184,8 +161,8 @@ def test_diversity_chooses_among_thinned_frames_within_the_budget(
 def test_a_greedy_choice_begins_with_that_of_fewer(
     strategy: str, beside: bool, fewer: int, frames: int, seed: int
 ) -> None:
-    pool = make_pool(frames, seed=seed)
-    labeled = make_pool(5, seed=seed + 1, prefix="l") if beside else None
+    pool = make_looks(frames, seed=seed)
+    labeled = make_looks(5, seed=seed + 1, prefix="l") if beside else None
     many, _ = quietly(pool, stage(strategy, 40), labeled)
     assert many[:fewer] == quietly(pool, stage(strategy, fewer), labeled)[0]
 
@@ -198,7 +175,7 @@ def test_a_greedy_choice_is_not_worked_out_again_for_fewer(monkeypatch: pytest.M
         return class_gain(pool, n, **options)
 
     monkeypatch.setitem(STRATEGIES, "auto", replace(STRATEGIES["auto"], function=noted))
-    pool = make_pool(80, seed=3)
+    pool = make_looks(80, seed=3)
     chosen = LocalBackend().select(pool, stage("auto", num_of_boxes=20.0))
     assert 18 < chosen.num_of_boxes <= 20
     assert asked == sorted(set(asked))
@@ -227,7 +204,7 @@ def test_without_scores_boxes_are_counted() -> None:
 
 
 def test_a_first_frame_that_is_too_dear_is_kept_with_a_warning() -> None:
-    pool = make_pool(9, seed=0, nulls=False)
+    pool = make_looks(9, seed=0, nulls=False)
     for strategy in ("entropy", "random", "clustering"):
         with pytest.warns(UserWarning, match=f"'{strategy}' keeps about .* boxes: more than num_of_boxes=0.01"):
             assert len(LocalBackend().select(pool, stage(strategy, num_of_boxes=0.01))) == 1
@@ -249,7 +226,7 @@ def test_near_duplicates_are_passed_over_and_fill_up_with_a_warning() -> None:
 
 
 def test_labeled_frames_without_boxes_are_in_the_same_space() -> None:
-    pool = make_pool(8, seed=3, nulls=False)
+    pool = make_looks(8, seed=3, nulls=False)
     empty = Pool(["x", "y"], torch.zeros(3, dtype=torch.int64), scores=torch.empty(0), labels=torch.empty(0).long(),
                  box_embeddings=torch.empty(0, 6), frame_embeddings=torch.eye(6)[:2])  # fmt: skip
     for one in (stage(n=3, min_distance=0.1), stage("k_center", 3)):
@@ -307,11 +284,11 @@ def test_a_class_is_shown_by_half_an_object() -> None:
 )
 def test_quotas_of_diversity_are_refused(stages: Any, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        run_stages(make_pool(9, seed=0), stages)
+        run_stages(make_looks(9, seed=0), stages)
 
 
 def test_missing_columns_are_named() -> None:
-    pool = make_pool(9, seed=0)
+    pool = make_looks(9, seed=0)
     with pytest.raises(InvalidInputError, match="`class_quotas` need the column `labels`"):
         run_stages(pool.replace(labels=None), stage(n=2, class_quotas={0: 1}))
     bare = pool.replace(box_embeddings=None, frame_embeddings=None)
@@ -320,9 +297,84 @@ def test_missing_columns_are_named() -> None:
 
 
 def test_a_stage_hands_on_what_it_kept() -> None:
-    pool = make_pool(20, seed=4)
+    pool = make_looks(20, seed=4)
     stages = [stage("entropy", num_of_boxes=12, class_quotas={1: 2}), stage("weighted_kmeans", num_of_boxes=5)]
     first = quietly(pool, stages[0])[0]
     both = quietly(pool, stages)[0]
     assert set(both) <= set(first)
     assert 1 < len(both) < len(first)
+
+
+class TestPieces:
+    """What the rules are made of, by hand and against loops."""
+
+    @given(
+        frames=st.lists(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 8)), max_size=4), min_size=1, max_size=6),
+        scored=st.booleans(),
+        label=st.integers(0, 3),
+    )
+    def test_a_class_is_shown(self, frames: list[list[tuple[int, int]]], scored: bool, label: int) -> None:
+        """In eighths, which are exact: by scores of half an object together; without scores by one box."""
+        boxes = [box for frame in frames for box in frame]
+        pool = Pool(
+            [f"{row}" for row in range(len(frames))],
+            torch.tensor([0, *map(len, frames)]).cumsum(0),
+            labels=torch.tensor([label for label, _ in boxes], dtype=torch.int64),
+            scores=torch.tensor([eighths / 8 for _, eighths in boxes]) if scored else None,
+        )
+        expected = [sum(eighths if scored else 8 for each, eighths in frame if each == label) >= 4 for frame in frames]
+        assert shows_class(pool, label).tolist() == expected
+        costs, shown = bounds_of(pool, stage(n=1, num_of_boxes=3, class_quotas={label: 1}))
+        assert shown[label].tolist() == expected
+        assert costs is not None
+        assert costs.tolist() == [sum(eighths / 8 if scored else 1 for _, eighths in frame) for frame in frames]
+        assert bounds_of(pool, stage(n=1)) == (None, {})
+
+    @given(
+        looks=st.lists(st.integers(0, 3), min_size=1, max_size=9),
+        n=st.integers(0, 9),
+        data=st.data(),
+    )
+    def test_what_is_too_near_fills_up_in_order(self, looks: list[int], n: int, data: st.DataObject) -> None:
+        rows = data.draw(st.permutations(range(len(looks))))
+        pool = Pool(
+            [f"{row}" for row in range(len(looks))],
+            torch.zeros(len(looks) + 1, dtype=torch.int64),
+            frame_embeddings=torch.eye(4)[looks],
+        )
+        far = [row for place, row in enumerate(rows) if looks[row] not in {looks[each] for each in rows[:place]}][:n]
+        near = [row for row in rows if row not in far]
+        assert filled(Spacing(pool, 0.5), torch.tensor(rows), n).tolist() == [*far, *near][:n]
+
+    def test_what_is_said_of_rules_that_are_not_kept(self) -> None:
+        pool = Pool(
+            list("abc"),
+            torch.arange(4),
+            scores=torch.tensor([1.0, 0.75, 0.25]),
+            labels=torch.tensor([7, 7, 8]),
+            frame_embeddings=torch.eye(2)[[0, 0, 1]],
+        )
+        one = stage(n=2, num_of_boxes=1.5, min_distance=0.5, class_quotas={7: 2, 8: 1})
+        costs, shown = bounds_of(pool, one)
+
+        def said(*rows: int) -> list[str]:
+            spacing = partial(Spacing, pool, 0.5)
+            return remarks_on_bounds(torch.tensor(rows), one, costs=costs, shown=shown, new_spacing=spacing)
+
+        assert said(0, 1) == [
+            "keeps about 1.75 boxes: more than num_of_boxes=1.5",
+            "fills up with frames nearer than min_distance=0.5: too few are apart",
+            "keeps 0 frames of class 8: fewer than the 1 of class_quotas",
+        ]
+        assert said(0, 2) == [
+            "keeps 1 frames of class 7: fewer than the 2 of class_quotas",
+            "keeps 0 frames of class 8: fewer than the 1 of class_quotas",
+        ]
+        assert remarks_on_bounds(torch.tensor([0, 1]), stage(n=2), costs=None, shown={}) == []
+
+    def test_quotas_need_labels_where_there_are_boxes(self) -> None:
+        one = stage(n=1, class_quotas={7: 1})
+        check_labels(Pool(["a"], torch.tensor([0, 0])), one)
+        check_labels(Pool(["a"], torch.tensor([0, 1])), stage(n=1))
+        with pytest.raises(InvalidInputError, match="`class_quotas` need the column `labels`"):
+            check_labels(Pool(["a"], torch.tensor([0, 1])), one)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from points import blobs_in_order
 from strategy_names import KNOWN_STRATEGIES
 from tied_frames import UNCERTAIN, make_tied_pool
 
@@ -144,3 +145,59 @@ def test_class_weights_reach_the_entropy() -> None:
     assert ids_of(pool, stage(n=1, probs_weights=[5, 1, 0])) == ["a"]
     got = frame_scores(pool, stage(probs_weights=[5, 1, 0])).tolist()
     assert got == pytest.approx([3 / math.log2(3), 0.5 / math.log2(3)], abs=1e-6)
+
+
+@pytest.mark.parametrize("sort", [None, "ascending", "descending"])
+@pytest.mark.parametrize("between", [[], ["k_center"], ["k_center", "random", "kmeans_plus_plus"]])
+def test_a_direction_is_handed_on_through_stages_that_do_not_score(sort: Any, between: list[str]) -> None:
+    """`weighted_kmeans` takes of each blob the frame that `probability` held for the most informative.
+
+    The stages between keep all frames, so the choice is that of two stages: by default the least sure.
+    """
+    points, truth = blobs_in_order([8, 8, 8])
+    confidences = torch.rand(24, generator=torch.Generator().manual_seed(1))
+    pool = Pool([f"{row:02d}" for row in range(24)], torch.arange(25), scores=confidences, frame_embeddings=points)
+    stages = [
+        stage("probability", 24, sort_strategy=sort),
+        *(stage(name, 24) for name in between),
+        stage("weighted_kmeans", 3),
+    ]
+    sign = 1 if sort == "descending" else -1
+    best = [
+        max((truth == blob).nonzero().flatten().tolist(), key=lambda row: sign * confidences[row]) for blob in range(3)
+    ]
+    rows, scores, _ = run_stages(pool, stages)
+    assert set(rows.tolist()) == set(best)
+    assert torch.equal(scores, confidences[rows].double())
+
+
+STAGES = st.lists(
+    st.tuples(
+        st.sampled_from([*UNCERTAIN, "probability", "random"]), st.integers(1, 8), st.sampled_from([None, "ascending"])
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(given_stages=STAGES, counts=st.lists(st.integers(0, 3), min_size=1, max_size=9), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=60)
+def test_several_stages_are_one_after_another(given_stages: list[Any], counts: list[int], seed: int) -> None:
+    """A list of stages is a loop: each chooses by itself among what the one before it kept."""
+    pool = make_tied_pool(counts, seed=seed)
+    stages = [stage(name, n, sort_strategy=sort, seed=seed) for name, n, sort in given_stages]
+    left = pool
+    scores: dict[str, float] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for one in stages:
+            rows, found, _ = run_stages(left, one)
+            left = left.take(rows)
+            if one.selection_strategy != "random":
+                scores.update(zip(left.frame_ids, found.tolist(), strict=True))
+        rows, found, ran = run_stages(pool, stages)
+    assert tuple(pool.frame_ids[row] for row in rows.tolist()) == left.frame_ids
+    assert [None if math.isnan(score) else score for score in found.tolist()] == [
+        scores.get(frame_id) for frame_id in left.frame_ids
+    ]
+    assert ran == tuple(stages)

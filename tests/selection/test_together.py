@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import pickle
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from processes import BOTH, Outcomes, values
+from threads_as_ranks import as_ranks
+
+from cval_torch.errors import InvalidInputError, RankError
+from cval_torch.pool.pool import Pool
+from cval_torch.pool.ranks import Ranks
+from cval_torch.selection.backend import Selection
+from cval_torch.selection.local import LocalBackend
+from cval_torch.selection.stage import DetectionSampling
+from cval_torch.selection.together import choose_together, picked
 
 
 def test_a_selection_is_that_of_one_process_on_every_rank(two: Outcomes) -> None:
@@ -23,3 +40,115 @@ def test_every_kind_of_stage_chooses_as_in_one_process(ranks: Outcomes) -> None:
 def test_of_frames_that_are_not_kept_next_to_nothing_travels(two: Outcomes) -> None:
     """40 frames have 1 kB of embeddings each, 4 are kept."""
     assert all(0 < sent < 40 * 1024 / 4 for sent in values(two, "only_frames_that_were_kept_travel"))
+
+
+def pool_of(counts: list[int], *, seed: int = 0) -> Pool:
+    """Frames with few different scores, so that ties go by id across processes too."""
+    generator = torch.Generator().manual_seed(seed)
+    boxes, frames = sum(counts), len(counts)
+    return Pool(
+        [f"f{row:02d}" for row in torch.randperm(frames, generator=generator).tolist()],
+        torch.tensor([0, *counts]).cumsum(0),
+        scores=torch.randint(0, 5, (boxes,), generator=generator) / 4,
+        labels=torch.randint(0, 3, (boxes,), generator=generator),
+        box_embeddings=torch.randn(boxes, 3, generator=generator),
+        frame_embeddings=torch.randn(frames, 2, generator=generator),
+        indices=torch.arange(frames),
+    )
+
+
+def stage(strategy: Any = "entropy", n: int | None = 4, **options: Any) -> DetectionSampling:
+    return DetectionSampling(selection_strategy=strategy, num_of_samples=n, **options)
+
+
+def boxes_beside_the_mean(pool: Pool) -> torch.Tensor:
+    """A score that a share of the frames does not give."""
+    return (pool.counts - pool.counts.double().mean()).abs()
+
+
+STAGES = [
+    [stage(bbox_selection_policy="mean")],
+    [stage("random", seed=3)],
+    [stage("probability", 6, sort_strategy="ascending"), stage("k_center", 3)],
+    [stage("random", 6), stage("weighted_kmeans", 2)],
+    [stage(boxes_beside_the_mean, 5), stage("least", 2)],
+    [stage("probability", 8), stage("weighted_kmeans", 3)],
+    [stage("least", 8, null_policy="sample")],
+    [stage("k_center", 5)],
+    [stage("least", 5, min_distance=0.3)],
+    [stage("least", None, num_of_boxes=2.5, null_policy="last")],
+    [stage("margin", 5, class_quotas={1: 2}, null_policy="skip")],
+    [stage("entropy", 3, class_weights="balanced")],
+]
+
+
+@pytest.mark.parametrize("number", range(len(STAGES)))
+@given(counts=st.lists(st.integers(0, 3), min_size=6, max_size=9), size=st.integers(1, 3), data=st.data())
+@settings(deadline=None, max_examples=8)
+def test_shares_of_any_kind_choose_as_the_whole(number: int, counts: list[int], size: int, data: st.DataObject) -> None:
+    stages, pool = STAGES[number], pool_of([1, *counts])
+    owners = data.draw(st.lists(st.integers(0, size - 1), min_size=len(pool), max_size=len(pool)))
+    backend = LocalBackend(labeled_counts={0: 5.0, 2: 1.0})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = backend.select(pool, stages)
+
+        def choose(ranks: Ranks) -> tuple[Selection, Pool]:
+            places = [row for row, owner in enumerate(owners) if owner == ranks.rank]
+            return choose_together(pool.take(places), places, stages, backend, ranks)
+
+        outcomes = as_ranks(size, choose)
+    for selection, chosen in outcomes:
+        assert selection.frame_ids == chosen.frame_ids == expected.frame_ids
+        assert selection.rows.tolist() == list(range(len(expected)))
+        assert torch.equal(selection.scores.nan_to_num(-1), expected.scores.nan_to_num(-1))
+        assert selection.remarks == expected.remarks
+        assert selection.stages == tuple(stages)
+        assert expected.indices is not None
+        assert selection.indices.tolist() == expected.indices.tolist() == chosen.indices.tolist()
+        assert chosen.num_boxes == pool.take(expected.rows).num_boxes
+        assert chosen.box_embeddings is None
+        assert chosen.frame_embeddings is None
+
+
+def test_another_backend_sees_all_frames_once_on_rank_zero() -> None:
+    seen: list[int] = []
+
+    class Noting(LocalBackend):
+        def select(self, pool: Pool, stages: Any) -> Selection:
+            seen.append(len(pool))
+            return super().select(pool, stages)
+
+    pool = pool_of([1, 2, 0, 1])
+    outcomes = as_ranks(
+        2, lambda ranks: choose_together(pool.take([ranks.rank, 2 + ranks.rank]), [ranks.rank, 2 + ranks.rank],
+                                         [stage(n=2)], Noting(), ranks))  # fmt: skip
+    assert seen == [4]
+    assert outcomes[0][0].frame_ids == outcomes[1][0].frame_ids == LocalBackend().select(pool, stage(n=2)).frame_ids
+
+
+@pytest.mark.parametrize("strategy", ["entropy", "k_center"])
+def test_what_rank_zero_refuses_is_an_error_in_all(strategy: str) -> None:
+    pool = pool_of([1, 2, 1, 1])
+    backend = LocalBackend(labeled=pool.take([3]))
+    shares = [[0, 2], [1, 3]]
+    first, second = as_ranks(
+        2,
+        lambda ranks: choose_together(
+            pool.take(shares[ranks.rank]), shares[ranks.rank], [stage(strategy)], backend, ranks
+        ),
+    )
+    assert isinstance(first, InvalidInputError)
+    assert f"{pool.frame_ids[3]!r} is in both" in str(first)
+    assert isinstance(second, RankError)
+
+
+def test_what_is_picked_travels_without_embeddings_and_callables() -> None:
+    pool = pool_of([1, 2, 1])
+    chosen = LocalBackend().select(pool, stage(boxes_beside_the_mean, 2))
+    selection, frames = picked(chosen, pool)
+    assert (selection.frame_ids, selection.stages) == (chosen.frame_ids, ())
+    assert frames.frame_ids == chosen.frame_ids
+    assert frames.scores is not None
+    assert (frames.box_embeddings, frames.frame_embeddings) == (None, None)
+    assert pickle.loads(pickle.dumps(selection)).frame_ids == chosen.frame_ids

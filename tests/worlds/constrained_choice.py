@@ -1,14 +1,17 @@
-"""The rules of budgets, distances and quotas, read one by one."""
+"""The rules of budgets, distances and quotas, read one by one, and frames of a few looks to keep them with."""
 
 from __future__ import annotations
 
 import math
+import warnings
+from typing import Any
 
 import torch
 
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.ranking import frame_scores
 from cval_torch.selection.stage import DetectionSampling
+from cval_torch.selection.stages import run_stages
 from cval_torch.strategies.descriptor import frame_descriptors
 
 
@@ -94,3 +97,29 @@ class Oracle:
             if len(added) < share and self.is_far(frame_id, self.labeled + chosen + added):
                 added.append(frame_id)
         return chosen + (added + [frame_id for frame_id in nulls if frame_id not in added])[:share]
+
+
+def make_looks(frames: int, *, seed: int, looks: int = 4, nulls: bool = True, prefix: str = "f") -> Pool:
+    """Frames of a few looks each, near-duplicates among them, with ties in their scores."""
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.randint(0 if nulls else 1, 4, (frames,), generator=generator)
+    boxes = int(counts.sum())
+    directions = torch.randn(looks, 6, generator=torch.Generator().manual_seed(1))
+    look = torch.randint(0, looks, (frames,), generator=generator).repeat_interleave(counts)
+    vectors = directions[look] + 0.1 * torch.randn(boxes, 6, generator=generator)
+    return Pool(
+        [f"{prefix}{row:03d}" for row in torch.randperm(frames, generator=generator).tolist()],
+        torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+        scores=torch.randint(1, 9, (boxes,), generator=generator) / 8,
+        labels=torch.randint(0, 3, (boxes,), generator=generator),
+        box_embeddings=vectors,
+        frame_embeddings=torch.randn(frames, 6, generator=generator),
+    )
+
+
+def quietly(pool: Pool, stages: Any, labeled: Pool | None = None) -> tuple[list[str], list[float]]:
+    """The ids and scores of a choice, whatever it warns of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows, scores, _ = run_stages(pool, stages, labeled=labeled)
+    return [pool.frame_ids[row] for row in rows.tolist()], scores.tolist()
