@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from processes import BOTH, Outcomes, values
+from threads_as_ranks import as_ranks
 from tiny_rcnn import Frames
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from cval_torch.errors import LoaderOrderError
+from cval_torch.errors import InvalidInputError, LoaderOrderError
+from cval_torch.extraction.dealing import Shares, deal
 from cval_torch.extraction.loading import order_varies, plan_loading, share_of
+from cval_torch.pool.ranks import Ranks
 
 
 def test_lightnings_samplers_are_told_as_shares() -> None:
@@ -87,3 +94,107 @@ def test_shares_made_by_hand_stay_where_they_are(two: Outcomes) -> None:
         [list(range(7)), [0, 2, 4, 6]],
         [list(range(7)), [1, 3, 5]],
     ]
+
+
+class Rows(Dataset[int]):
+    """Row `i` is `i`; datasets of one length are alike."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, row: int) -> int:
+        return row
+
+
+def dealt(size: int, loader: Callable[[int], Any]) -> list[Any]:
+    return as_ranks(size, lambda ranks: deal(loader(ranks.rank), ranks))
+
+
+def check_shares(shares: list[Shares], rows: list[int]) -> None:
+    """All ranks know one plan, in which every row comes once; the places of all ranks together are the whole."""
+    plan = shares[0].plan.batches
+    assert plan is not None
+    assert sorted(row for batch in plan for row in batch) == sorted(rows)
+    places: list[int] = []
+    for rank, share in enumerate(shares):
+        assert share.plan.batches == plan
+        assert share.owners == shares[0].owners
+        numbers = share.numbers(rank)
+        assert numbers == [number for number, owner in enumerate(share.owners or ()) if owner == rank]
+        starts = [sum(map(len, plan[:number])) for number in range(len(plan))]
+        expected = [starts[number] + each for number in numbers or () for each in range(len(plan[number]))]
+        assert share.places(rank) == expected
+        places += expected
+    assert sorted(places) == list(range(len(rows)))
+
+
+@given(n=st.integers(1, 13), batch_size=st.integers(1, 4), size=st.integers(1, 4))
+@settings(deadline=None, max_examples=40)
+def test_loaders_of_the_same_frames_are_dealt_in_turn(n: int, batch_size: int, size: int) -> None:
+    shares = dealt(size, lambda rank: DataLoader(Rows(n), batch_size=batch_size))
+    check_shares(shares, list(range(n)))
+    assert shares[0].owners == [number % size for number in range(math.ceil(n / batch_size))]
+
+
+def test_where_each_shuffles_rank_zeros_order_is_everybodys() -> None:
+    def loader(rank: int) -> DataLoader[int]:
+        return DataLoader(Rows(9), batch_size=2, shuffle=True, generator=torch.Generator().manual_seed(rank))
+
+    shares = dealt(3, loader)
+    check_shares(shares, list(range(9)))
+    assert shares[1].plan.batches == plan_loading(loader(0)).batches != plan_loading(loader(1)).batches
+
+
+@given(n=st.integers(1, 13), batch_size=st.integers(1, 3), size=st.integers(2, 4), shuffle=st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_distributed_samplers_keep_their_shares_without_the_padding(
+    n: int, batch_size: int, size: int, shuffle: bool
+) -> None:
+    def loader(rank: int) -> DataLoader[int]:
+        sampler: DistributedSampler[int] = DistributedSampler(Rows(n), size, rank, shuffle=shuffle, seed=3)
+        return DataLoader(Rows(n), batch_size=batch_size, sampler=sampler)
+
+    shares = dealt(size, loader)
+    check_shares(shares, list(range(n)))
+    for rank, share in enumerate(shares):
+        drawn = [row for batch in plan_loading(loader(rank)).batches or () for row in batch]
+        assert share.plan.batches is not None
+        assert {row for number in share.numbers(rank) or () for row in share.plan.batches[number]} <= set(drawn)
+
+
+def test_disjoint_frames_stay_where_they_are_and_overlaps_are_refused() -> None:
+    shares = dealt(2, lambda rank: DataLoader(Rows(7), sampler=range(rank, 7, 2), batch_size=3))
+    check_shares(shares, list(range(7)))
+    assert [share.places(rank) for rank, share in enumerate(shares)] == [[0, 1, 2, 6], [3, 4, 5]]
+    for error in dealt(2, lambda rank: DataLoader(Rows(7), sampler=[0, 1 + rank, 3 + rank])):
+        assert isinstance(error, LoaderOrderError)
+        assert "row 0 is drawn by ranks 0 and 1" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("told", "named"),
+    [([(0, 2), (0, 2)], "0 of 2, 0 of 2"), ([(0, 3), (1, 3)], "0 of 3, 1 of 3"), ([(0, 2), None], "0 of 2, none")],
+)
+def test_samplers_that_do_not_make_up_the_whole_are_refused(told: list[Any], named: str) -> None:
+    def loader(rank: int) -> DataLoader[int]:
+        if told[rank] is None:
+            return DataLoader(Rows(6))
+        own, of = told[rank]
+        return DataLoader(Rows(6), sampler=DistributedSampler(Rows(6), of, own, shuffle=False))
+
+    for error in dealt(2, loader):
+        assert isinstance(error, LoaderOrderError)
+        assert f"they are for the ranks: {named}" in str(error)
+
+
+def test_other_datasets_and_streams_are_refused_among_several() -> None:
+    for error in dealt(2, lambda rank: DataLoader(Rows(6 + rank))):
+        assert isinstance(error, InvalidInputError)
+        assert "the dataset's length is 6 in rank 0 and 7 in rank 1" in str(error)
+    for error in dealt(2, lambda rank: [torch.zeros(1)]):
+        assert isinstance(error, LoaderOrderError)
+    alone = deal([torch.zeros(1)], Ranks(distributed=False))
+    assert (alone.owners, alone.numbers(0), alone.places(0)) == (None, None, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ from watched_passes import Watched, run
 
 from cval_torch import extract
 from cval_torch.errors import ExtractionError, InvalidInputError, LoaderOrderError
+from cval_torch.extraction.identity import (
+    changes,
+    dataset_identity,
+    machine_identity,
+    model_identity,
+    option_identity,
+)
+from cval_torch.extraction.options import PassOptions
 
 
 def changed_weights() -> nn.Module:
@@ -104,3 +113,89 @@ def test_a_model_that_was_used_meanwhile_is_the_same_model(tmp_path: Path) -> No
 def test_a_stream_cannot_be_resumed_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(LoaderOrderError, match="`cache_dir` needs a loader whose frames have rows"):
         extract(make_faster_rcnn(), loader_of(Stream()), cache_dir=tmp_path, progress=False)
+
+
+class Graded(OneBox):
+    """An adapter with settings of its own, and things beside them that are none."""
+
+    def __init__(self, conf: float = 0.25, classes: Any = (1, 2)) -> None:
+        super().__init__()
+        self.conf, self.classes, self.note = conf, classes, None
+        self._cache = object()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (Graded(0.5), "the adapter's conf was 0.25 and is 0.5 now"),
+        (Graded(classes=(1, 3)), r"the adapter's classes was \(1, 2\) and is \(1, 3\) now"),
+    ],
+)
+def test_an_adapter_of_the_same_class_with_other_settings_makes_another_pass(
+    tmp_path: Path, changed: Graded, message: str
+) -> None:
+    model = nn.Linear(1, 1)
+    run(tmp_path, model=model, adapter=Graded())
+    assert len(run(tmp_path, model=model, adapter=Graded())) == 12
+    with pytest.raises(InvalidInputError, match=f"holds another pass: {message}"):
+        run(tmp_path, model=model, adapter=changed)
+
+
+class TestValues:
+    """The identities themselves."""
+
+    def test_settings_are_plain_values_and_names(self) -> None:
+        model = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.25))
+        model.limits = [1, 2.5]  # type: ignore[assignment]
+        model.empty, model.text = [], "x" * 300  # type: ignore[assignment]
+        found = model_identity(model, Graded())
+        assert found["the adapter's"] == {"conf": "0.25", "classes": "(1, 2)"}
+        settings = found["the model's"]
+        assert settings["limits"] == "[1, 2.5]"
+        assert "empty" not in settings
+        assert len(settings["text"]) < 120
+        assert (settings["1.p"], settings["0.in_features"]) == ("0.25", "2")
+        assert not any("training" in name for name in settings)
+        model.text = "x" * 299 + "y"  # type: ignore[assignment]
+        assert model_identity(model, Graded())["the model's"]["text"] != settings["text"]
+        assert model_identity(model.eval(), Graded())["the model's weights"] == found["the model's weights"]
+
+    def test_datasets_are_told_by_what_they_are_made_of(self) -> None:
+        named = NamedFrames("a")
+        datasets = [Frames(4), Frames(5), Subset(Frames(5), [0, 1]), Subset(Frames(5), [0, 2]), named,
+                    ConcatDataset([Frames(2), Frames(2)]), ConcatDataset([Frames(1), Frames(3)])]  # fmt: skip
+        found = [json.dumps(dataset_identity(dataset)) for dataset in datasets]
+        assert len(set(found)) == len(datasets)
+        assert found == [json.dumps(dataset_identity(dataset)) for dataset in datasets]
+        assert (
+            dataset_identity(named)["the dataset's frame ids"]
+            != dataset_identity(NamedFrames("b"))["the dataset's frame ids"]
+        )
+
+    def test_what_two_identities_do_not_agree_on(self) -> None:
+        then = {"a": 1, "b": {"x": 1, "y": 2}, "only then": 3}
+        now = {"a": 2, "b": {"x": 1, "y": 5}, "only now": 4}
+        assert changes(then, now) == ["a was 1 and is 2 now", "b y was 2 and is 5 now"]
+        assert changes(then, now, form="{name}: {old}|{new}") == ["a: 1|2", "b y: 2|5"]
+        assert changes({"a": {"x": 1}}, {"a": 3}) == ["a was {'x': 1} and is 3 now"]
+        assert changes(then, then) == []
+
+    def test_machines_and_options(self) -> None:
+        cpu = torch.device("cpu")
+        assert machine_identity(cpu) == {
+            "torch": torch.__version__, "torchvision": torchvision.__version__, "the kind of device": "cpu"
+        }  # fmt: skip
+        plain = option_identity(PassOptions(), cpu)
+        assert plain["the columns left out"] == "none"
+        for options in (
+            PassOptions(autocast=torch.bfloat16),
+            PassOptions(embedding_dtype=torch.float16),
+            PassOptions(probabilities=False),
+            PassOptions(frame_id=lambda row, target: "a"),
+            PassOptions(split=lambda batch: batch),
+        ):
+            assert len(changes(plain, option_identity(options, cpu))) == 1
+        for unseen in (PassOptions(progress=False), PassOptions(frames_per_shard=3), PassOptions(device="cpu")):
+            assert option_identity(unseen, cpu) == plain
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert option_identity(PassOptions(), cpu)["`autocast`"] == "torch.bfloat16"

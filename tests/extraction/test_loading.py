@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -158,3 +159,38 @@ def test_an_order_that_cannot_be_told_is_refused(loader: Any, message: str) -> N
 def test_what_is_no_loader_is_refused(loader: Any) -> None:
     with pytest.raises(InvalidInputError, match=f"got {type(loader).__name__}"):
         plan_loading(loader)
+
+
+def test_what_loads_the_rows_is_a_loader_like_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every setting that says how samples are loaded is the user's; only the order is ours."""
+    made: list[DataLoader[Any]] = []
+    monkeypatch.setattr(DataLoader, "__iter__", lambda self: iter(made.append(self) or [None] * 3))  # type: ignore[func-returns-value]
+    own: dict[str, Any] = {
+        "num_workers": 2,
+        "collate_fn": lambda samples: samples,
+        "pin_memory": True,
+        "timeout": 17.0,
+        "worker_init_fn": print,
+        "multiprocessing_context": multiprocessing.get_context("spawn"),
+        "prefetch_factor": 5,
+    }
+    dataset = Rows(5)
+    loader: DataLoader[Any] = DataLoader(dataset, batch_size=2, **own)
+    plan = plan_loading(loader)
+    list(plan.load())
+    (used,) = made
+    assert used is not loader
+    assert used.dataset is dataset
+    for name, value in own.items():
+        assert getattr(used, name) is value or getattr(used, name) == value, name
+    assert used.batch_sampler == [[0, 1], [2, 3], [4]]
+    assert used.generator is not None
+    assert used.generator is not loader.generator
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 4}, {"batch_size": 4, "drop_last": True}, {"batch_size": None}])
+def test_a_stream_is_loaded_like_the_users_too(options: dict[str, Any]) -> None:
+    loader: DataLoader[Any] = DataLoader(Stream(10), collate_fn=lambda samples: samples, **options)
+    found = [data for _, data in plan_loading(loader).load()]
+    sizes = [len(data) for data in found] if options["batch_size"] else [1] * len(found)
+    assert sizes == ([4, 4, 2] if options["batch_size"] else [1] * 10), "the last batch is not dropped"
