@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from one_box import OneBox
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.extraction.batches import split_batch
+from cval_torch.extraction.batches import parts_of, split_batch
+from cval_torch.hooks.base import BatchParts
 
 IMAGE = torch.zeros(3, 4, 5)
 
@@ -52,3 +56,50 @@ def test_a_single_sample_that_may_be_two_images_is_refused() -> None:
     assert split_batch(IMAGE, single=True).count == 1
     with pytest.raises(InvalidInputError, match="may be 2 images or an image and what belongs to it"):
         split_batch([IMAGE, IMAGE], single=True)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_column_of_another_length_names_nobody(length: int) -> None:
+    column = torch.arange(length) + 7
+    targets = split_batch([torch.zeros(2, 3, 4, 5), {"image_id": column}]).targets
+    assert targets == ([{"image_id": 7}, {"image_id": 8}] if length == 2 else None)
+    given = split_batch([torch.zeros(2, 3, 4, 5), [{"a": row} for row in range(length)]]).targets
+    assert given == ([{"a": 0}, {"a": 1}] if length == 2 else None)
+    assert split_batch([torch.zeros(2, 3, 4, 5), {"image_id": 3}]).targets is None
+
+
+@given(
+    images=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=4),
+    form=st.sampled_from(["list", "tuple", "first", "images", "image", "tensor"]),
+)
+def test_images_come_out_as_they_went_in(images: list[tuple[int, int, int]], form: str) -> None:
+    if form == "tensor":
+        images = images[:1] * len(images)
+    tensors = [torch.full(size, float(row)) for row, size in enumerate(images)]
+    batch = {
+        "list": tensors,
+        "tuple": tuple(tensors),
+        "first": (tensors, [None] * len(tensors)),
+        "images": {"images": tensors},
+        "image": {"image": tuple(tensors)},
+        "tensor": torch.stack(tensors) if form == "tensor" else None,
+    }[form]
+    parts = split_batch(batch)
+    assert parts.count == len(tensors)
+    assert all(torch.equal(one, other) for one, other in zip(parts.images, tensors, strict=True))
+
+
+def test_who_takes_a_batch_apart() -> None:
+    """The user's `split`; else the adapter's, which may leave it to the ordinary one."""
+    mine, theirs = BatchParts("mine", 1), BatchParts("theirs", 1)
+
+    class Splitting(OneBox):
+        def split(self, batch: Any) -> BatchParts | None:
+            return theirs if isinstance(batch, str) else None
+
+    assert parts_of("text", Splitting(), lambda batch: mine, single=False) is mine
+    assert parts_of("text", Splitting(), None, single=False) is theirs
+    assert parts_of([IMAGE, IMAGE], Splitting(), None, single=False).count == 2
+    assert parts_of(IMAGE, OneBox(), None, single=True).count == 1
+    with pytest.raises(InvalidInputError, match="got str"):
+        parts_of("text", OneBox(), None, single=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,15 +16,22 @@ from typing import Any
 
 import pytest
 import torch
+from forked import beside
 from killed_passes import FRAMES, one_pass
 from one_box import OneBox
+from threads_as_ranks import as_ranks
 from tiny_rcnn import Frames, loader_of, make_faster_rcnn, pairs
 from torch import nn
 from torch.utils.data import DataLoader
 from watched_passes import Watched, run, same
 
 from cval_torch import Pool, extract, select
-from cval_torch.errors import ExtractionError
+from cval_torch.errors import ExtractionError, InvalidInputError, LoaderOrderError
+from cval_torch.extraction.loading import LoadingPlan
+from cval_torch.extraction.pass_folder import PassCache
+from cval_torch.extraction.resuming import MODEL_SETTINGS, resume
+from cval_torch.pool.locks import FolderLock
+from cval_torch.pool.ranks import Ranks
 
 WORLDS = Path(__file__).parents[1] / "worlds"
 
@@ -278,3 +286,91 @@ def test_a_read_only_folder_is_an_error_but_a_finished_pass_is_read() -> None:
         for path in root.glob("begun/part-*/*"):
             path.chmod(0o644)
         assert same(run(root / "begun"), finished)
+
+
+def test_a_broken_pass_is_resumed_by_one_at_a_time(tmp_path: Path) -> None:
+    """Two that found the same break would write over each other: the second is refused, and changes nothing."""
+    with pytest.raises(ExtractionError):
+        run(tmp_path, Watched(breaks=9))
+
+    def holding() -> FolderLock:
+        lock = FolderLock(tmp_path / "lock")
+        lock.alone()
+        return lock
+
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "lock"}
+    with beside(holding):
+        watched = Watched()
+        with pytest.raises(InvalidInputError, match="is in use by process"):
+            run(tmp_path, watched)
+        assert watched.rows == []
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(run(tmp_path)) == 12
+
+
+class TestResume:
+    """`resume` itself, with nothing to infer."""
+
+    ROWS = ((3, 1), (0,), (2, 4))
+
+    def plan(self, batches: Any = ROWS, dataset: Any = None) -> LoadingPlan:
+        return LoadingPlan(dataset, None if batches is None else [list(batch) for batch in batches], [])
+
+    def resumed(self, folder: Path, size: int = 1, **options: Any) -> list[Any]:
+        given = {"plan": self.plan(), "identity": {"a": 1}, "machine": {"torch": "2"}, **options}
+        shares = [[number for number in range(3) if number % size == rank] for rank in range(size)]
+
+        def work(ranks: Ranks) -> Any:
+            with PassCache(folder, frames_per_shard=1) as cache:
+                plan, found = resume(
+                    cache,
+                    given["plan"],
+                    shares,
+                    ranks,
+                    loader=[],
+                    identity={**given["identity"], MODEL_SETTINGS: {"rank": ranks.rank}},
+                    machine=given["machine"],
+                )
+                for number in found[ranks.rank] if given.get("write", True) else ():
+                    rows = plan.batches[number]  # type: ignore[index]
+                    cache.add(number, Pool([str(row) for row in rows], torch.arange(len(rows) + 1)))
+                ranks.exchange(lambda: None)
+                return plan.batches, found
+
+        return as_ranks(size, work)
+
+    @pytest.mark.parametrize("size", [1, 2])
+    def test_a_fresh_folder_has_everything_to_do_and_a_whole_one_nothing(self, tmp_path: Path, size: int) -> None:
+        fresh, again = self.resumed(tmp_path, size), self.resumed(tmp_path, size)
+        for rank in range(size):
+            assert fresh[rank] == ([[3, 1], [0], [2, 4]], [[0, 1, 2]] if size == 1 else [[0, 2], [1]])
+            assert again[rank] == ([[3, 1], [0], [2, 4]], [[]] * size)
+
+    def test_what_is_missing_is_dealt_anew(self, tmp_path: Path) -> None:
+        with PassCache(tmp_path, frames_per_shard=1) as cache:
+            cache.begin({"a": 1, MODEL_SETTINGS: {"rank": 0}}, {"torch": "2"}, [list(batch) for batch in self.ROWS])
+            cache.write_as(0)
+            cache.add(1, Pool(["0"], torch.arange(2)))
+        assert [found for _, found in self.resumed(tmp_path, 2)] == [[[0], [2]]] * 2
+
+    def test_another_pass_is_refused(self, tmp_path: Path) -> None:
+        self.resumed(tmp_path)
+        changes: list[tuple[dict[str, Any], str]] = [
+            ({"identity": {"a": 2}}, "a was 1 and is 2 now"),
+            ({"plan": self.plan([(3, 1), (0,), (2, 5)])}, r"frames were 5 and are 5 now \(row 4 is gone\)"),
+            ({"plan": self.plan([(3, 1, 0), (2, 4)])}, "the loader's batch size was 2 and is 3 now"),
+            ({"plan": self.plan([(1, 3), (0,), (2, 4)])}, r"batch 0 was of rows \[3, 1\] and is of \[1, 3\] now"),
+        ]
+        for options, message in changes:
+            (error,) = self.resumed(tmp_path, **options)
+            assert isinstance(error, InvalidInputError)
+            assert re.search(f"holds another pass: .*{message}", str(error)), error
+        (error,) = self.resumed(tmp_path, plan=self.plan(None))
+        assert isinstance(error, LoaderOrderError)
+
+    def test_another_machine_reads_a_finished_pass_and_does_not_go_on_with_one(self, tmp_path: Path) -> None:
+        self.resumed(tmp_path / "whole")
+        assert self.resumed(tmp_path / "whole", machine={"torch": "3"})[0][1] == [[]]
+        self.resumed(tmp_path / "begun", write=False)
+        (error,) = self.resumed(tmp_path / "begun", machine={"torch": "3"})
+        assert "torch was 2 and is 3 now" in str(error)
