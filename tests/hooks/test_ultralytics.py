@@ -362,3 +362,15 @@ def test_a_head_whose_output_is_not_its_branches_is_refused() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError, match=f"`{next(iter(options))}` must be"):
         UltralyticsAdapter(**options)
+
+
+def test_letterboxes_are_multiples_of_the_deepest_stride() -> None:
+    """A model with a sixth level has cells of 64 pixels: the shorter side grows to a multiple of that."""
+    with torch.random.fork_rng(devices=[]):
+        model = ultralytics.YOLO("yolov8n-p6.yaml").model.eval()
+    assert int(model.model[-1].stride.max()) == 64
+    adapter = UltralyticsAdapter(imgsz=128)
+    with torch.no_grad():
+        (one,) = adapter.forward(model, [torch.rand(3, 80, 128)])
+        (other,) = adapter.forward(built("yolov8n", False).model.eval(), [torch.rand(3, 80, 128)])
+    assert (one.size, other.size) == ((128, 128), (96, 128))

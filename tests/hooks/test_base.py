@@ -1,0 +1,94 @@
+"""The protocol of adapters: who keeps it, and what an extraction asks of whom."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from one_box import OneBox
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from cval_torch.extraction.passes import extract
+from cval_torch.hooks.base import BatchParts, Call, DetectorAdapter, FrameBatch, SplitsBatches
+from cval_torch.pool.pool import Pool
+
+FAMILIES = {
+    "torchvision": ["RCNNAdapter", "RetinaNetAdapter", "FCOSAdapter", "SSDAdapter"],
+    "transformers": ["TransformersAdapter"],
+    "ultralytics": ["UltralyticsAdapter"],
+}
+
+
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in FAMILIES.items() for name in names])
+def test_every_family_keeps_it(module: str, name: str) -> None:
+    """Method by method, with the arguments that the extraction gives."""
+    adapter = getattr(importlib.import_module(f"cval_torch.hooks.{module}"), name)()
+    assert isinstance(adapter, DetectorAdapter)
+    assert isinstance(adapter.name, str)
+    for method in ("matches", "modules", "forward", "read"):
+        wanted = list(inspect.signature(getattr(DetectorAdapter, method)).parameters)[1:]
+        assert list(inspect.signature(getattr(adapter, method)).parameters) == wanted
+    assert adapter.matches(nn.Linear(1, 1)) is False
+
+
+def test_who_does_not_keep_it() -> None:
+    for missing in ("matches", "modules", "forward", "read", "name"):
+        names = {"matches", "modules", "forward", "read", "name"} - {missing}
+        partial = type("Partial", (), dict.fromkeys(names, lambda *_: None))()
+        assert not isinstance(partial, DetectorAdapter), missing
+    assert not isinstance(OneBox(), SplitsBatches)
+
+
+def test_the_rows_of_a_batch_are_columns_of_a_pool() -> None:
+    """Every column of a `FrameBatch` that is no count is one of a `Pool`, with the same name."""
+    columns = {field.name for field in dataclasses.fields(FrameBatch)} - {"counts"}
+    assert columns <= {field.name for field in dataclasses.fields(Pool)}
+    counts, boxes = torch.tensor([1]), torch.zeros(1, 4)
+    batch = FrameBatch(counts, boxes, labels=torch.tensor([1]), scores=torch.tensor([0.5]))
+    for name in ("probabilities", "activation", "box_embeddings", "frame_embeddings"):
+        assert getattr(batch, name) is None
+    assert BatchParts([boxes], 1).targets is None
+
+
+def test_what_an_extraction_asks_in_which_order() -> None:
+    asked: list[Any] = []
+
+    class Telling(OneBox):
+        def matches(self, model: nn.Module) -> bool:
+            raise AssertionError("it was given, not looked for")
+
+        def modules(self, model: nn.Module) -> dict[str, nn.Module]:
+            asked.append("modules")
+            return {"layer": model}
+
+        def split(self, batch: Any) -> BatchParts | None:
+            asked.append(("split", len(batch)))
+            return BatchParts(list(batch), len(batch)) if len(batch) == 2 else None
+
+        def forward(self, model: nn.Module, images: Any) -> Tensor:
+            asked.append(("forward", len(images), model.training))
+            return super().forward(model, images)
+
+        def read(self, model: nn.Module, recording: Mapping[str, Any], output: Tensor) -> FrameBatch:
+            asked.append(("read", {name: len(calls) for name, calls in recording.items()}))
+            (first, *_) = recording["layer"]
+            assert isinstance(first, Call)
+            assert torch.equal(model(*first.args, **first.kwargs), first.output)
+            return super().read(model, recording, output)
+
+    assert isinstance(Telling(), SplitsBatches)
+    model = nn.Linear(1, 1)
+    frames = [torch.rand(1, 2, 2) for _ in range(3)]
+    loader: DataLoader[Any] = DataLoader(frames, batch_size=2)  # type: ignore[arg-type]
+    assert len(extract(model, loader, adapter=Telling(), progress=False)) == 3
+    assert asked == [
+        "modules",
+        ("split", 2), ("forward", 2, False), ("read", {"layer": 2}),
+        ("split", 1), ("forward", 1, False), ("read", {"layer": 1}),
+    ]  # fmt: skip
