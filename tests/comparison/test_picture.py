@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
-from compared import RANDOM, choice, made
+from compared import RANDOM, START, choice, made, trained
 from PIL import Image
 
-from cval_torch.comparison import Comparison, MeasuredChoice
+from cval_torch.comparison import Comparison, MeasuredChoice, picture
 from cval_torch.comparison.measures import MEASURES
+from cval_torch.comparison.picture import _draw_curves, draw_comparison
 from cval_torch.errors import MissingExtraError
 
 
@@ -72,3 +75,63 @@ def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(MissingExtraError, match=re.escape('pip install "cval_torch[report]"')):
         made().plot(tmp_path / "picture.png")
     assert list(tmp_path.iterdir()) == []
+
+
+class Axes:
+    """Stands for matplotlib's, and remembers what was plotted."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[list[float], list[float]]] = []
+        self.bands: list[tuple[list[float], list[float], list[float]]] = []
+        self.ticks: list[float] | None = None
+        self.titles: list[str] = []
+
+    def plot(self, x: Any, y: Any, *_: Any, **__: Any) -> None:
+        self.lines.append((list(x), list(y)))
+
+    def fill_between(self, x: Any, low: Any, high: Any, **_: Any) -> None:
+        self.bands.append((list(x), list(low), list(high)))
+
+    def set_xticks(self, ticks: Any) -> None:
+        self.ticks = list(ticks)
+
+    def set_title(self, title: str, **_: Any) -> None:
+        self.titles.append(title)
+
+    def __getattr__(self, name: str) -> Any:
+        return mock.MagicMock()
+
+
+@pytest.mark.parametrize(("cost", "place"), [("frames", 0), ("boxes", 1)])
+def test_curves_are_drawn_over_what_they_say(cost: str, place: int) -> None:
+    """The metric over frames, or over the objects in them: random as the mean of its draws, within their range."""
+    found = trained((6, 20, 0.5), (10, 31, 0.75))
+    axes = Axes()
+    _draw_curves(axes, found, cost)
+    spent = [sum(curve[point][place] for curve in POINTS) / 2 for point in range(3)]
+    metrics = [[curve[point][2] for curve in POINTS] for point in range(3)]
+    assert axes.bands == [(spent, [min(each) for each in metrics], [max(each) for each in metrics])]
+    assert axes.lines[0] == (spent, pytest.approx([sum(each) / 2 for each in metrics]))
+    first = [START, (6, 20, 0.5), (10, 31, 0.75)]
+    assert axes.lines[1] == ([point[place] for point in first], [point[2] for point in first])
+    assert axes.titles == [f"metric over {'frames' if cost == 'frames' else 'objects'} labelled"]
+    assert axes.ticks == (spent if cost == "frames" else None)
+
+
+POINTS = [[START, (6, 13, 0.35), (10, 23, 0.45)], [START, (6, 15, 0.25), (10, 27, 0.55)]]
+
+
+def test_both_costs_are_in_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    draw = _draw_curves
+
+    def noting(axes: Any, compared: Any, cost: str) -> None:
+        drawn.append(cost)
+        draw(axes, compared, cost)
+
+    monkeypatch.setattr(picture, "_draw_curves", noting)
+    assert draw_comparison(trained((6, 20, 0.5), (10, 31, 0.75)), tmp_path / "a.png") == tmp_path / "a.png"
+    assert drawn == ["frames", "boxes"]
+    drawn.clear()
+    draw_comparison(made(), tmp_path / "a.png")
+    assert drawn == []

@@ -174,3 +174,13 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
 
 def test_what_it_says_of_itself() -> None:
     assert repr(made()) == "Comparison(entropy, =1+1|x: 4 of 8 frames, 3 random draws)"
+
+
+def test_a_saving_where_random_choice_added_no_object() -> None:
+    """There is no share of nothing."""
+    empty = ((0, 0, 0.0), (4, 0, 0.5))
+    found = made(
+        curves={"entropy": curve((0, 0, 0.0), (2, 0, 0.5), (4, 0, 0.75)), "=1+1|x": curve(*empty)},
+        random_curves=(curve(*empty), curve(*empty)),
+    )
+    assert found.saving("entropy") == Saving(2, 0, 0.5, 0.0)

@@ -227,3 +227,26 @@ def test_errors_name_the_offender(tmp_path: Path) -> None:
         with pytest.raises(InvalidInputError, match="'frame-0'"):
             contact_sheet(chosen_of([wrong]), tmp_path / "sheet.png")
     assert not (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_floats_beyond_the_unit_range_are_stretched_and_do_not_wrap(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Slightly below 0, and far above 1: the least is black, the greatest white, and what lies between is between."""
+    image = (
+        torch.tensor([[-0.01, 0.5], [0.9, 1.0]], dtype=dtype).repeat_interleave(25, 0).repeat_interleave(25, 1)[None]
+    )
+    for factor in (1.0, 40.0):
+        chosen = chosen_of([image * factor])
+        contact_sheet(chosen, tmp_path / "sheet.png", tile_size=TILE)
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            pixels = np.asarray(sheet.convert("L")).astype(int)
+        grey = [255 * (value + 0.01) / 1.01 for value in (-0.01, 0.5, 0.9, 1.0)]
+        corners = corners_of(pixels)
+        assert corners == pytest.approx(grey, abs=3), factor
+
+
+def corners_of(pixels: np.ndarray) -> list[float]:
+    """The middles of the four quarters of the one tile of a sheet: the tile is where it is black above, at the left."""
+    column = next(x for x in range(pixels.shape[1]) if (pixels[:, x] < 10).sum() > 30)
+    row = next(y for y in range(pixels.shape[0]) if (pixels[y, column : column + 40] < 10).sum() > 30)
+    return [float(pixels[row + y, column + x]) for y in (25, 75) for x in (25, 75)]

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from chosen_frames import Chosen, by_size
+from hypothesis import given
+from hypothesis import strategies as st
 
+from cval_torch.errors import InvalidInputError
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.training.labels import LabelPool
-from cval_torch.training.rounds import Round
+from cval_torch.training.rounds import Round, as_scores
 
 
 def make(n: int = 6, **options: Any) -> LabelPool:
@@ -61,3 +67,57 @@ def test_a_round_with_quotas_is_read_back_from_json(tmp_path: Path) -> None:
     again.load(tmp_path / "labels.json")
     assert again.rounds == labels.rounds
     assert DetectionSampling.model_validate(again.rounds[0].stages[0]) == stages[0]
+
+
+rounds = st.builds(
+    lambda scored, stages, epoch, fingerprint: Round(
+        tuple(f"f{row}" for row in range(len(scored))),
+        None if None in scored else tuple(scored),
+        stages,
+        epoch,
+        fingerprint,
+    ),
+    st.lists(st.none() | st.floats(-9, 9), min_size=1, max_size=5),
+    st.lists(
+        st.fixed_dictionaries({"selection_strategy": st.sampled_from(["a", "b"]), "seed": st.integers(0, 9)}),
+        max_size=3,
+    ).map(tuple),
+    st.none() | st.integers(0, 99),
+    st.none() | st.text(max_size=4),
+)
+
+
+@given(one=rounds, wanted=st.sets(st.sampled_from([f"f{row}" for row in range(6)])))
+def test_states_come_back_and_parts_keep_their_order(one: Round, wanted: set[str]) -> None:
+    assert Round.from_state(json.loads(json.dumps(one.state_dict()))) == one
+    assert not any(value is None for value in one.state_dict().values())
+    part = one.part(wanted)
+    rows = [row for row, frame_id in enumerate(one.frame_ids) if frame_id in wanted]
+    assert part.frame_ids == tuple(f"f{row}" for row in rows)
+    assert part.scores == (None if one.scores is None else tuple(one.scores[row] for row in rows))
+    assert (part.stages, part.epoch, part.model_fingerprint) == (one.stages, one.epoch, one.model_fingerprint)
+    assert one.strategy == (", ".join(stage["selection_strategy"] for stage in one.stages) or None)
+    assert one.seed == (one.stages[-1]["seed"] if one.stages else None)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([1.0], r"`scores` must be one a frame, of which there are 2; got 1"),
+        ([1.0, math.nan], "`scores` must be finite, or all NaN; got nan for frame 'b'"),
+        ([-math.inf, 1.0], "got -inf for frame 'a'"),
+    ],
+)
+def test_scores_that_are_none(scores: list[float], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        as_scores(scores, ["a", "b"])
+    with pytest.raises(InvalidInputError, match=message):
+        Round.from_state({"frame_ids": ["a", "b"], "stages": [], "scores": scores})
+
+
+def test_scores_are_floats_or_none_at_all() -> None:
+    assert as_scores([1, 0], ["a", "b"]) == (1.0, 0.0)
+    assert as_scores([math.nan, math.nan], ["a", "b"]) is None
+    for damaged in ({}, {"frame_ids": ["a"]}, {"frame_ids": ["a"], "stages": [3]}, {"frame_ids": 3, "stages": []}):
+        with pytest.raises((KeyError, TypeError, AttributeError, InvalidInputError)):
+            Round.from_state(damaged)
