@@ -120,7 +120,7 @@ def test_frames_have_the_labels_names_through_any_loader(labeled: set[int], part
 
 
 @pytest.mark.parametrize(("labeled", "said"), [(False, "here unlabelled ones; got 'f1', which is labelled"),
-                                               (True, "here labelled ones; got 'f0', which is not labelled")])  # fmt: skip
+                                               (True, "here labelled ones; got 'f0', which is not")])  # fmt: skip
 def test_frames_of_the_other_part_are_refused_when_they_come(labeled: bool, said: str) -> None:
     labels = labels_of()
     everything: Any = Subset(labels.unlabeled.dataset, range(8))
@@ -131,9 +131,7 @@ def test_frames_of_the_other_part_are_refused_when_they_come(labeled: bool, said
 
 
 def test_another_number_of_frames_is_refused() -> None:
-    with pytest.raises(
-        InvalidInputError, match=r"over the Subset that it gets, of 6 frames, .* got DataLoader over 5 rows"
-    ):
+    with pytest.raises(InvalidInputError, match=r"it gets, of 6 frames, .* got DataLoader over 5 rows"):
         names_of(DataLoader(View(5)), labels_of())
     with pytest.raises(InvalidInputError, match=r"of 2 frames, or over as many .* got list over None rows"):
         names_of([1], labels_of(), labeled=True)

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import torch
 from client_calls import CANARY, DATASET, Clock, connect, take
 from fault_server import answer, faulty, reset
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cval_torch.errors import (
     CvalError,
@@ -22,6 +25,7 @@ from cval_torch.errors import (
 )
 from cval_torch.pool.pool import Pool
 from cval_torch.service.client import CVALConnection
+from cval_torch.service.client.key import MAX_KEY_LENGTH, SHORTEST_SECRET, ApiKey, KeyAuth, check_key
 from cval_torch.service.client.models import DetectionSamplingOnPremise
 from cval_torch.service.rest import RestBackend
 
@@ -121,3 +125,58 @@ def test_the_key_is_not_pickled_or_copied(copying: Callable[[Any], Any]) -> None
         if copying is not copy.copy:
             with pytest.raises(TypeError):
                 copying(each)
+
+
+printable = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=MAX_KEY_LENGTH)
+
+
+@given(key=printable, before=st.text(max_size=20), after=st.text(max_size=20))
+def test_a_key_shows_in_its_header_alone(key: str, before: str, after: str) -> None:
+    one = ApiKey(key)
+    assert one.header() == f"user_api_key:{key}"
+    for text in (repr(one), str(one), f"{one}"):
+        assert text == "ApiKey(***)"
+    said = one.redact(before + key + after)
+    if len(key) >= SHORTEST_SECRET:
+        assert key not in said.replace("***", "")
+        assert "***" in said
+    else:
+        assert said == before + key + after, "so short a key is in many a word"
+
+
+@given(key=st.text(max_size=12) | st.integers() | st.none())
+def test_what_no_header_carries_is_refused_without_being_said(key: object) -> None:
+    fine = isinstance(key, str) and len(key) >= 1 and all("!" <= letter <= "~" for letter in key)
+    if fine:
+        check_key(key, "the key")
+        return
+    with pytest.raises(InvalidInputError, match=r"^the key must be 1 to 512 printable ASCII characters") as caught:
+        check_key(key, "the key")
+    if isinstance(key, str) and len(key) > 3:
+        assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [MAX_KEY_LENGTH, MAX_KEY_LENGTH + 1])
+def test_a_key_has_512_characters_at_most(length: int) -> None:
+    if length == 512:
+        assert ApiKey("k" * length).header().endswith("k" * 512)
+    else:
+        with pytest.raises(InvalidInputError, match="got 513"):
+            ApiKey("k" * length)
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://cval.ai/api/dataset", True),
+        ("https://cval.ai:443/elsewhere", True),
+        ("http://cval.ai/api", False),
+        ("https://cval.ai:8443/api", False),
+        ("https://cval.ai.example/api", False),
+        ("https://example/cval.ai", False),
+    ],
+)
+def test_the_key_goes_to_one_origin(url: str, sent: bool) -> None:
+    request = requests.Request("GET", url).prepare()
+    KeyAuth(ApiKey("a-key"), "https://cval.ai/api")(request)
+    assert request.headers.get("Authorization") == ("user_api_key:a-key" if sent else None)

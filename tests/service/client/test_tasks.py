@@ -14,6 +14,7 @@ from cval_torch.errors import (
     ProtocolError,
     RequestRejectedError,
 )
+from cval_torch.service.client.tasks import SAMPLING_PATH, DetectionResource, Features, ResultResource
 
 
 def test_the_answer_for_another_task_is_refused() -> None:
@@ -71,3 +72,39 @@ def test_nulls_and_defaults_are_left_out() -> None:
         config = {"num_of_samples": 1, "selection_strategy": "margin", "frames": frames}
         connect(server).detection().on_premise_sampling(config)
         assert json.loads(server.requests[0].body) == config
+
+
+def test_results_are_asked_for_by_dataset_and_number() -> None:
+    with faulty(answer([DONE, RUNNING]), answer([])) as server:
+        resource = connect(server).result()
+        assert isinstance(resource, ResultResource)
+        assert [task.result for task in resource.get_many()] == [["a"], None]
+        assert resource.get_many("d", limit=3) == []
+        assert [request.path for request in server.requests] == [
+            "/api/results?limit=100",
+            "/api/results?limit=3&dataset_id=d",
+        ]
+
+
+def test_a_sampling_is_sent_as_it_is_and_remembered() -> None:
+    pieces = [b'{"selection_strategy":', b'"margin","num_of_samples":1,"frames":[]}']
+    with faulty(answer(RUNNING), answer(DONE)) as server:
+        detection = connect(server).detection()
+        assert isinstance(detection, DetectionResource)
+        assert detection.send_sampling(iter(pieces)).result is None
+        assert detection.result.wait(progress=False).result == ["a"]
+        assert [(request.method, request.path) for request in server.requests] == [
+            ("POST", f"/api{SAMPLING_PATH}"),
+            ("GET", "/api/result/t"),
+        ]
+        assert server.requests[0].body == b"".join(pieces)
+
+
+@pytest.mark.parametrize("told", [{"strategies": ["a"]}, {"strategies": ["a"], "options": ["seed"], "more": 1}])
+def test_what_a_server_has_beyond_the_protocol(told: dict[str, object]) -> None:
+    with faulty(answer(told)) as server:
+        found = connect(server).service().features()
+        assert found == Features(strategies=["a"], options=told.get("options", []))  # type: ignore[arg-type]
+        assert server.requests[0].path == "/api/strategies"
+    with faulty(answer({"options": []})) as server, pytest.raises(ProtocolError, match="not what the protocol has"):
+        connect(server).service().features()

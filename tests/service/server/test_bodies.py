@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 from own_server import KEY, serving_here
 from server_calls import SAMPLING, Api, sampling
+from starlette.requests import Request
 
-from cval_torch.service.server.settings import Limits
+from cval_torch.service.server.bodies import LARGE, BodyReader
+from cval_torch.service.server.settings import Limits, RefusedError
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "identity, gzip"])
@@ -71,3 +75,67 @@ def test_a_body_that_drips_is_given_up(tmp_path: Path) -> None:
         with socket.create_connection((host, int(port)), timeout=30) as connection:
             connection.sendall(head("Content-Length: 1000") + b"{")
             assert b" 408 " in connection.recv(1000)
+
+
+def request_of(
+    *pieces: bytes, headers: dict[str, str] | None = None, hang: bool = False, gone: bool = False
+) -> Request:
+    """A request whose body comes in these pieces; then it hangs, or its sender goes away."""
+    messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
+    messages.append({"type": "http.disconnect"} if gone else {"type": "http.request", "body": b"", "more_body": False})
+
+    async def receive() -> Any:
+        if hang and len(messages) == 1:
+            await asyncio.sleep(60)
+        return messages.pop(0)
+
+    named = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
+    return Request({"type": "http", "method": "POST", "path": "/", "headers": named}, receive)
+
+
+def read(folder: Path, request: Request, **limits: Any) -> tuple[str, bytes, int]:
+    """How a body is held, what it is, and how many files there are meanwhile."""
+
+    async def reading() -> tuple[str, bytes, int]:
+        async with BodyReader(folder, Limits(**limits)).read(request) as body:
+            content = body if isinstance(body, bytes) else body.read_bytes()
+            return type(body).__name__, content, len(list(folder.iterdir()))
+
+    try:
+        return asyncio.run(reading())
+    finally:
+        assert list(folder.iterdir()) == [], "no file is left"
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("size", [0, 5, LARGE, LARGE + 1, 3 * LARGE])
+def test_small_bodies_stay_in_memory_and_large_ones_go_to_a_file(tmp_path: Path, size: int, declared: bool) -> None:
+    content = bytes(range(251)) * (size // 251 + 1)
+    pieces = [content[begin : begin + 65_537] for begin in range(0, size, 65_537)]
+    pieces = [piece[: size - 65_537 * number] for number, piece in enumerate(pieces)]
+    headers = {"Content-Length": str(size)} if declared else {}
+    kind, found, files = read(tmp_path, request_of(*pieces, headers=headers))
+    assert found == content[:size]
+    assert (kind == "bytes", files) == (size <= LARGE, 0 if size <= LARGE else 1)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (lambda: request_of(b"x" * 11), 413),
+        (lambda: request_of(headers={"Content-Length": "11"}), 413),
+        (lambda: request_of(b"x", headers={"Content-Encoding": "gzip"}), 415),
+        (lambda: request_of(b"x", hang=True), 408),
+        (lambda: request_of(b"x", gone=True), 400),
+    ],
+)
+def test_bodies_that_are_refused(tmp_path: Path, request_: Any, status: int) -> None:
+    with pytest.raises(RefusedError) as caught:
+        read(tmp_path, request_(), body_bytes=10, body_seconds=0.05)
+    assert caught.value.status == status
+
+
+def test_a_body_of_just_the_limit_and_what_an_earlier_server_left(tmp_path: Path) -> None:
+    (tmp_path / "left").write_bytes(b"half a body")
+    assert read(tmp_path, request_of(b"x" * 10), body_bytes=10)[1] == b"x" * 10
+    assert read(tmp_path, request_of(b"y", headers={"Content-Encoding": "Identity "}))[1] == b"y"
