@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from quick_comparison import Known, loader_of, quick, same
 from shades import OneBox, Tiny
 from torch import Tensor
 
 from cval_torch import DetectionSampling, LabelPool, PassOptions, compare
+from cval_torch.comparison.asked import check_numbers, check_ranges, frames_of, plans_of, random_stage
 from cval_torch.errors import InvalidInputError
 
 
@@ -107,3 +112,57 @@ def test_a_label_pool_is_replayed() -> None:
         compare(Tiny(), once, ["least"], **options)
     with pytest.raises(InvalidInputError, match="no labelled frames to replay"):
         compare(Tiny(), LabelPool(dataset), ["least"], make_loader=loader_of, **options)
+
+
+def test_a_name_or_a_callable_is_one_stage_with_defaults() -> None:
+    def by_size(pool: Any) -> Tensor:
+        return pool.counts
+
+    two = [DetectionSampling(selection_strategy="least", num_of_samples=9), random_stage(4, 3)]
+    plans = plans_of({"a": "least", "b": by_size, "c": two, "d": two[1]}, 4, 7)
+    assert plans["a"] == (DetectionSampling(selection_strategy="least", num_of_samples=4, seed=7),)
+    assert plans["b"][0].selection_strategy is by_size
+    assert (plans["c"], plans["d"]) == (tuple(two), (two[1],))
+    assert list(plans_of(["least", "margin"], 4, 0)) == ["least", "margin"]
+
+
+@given(seed=st.integers(0, 2**70))
+def test_random_stages_take_any_seed(seed: int) -> None:
+    one = random_stage(3, seed)
+    assert (one.selection_strategy, one.num_of_samples, one.seed) == ("random", 3, seed % 2**63)
+
+
+@given(value=st.integers(-5, 5) | st.floats(-5, 5) | st.text(max_size=2), least=st.integers(-2, 2))
+def test_numbers_are_integers_that_are_large_enough(value: Any, least: int) -> None:
+    if isinstance(value, int) and value >= least:
+        check_numbers(rounds=(value, least))
+        return
+    expected = f"at least {least}; got {value}" if isinstance(value, int) else f"an integer; got {value!r}"
+    with pytest.raises(InvalidInputError, match=re.escape(f"`rounds` must be {expected}")):
+        check_numbers(draws=(9, 1), rounds=(value, least))
+
+
+@given(value=st.floats(), most=st.sampled_from([1.0, 2.5, math.inf]))
+def test_ranges_begin_at_0_and_are_finite(value: float, most: float) -> None:
+    if math.isfinite(value) and 0 <= value <= most:
+        check_ranges(min_score=(value, most))
+        return
+    span = "at least 0" if most == math.inf else f"in [0, {most:g}]"
+    with pytest.raises(InvalidInputError, match=re.escape(f"`min_score` must be {span}; got {value}")):
+        check_ranges(min_score=(value, most))
+
+
+def test_frames_of_a_loader_and_of_labels() -> None:
+    loader = loader_of(Known())
+    frames = frames_of(loader, None, ["3", "1", "3"], None)
+    assert (frames.loader, frames.start, frames.notes) == (loader, ("1", "3"), ())
+    labels = LabelPool(Known(), labeled=["4", "1"])
+    assert frames_of(labels, loader_of, None, None).start == (), "of one round all are candidates"
+    labels.label(["7"])
+    frames = frames_of(labels, loader_of, None, lambda row: [row])
+    assert frames.start == ("1", "4")
+    frames.reader.watch(["7"], [2], None)
+    assert frames.reader._known["7"][0].tolist() == [7], "the row of the labels' dataset, not of the loader's"
+    labels.label(["9"], stages=[DetectionSampling(selection_strategy="least", num_of_samples=1)])
+    (note,) = frames_of(labels, loader_of, None, None).notes
+    assert "some were chosen by least" in note

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from quick_comparison import Known, Trainer, loader_of, quick, same, trained
 from shades import OneBox, Tiny
 
 from cval_torch import DetectionSampling, LocalBackend, extract
 from cval_torch.comparison import CurvePoint
+from cval_torch.comparison.training import Record, backend_beside, fingerprint_of
 from cval_torch.errors import InvalidInputError
+from cval_torch.pool.pool import Pool
 
 
 def naive_curve(stage: DetectionSampling, *, rounds: int, seed: int) -> list[CurvePoint]:
@@ -99,3 +104,40 @@ def test_what_train_and_evaluate_return_is_checked() -> None:
     for value in (float("nan"), "high"):
         with pytest.raises(InvalidInputError, match=f"`evaluate` must return a finite number; got {value!r} for the s"):
             quick(train=lambda frames: Tiny(), evaluate=lambda model, value=value: value, trained_draws=2)
+
+
+def test_a_record_is_read_back_and_may_grow(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    record = Record(path, {"rounds": 3, "strategies": {"a": "1"}})
+    assert record.runs == {}
+    record.runs["a"] = {"chosen": [["x"]], "metrics": [0.5]}
+    record.save()
+    again = Record(path, {"rounds": 3, "strategies": {"b": "2"}})
+    assert again.runs == record.runs
+    assert again.identity == {"rounds": 3, "strategies": {"a": "1", "b": "2"}}, "what was there is not forgotten"
+    for identity, message in (
+        ({"rounds": 4, "strategies": {}}, "rounds was 3 and is 4 now"),
+        ({"rounds": 3, "strategies": {"a": "2"}}, "strategies a was 1 and is 2 now"),
+    ):
+        with pytest.raises(InvalidInputError, match=f"is the record of another comparison: {message}. Give another"):
+            Record(path, identity)
+    for content in ("[]", "{}", '{"format": "another"}'):
+        path.write_text(content)
+        with pytest.raises(InvalidInputError, match="is not the record of a comparison of format"):
+            Record(path, {})
+    kept = Record(None, {})
+    kept.save()
+    assert kept.runs == {}
+
+
+@given(ids=st.lists(st.text(max_size=3), max_size=5, unique=True), data=st.data())
+def test_a_set_of_ids_has_one_fingerprint(ids: list[str], data: st.DataObject) -> None:
+    assert fingerprint_of(data.draw(st.permutations(ids))) == fingerprint_of(ids)
+    assert fingerprint_of([*ids, "another"]) != fingerprint_of(ids)
+    assert len(fingerprint_of(ids)) == 16
+
+
+def test_where_nothing_is_labelled_every_class_counts_as_not_annotated() -> None:
+    labeled = Pool(["a"], torch.tensor([0, 1]), labels=torch.tensor([3]))
+    assert (backend_beside(None).labeled, backend_beside(None).labeled_counts) == (None, {})
+    assert (backend_beside(labeled).labeled, backend_beside(labeled).labeled_counts) == (labeled, None)

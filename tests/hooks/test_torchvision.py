@@ -331,3 +331,11 @@ def test_two_passes_in_one_recording_are_an_error():
         output = adapter.forward(model, images(1))
         with pytest.raises(HookError, match=r"`transform` must run once a forward pass; it ran 2 times"):
             adapter.read(model, recorder.recording, output)
+
+
+def test_each_family_is_read_by_its_own_adapter():
+    kinds = [adapters.RCNNAdapter, adapters.RetinaNetAdapter, adapters.FCOSAdapter, adapters.SSDAdapter]
+    models = [tiny(family) for family in FAMILIES]
+    for kind, model in zip(kinds, models, strict=True):
+        assert [kind().matches(each) for each in models] == [each is model for each in models]
+        assert type(find_adapter(model)) is kind

@@ -5,16 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from fault_server import answer, faulty
 from scripted_service import NOT_FOUND, OURS, asked, backend_of, done, make_rest_pool, running, service
 
 from cval_torch.errors import (
     CvalError,
+    DeadlineExceededError,
     ProtocolError,
     UnsupportedByServiceError,
 )
+from cval_torch.pool.pool import Pool
 from cval_torch.selection.local import LocalBackend
+from cval_torch.selection.ranking import frame_scores
 from cval_torch.selection.stage import DetectionSampling
+from cval_torch.service.client.connection import CVALConnection
+from cval_torch.service.client.deadline import Deadline
+from cval_torch.service.rest_selection import DATASET_NAME, Asking
 
 
 def stage(strategy: Any, n: int, **fields: Any) -> DetectionSampling:
@@ -131,3 +138,62 @@ def test_a_selection_is_good_also_if_tidying_up_fails(caplog: pytest.LogCaptureF
     with faulty(service(detection=done("f1"), embeddings=[stored, answer({"detail": "no"}, 422)])) as server:
         assert backend_of(server).select(make_rest_pool(), stage("clustering", 1)).frame_ids == ("f1",)
     assert "dataset d could not be emptied" in caplog.text
+
+
+def asking(
+    server: Any, *stages: DetectionSampling, pool: Pool | None = None, seconds: float = 60, **options: Any
+) -> Asking:
+    connection = CVALConnection("key-of-tests", server.url)
+    deadline = Deadline(seconds, clock=connection._transport.clock)
+    given = {"features": None, "progress": False, **options}
+    return Asking(connection, "test", make_rest_pool() if pool is None else pool, stages, deadline, **given)
+
+
+def test_a_selection_may_begin_at_any_stage_and_with_any_rows() -> None:
+    """Rows are those of the whole pool, whatever was kept before."""
+    with faulty(service(detection=[done("f5", "f2")])) as server:
+        one = asking(server, stage("entropy", 4), stage("margin", 2))
+        chosen = one.go_on(1, torch.tensor([1, 2, 5]))
+        (sent,) = asked(server)
+    assert chosen.frame_ids == ("f5", "f2")
+    assert chosen.rows.tolist() == [5, 2]
+    assert [frame["frame_id"] for frame in sent["frames"]] == ["f1", "f2", "f5"]
+    assert (sent["selection_strategy"], sent["num_of_samples"]) == ("margin", 2)
+    assert torch.equal(chosen.scores, frame_scores(make_rest_pool(), stage("margin", 2))[[5, 2]])
+
+
+def test_nothing_is_left_to_the_services_defaults() -> None:
+    with faulty(service(detection=[done("f0")])) as server:
+        asking(server, stage("probability", 1)).go_on(0, torch.arange(6))
+        (sent,) = asked(server)
+    del sent["frames"]
+    assert sent == {
+        "selection_strategy": "probability",
+        "num_of_samples": 1,
+        "use_null_detections": True,
+        "num_of_clusters": -1,
+        "bbox_selection_policy": "max",
+        "sort_strategy": "ascending",
+    }
+
+
+def test_a_dataset_is_named_and_emptied_after_use() -> None:
+    with faulty(service(detection=[done("f0", dataset_id="d")])) as server:
+        asking(server, stage("clustering", 1)).go_on(0, torch.arange(6))
+        (dataset,) = asked(server, last="dataset")
+        deleted = [request.path for request in server.requests if request.method == "DELETE"]
+    assert dataset["dataset_name"] == DATASET_NAME == "cval_torch"
+    assert deleted == ["/api/dataset/d/test/embeddings"]
+
+
+def test_no_time_is_left() -> None:
+    with faulty(service()) as server, pytest.raises(DeadlineExceededError, match="was not done within 0 s"):
+        asking(server, stage("entropy", 1), seconds=0).go_on(0, torch.arange(6))
+
+
+def test_remarks_are_of_all_stages_and_warned_of_at_the_end() -> None:
+    with faulty(service(detection=[done(*(f"f{row}" for row in range(6))), done("f1", "f0")])) as server:
+        one = asking(server, stage("entropy", 9), stage("margin", 7), pool=make_rest_pool())
+        with pytest.warns(UserWarning, match=r"the stage '\w+' keeps all 6 frames there are: fewer than num_of"):
+            chosen = one.go_on(0, torch.arange(6))
+    assert [remark.split(" keeps")[0] for remark in chosen.remarks] == ["the stage 'entropy'", "the stage 'margin'"]
