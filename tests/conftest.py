@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
@@ -97,21 +98,39 @@ def page_names(faster_rcnn: FasterRCNN, transformers_checkpoint: str) -> dict[st
     }
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first process of this test run makes; the others wait for it, and take it as it is."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = base / name, base / f"{name}-is-made"
+    with (base / f"{name}-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            folder.mkdir(exist_ok=True)
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """Every scenario, by torchrun."""
-    root = tmp_path_factory.mktemp("two")
-    run_python("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT), str(root))
-    return outcomes_of(root)
+
+    def make(root: Path) -> None:
+        run_python("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT), str(root))
+
+    return outcomes_of(made_once(tmp_path_factory, "two", make))
 
 
 @pytest.fixture(scope="session")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """Some scenarios in three processes without torchrun; in the end rank 1 is killed."""
-    root = tmp_path_factory.mktemp("three")
-    done = run_python(str(SCRIPT), "--fork", "3", str(root), *THREE, "a_rank_dies")
-    assert json.loads(done.stdout) == [0, -9, 0], done.stderr
-    return outcomes_of(root)
+
+    def make(root: Path) -> None:
+        done = run_python(str(SCRIPT), "--fork", "3", str(root), *THREE, "a_rank_dies")
+        assert json.loads(done.stdout) == [0, -9, 0], done.stderr
+
+    return outcomes_of(made_once(tmp_path_factory, "three", make))
 
 
 @pytest.fixture
