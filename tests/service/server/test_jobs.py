@@ -75,3 +75,43 @@ def test_a_task_that_kills_its_worker_is_given_up(tmp_path: Path) -> None:
     assert worker.calls == MOST_ATTEMPTS
     assert ended is not None
     assert (ended.state, ended.problem) == ("failed", "given up after 3 attempts: its process ended before it was done")
+
+
+def test_tasks_run_in_the_order_in_which_they_came(tmp_path: Path) -> None:
+    """Also what a server before left running; an error of our own fails its task, and the next one is run."""
+    ran: list[str] = []
+
+    class Noting:
+        def call(self, method: str, task_id: str, *, seconds: float | None = None) -> None:
+            assert (method, seconds) == ("run_task", 7.0)
+            ran.append(task_id)
+            if len(ran) == 2:
+                raise RuntimeError("a bug")
+            work.store.finish_task(task_id, result=["f"])
+
+        def kill(self) -> None:
+            ran.append("killed")
+
+    work = Work(tmp_path, Limits())
+    tasks = [work.store.add_task("me", None, start=float(row), stages="[]").id for row in range(3)]
+    assert work.store.claim_task() == tasks[0]
+
+    async def run() -> None:
+        runner = JobRunner(work, Noting(), Limits(task_seconds=7.0))  # type: ignore[arg-type]
+        runner.start()
+        while work.store.count_waiting(None):
+            await asyncio.sleep(0.01)
+        tasks.append(work.store.add_task("me", None, start=9.0, stages="[]").id)
+        runner.wake()
+        while work.store.count_waiting(None):
+            await asyncio.sleep(0.01)
+        await runner.stop()
+
+    asyncio.run(run())
+    states = [task.state for task in reversed(work.store.tasks("me", None, 9))]
+    failed = work.store.task(tasks[1])
+    work.close()
+    assert ran == [*tasks, "killed"]
+    assert states == ["done", "failed", "done", "done"]
+    assert failed is not None
+    assert failed.problem == "an internal error; the server's log has it", "what went wrong is no stranger's business"

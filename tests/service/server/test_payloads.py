@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import json
+from pathlib import Path
+
 import pytest
 from server_calls import SAMPLING, Api, frames, sampling, vector
+
+from cval_torch.service.server.payloads import SAMPLING as PARSED_SAMPLING
+from cval_torch.service.server.payloads import Body, body_schemas, parsed
+from cval_torch.service.server.settings import RefusedError
 
 REFUSED = {
     "no frames": (sampling(frames=[]), 422, "at least one frame"),
@@ -108,3 +116,43 @@ def test_hostile_bodies_are_answered_422(api: Api, name: str) -> None:
         answer = api(method, path, data=HOSTILE[name])
         assert answer.status_code == 422, (path, answer.text[:200])
         assert len(answer.content) < 3000, "what was sent is not sent back"
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_a_body_is_read_from_memory_or_from_its_file(tmp_path: Path, as_file: bool) -> None:
+    content = json.dumps(sampling(scored_by={"selection_strategy": "least"})).encode()
+    body: Body = content
+    if as_file:
+        body = tmp_path / "body"
+        body.write_bytes(content)
+    request = parsed(body, PARSED_SAMPLING)
+    assert [frame.frame_id for frame in request.frames] == ["f0", "f1", "f2"]
+    assert request.scored_by is not None
+    assert request.scored_by.selection_strategy == "least"
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"nul", b"[" * 300 + b"]" * 300, b"\xff"])
+def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "body").write_bytes(content)
+    for body in (content, tmp_path / "body"):
+        with pytest.raises(RefusedError) as caught:
+            parsed(body, PARSED_SAMPLING)
+        assert caught.value.status == 422
+    assert gc.isenabled()
+
+
+def test_what_is_wrong_is_named_without_its_values() -> None:
+    secrets = [{"frame_id": "", "predictions": [{"score": "hunter2"}]} for _ in range(9)]
+    with pytest.raises(RefusedError) as caught:
+        parsed(json.dumps(sampling(frames=secrets)).encode(), PARSED_SAMPLING)
+    said = caught.value.detail
+    assert "hunter2" not in said
+    assert said.startswith("frames.0.frame_id: String should have at least 1 character; frames.0.predictions.0.score: ")
+    assert said.endswith("; and 13 more"), "of 18 the first five are said"
+
+
+def test_schemas_of_bodies_are_named_for_openapi() -> None:
+    schemas = body_schemas()
+    assert {"SamplingRequest", "FrameEmbedding", "DatasetRequest", "FramePrediction", "NamedScoring"} <= set(schemas)
+    assert "#/components/schemas/FramePrediction" in json.dumps(schemas)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from cval_torch.service.server.settings import Limits
-from cval_torch.service.server.work import Work
+import pytest
+
+from cval_torch.service.protocol import DatasetRequest
+from cval_torch.service.server.settings import Limits, RefusedError
+from cval_torch.service.server.work import Work, embeddings_answer, meta_answer
 
 
 def test_tasks_that_wait_are_not_forgotten(tmp_path: Path) -> None:
@@ -14,3 +21,128 @@ def test_tasks_that_wait_are_not_forgotten(tmp_path: Path) -> None:
     done = [work.store.add_task("me", None, start=2.0, result=["a"], keep=1) for _ in range(3)]
     assert [task.id for task in work.store.tasks("me", None, 9)] == [done[-1].id, waiting.id]
     work.close()
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[Work]:
+    work = Work(
+        tmp_path, Limits(answer_at_once=3, waiting_tasks=2, vector_length=2, id_length=3, predictions=9, frames=5)
+    )
+    yield work
+    work.close()
+
+
+def body(count: int = 3, **fields: Any) -> bytes:
+    """Frame `f0` is the surest; each has one box."""
+    scores = [0.9 - 0.1 * row for row in range(count)]
+    payload = [{"frame_id": f"f{row}", "predictions": [{"score": score}]} for row, score in enumerate(scores)]
+    return json.dumps({"num_of_samples": 2, "selection_strategy": "least", "frames": payload, **fields}).encode()
+
+
+def test_a_small_request_is_answered_and_kept(work: Work) -> None:
+    answer = work.take_sampling("me", body())
+    assert answer["result"] == ["f2", "f1"]
+    kept = work.store.task(answer["task_id"], "me")
+    assert kept is not None
+    assert (kept.state, kept.result) == ("done", ["f2", "f1"])
+    work.run_task(kept.id)
+    assert work.store.task(kept.id) == kept, "what is done is not done again"
+
+
+def test_a_large_request_is_a_task_until_it_is_run(work: Work, tmp_path: Path) -> None:
+    answer = work.take_sampling("me", body(4, sort_strategy="ascending"))
+    assert (answer["result"], answer["time_end"]) == (None, None)
+    assert [path.name for path in (tmp_path / "tasks").iterdir()] == [f"{answer['task_id']}.pool"]
+    assert work.store.claim_task() == answer["task_id"]
+    work.run_task(answer["task_id"])
+    ended = work.store.task(answer["task_id"])
+    assert ended is not None
+    assert (ended.state, ended.result) == ("done", ["f0", "f1"])
+    assert list((tmp_path / "tasks").iterdir()) == []
+
+
+def test_a_task_whose_frames_are_gone_or_damaged_fails_and_says_why(work: Work, tmp_path: Path) -> None:
+    gone, damaged = (work.take_sampling("me", body(4))["task_id"] for _ in range(2))
+    (tmp_path / "tasks" / f"{gone}.pool").unlink()
+    (tmp_path / "tasks" / f"{damaged}.pool").write_bytes(b"no pool")
+    for task_id, problem in ((gone, "FileNotFoundError: "), (damaged, "InvalidInputError: .* is not a saved Pool")):
+        work.run_task(task_id)
+        ended = work.store.task(task_id)
+        assert ended is not None
+        assert ended.state == "failed"
+        assert re.match(problem, str(ended.problem))
+    assert list((tmp_path / "tasks").iterdir()) == []
+
+
+def test_a_stage_that_scored_before_weighs_the_frames(work: Work) -> None:
+    """`scored_by` is a stage before: of two that look alike the less sure one is taken."""
+    dataset = work.store.create_dataset("me", DatasetRequest())
+    looks = {"f0": [1.0, 0.0], "f1": [1.0, 0.0], "f2": [0.0, 1.0]}
+    upload = [
+        {"frame_id": name, "embeddings": [{"embedding_id": "0", "embedding": look}]} for name, look in looks.items()
+    ]
+    work.store_embeddings(dataset, "training", json.dumps(upload).encode())
+    boxes = [{"frame_id": f"f{row}", "predictions": [{"score": score, "embedding_id": "0"}]}
+             for row, score in enumerate([0.9, 0.6, 0.7])]  # fmt: skip
+    request = {"frames": boxes, "dataset_id": dataset, "selection_strategy": "weighted_kmeans"}
+    found = {
+        name: work.take_sampling(
+            "me", body(**request, scored_by={"selection_strategy": "least", "sort_strategy": name})
+        )
+        for name in ("descending", "ascending")
+    }
+    assert found["descending"]["result"] == ["f1", "f2"]
+    assert set(found["ascending"]["result"]) == {"f0", "f2"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "message"),
+    [
+        (body(6), 413, "at most 5 frames are taken; got 6"),
+        (body(selection_strategy="class_gain"), 422, "must be one of .*; got 'class_gain'"),
+        (body(dataset_id="none"), 404, "there is no dataset 'none'"),
+        (body(selection_strategy="clustering"), 422, "'clustering' needs the `dataset_id` of the embeddings"),
+        (b"{", 422, "Invalid JSON"),
+    ],
+)
+def test_what_is_not_taken_leaves_no_task(work: Work, sent: bytes, status: int, message: str) -> None:
+    with pytest.raises(RefusedError, match=message) as caught:
+        work.take_sampling("me", sent)
+    assert caught.value.status == status
+    assert work.store.tasks("me", None, 9) == []
+
+
+def test_fields_that_nobody_knows_are_passed_over(work: Work) -> None:
+    assert work.take_sampling("me", body(of_a_later_protocol=3))["result"] == ["f2", "f1"]
+
+
+def test_a_key_has_so_many_tasks_waiting_and_no_more(work: Work) -> None:
+    for _ in range(2):
+        work.take_sampling("me", body(4))
+    with pytest.raises(RefusedError, match="2 tasks of this key are waiting already") as caught:
+        work.take_sampling("me", body(4))
+    assert caught.value.status == 429
+    assert work.take_sampling("me", body())["result"] == ["f2", "f1"], "small ones are answered all the same"
+    assert work.take_sampling("you", body(4))["result"] is None
+
+
+@pytest.mark.parametrize(
+    ("frame_id", "embedding_id", "vector", "message"),
+    [
+        ("a", "0", [1.0, 2.0, 3.0], "at most 2 numbers in an embedding of frame 'a' are taken; got 3"),
+        ("a", "long", [1.0], "at most 3 characters of an embedding id of frame 'a' are taken; got 4"),
+        ("a", "0", [1e39], "an embedding of frame 'a' has a number that float32 cannot hold"),
+    ],
+)
+def test_embeddings_within_bounds(
+    work: Work, frame_id: str, embedding_id: str, vector: list[float], message: str
+) -> None:
+    dataset = work.store.create_dataset("me", DatasetRequest())
+    good = {"frame_id": "b", "embeddings": [{"embedding_id": "0", "embedding": [0.1, -0.0]}]}
+    bad = {"frame_id": frame_id, "embeddings": [{"embedding_id": embedding_id, "embedding": vector}]}
+    with pytest.raises(RefusedError, match=message):
+        work.store_embeddings(dataset, "test", json.dumps([good, bad]).encode())
+    assert work.store.embeddings(dataset, "test", 0, 9, vectors=False) == []
+    assert work.store_embeddings(dataset, "test", json.dumps([good]).encode()) == meta_answer([("b", ["0"])])
+    (stored,) = embeddings_answer(work.store.embeddings(dataset, "test", 0, 9, vectors=True))
+    assert stored == good, "float32 in short decimals: as it was sent"
