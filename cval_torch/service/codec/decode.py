@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, InstanceOf, ValidationError
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
@@ -20,6 +20,25 @@ from cval_torch.service.protocol import BBoxScores, FrameEmbedding, FramePredict
 Vector = Sequence[float] | npt.NDArray[np.float32]
 Vectors = Mapping[tuple[str, str], Vector]
 """Embeddings by `(frame_id, embedding_id)`."""
+
+
+class Box(BBoxScores, extra="forbid"):
+    """A box from a program of the user's: no limit of the wire holds for its score, and no key is passed over."""
+
+    score: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class Frame(FramePrediction, extra="forbid"):
+    """The boxes of one frame, likewise."""
+
+    predictions: list[Box | InstanceOf[BBoxScores]] | None = None
+
+
+class Embeddings(FrameEmbedding, extra="forbid"):
+    """As a frame: no key is passed over."""
+
+
+_STRICT: dict[type[BaseModel], type[BaseModel]] = {FramePrediction: Frame, FrameEmbedding: Embeddings}
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Value = TypeVar("_Value")
@@ -32,7 +51,7 @@ def pool_from_payloads(
     """The pool that payloads describe, on the CPU, with float32 columns.
 
     Args:
-        predictions: one a frame, as models or as the dicts that they are on the wire.
+        predictions: one a frame, as models or as the dicts that they are on the wire. In dicts a score may be 0 or 1.
         embeddings: of the boxes, and of frames without boxes, found by frame id and embedding id. Those that no box
             names are not read. None leaves the pool without.
 
@@ -41,8 +60,9 @@ def pool_from_payloads(
         by its own embedding, are zero for the others. A box without a category, beside others that have one, gets -1.
 
     Raises:
-        InvalidInputError: a payload against the protocol; boxes of which only some have a score, probabilities or
-            an embedding; vectors of unequal lengths; an embedding that is not there. The message names the frame.
+        InvalidInputError: a payload against the protocol, or with a key that is not read; boxes of which only some
+            have a score, probabilities or an embedding; vectors of unequal lengths; an embedding that is not there. The
+            message names the frame.
 
     >>> pool = pool_from_payloads([{"frame_id": "a", "predictions": [{"category_id": 3, "score": 0.5}]}])
     >>> pool.frame_ids, pool.scores, pool.labels
@@ -68,7 +88,7 @@ def pool_from_vectors(predictions: Iterable[FramePrediction | Mapping[str, Any]]
     offsets[1:] = torch.tensor([len(mine) for mine in boxed], dtype=torch.int64).cumsum(0)
     scores = _all_or_none([box.score for box in boxes], owners, "score")
     rows = _all_or_none([box.probabilities for box in boxes], owners, "probabilities")
-    columns: dict[str, Tensor | None] = {
+    columns: dict[str, Any] = {
         "scores": None if scores is None else torch.tensor(scores, dtype=torch.float32),
         "labels": _labels([box.category_id for box in boxes]),
         "probabilities": None if rows is None else _matrix(rows, owners, "probabilities"),
@@ -87,14 +107,25 @@ def _models(items: Iterable[_Model | Mapping[str, Any]], model: type[_Model], na
             found.append(item)
             continue
         try:
-            found.append(model.model_validate(item))
+            found.append(cast("_Model", _STRICT[model].model_validate(item)))
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
             raise InvalidInputError(
-                f"`{name}` must be payloads of the protocol; in number {row}, {where or 'all of it'}: {first['msg']}"
+                f"`{name}` must be payloads of the protocol; in number {row}, {_problem(error, model)}"
             ) from error
     return found
+
+
+def _problem(error: ValidationError, model: type[BaseModel]) -> str:
+    """What is wrong first, and where; an unknown key, and the known ones, before anything else."""
+    errors = error.errors(include_url=False, include_context=False)
+    errors = [each for each in errors if each["type"] != "is_instance_of"] or errors
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    path = [part for part in first["loc"] if part != Box.__name__]
+    where = ".".join(map(str, path)) or "all of it"
+    if first["type"] != "extra_forbidden":
+        return f"{where}: {first['msg']}"
+    known = BBoxScores if len(path) > 1 and model is FramePrediction else model
+    return f"{where} is no key that is read; those are {', '.join(known.model_fields)}"
 
 
 def _stand_in(frame: FramePrediction) -> BBoxScores | None:

@@ -68,7 +68,16 @@ REFUSED = [
         r"`probabilities` must have one length; got 2 in frame 'a' and 1 in frame 'b'",
     ),
     (boxes(a={"probabilities": [1.5]}), None, r"`probabilities` must be finite numbers in \[0, 1\].*frame 'a'"),
-    (boxes(a={"score": 1.0}), None, r"`predictions` must be payloads .* number 0, predictions.0.score: .* less than 1"),
+    (boxes(a={"score": 1.1}), None, r"`predictions` must be payloads .* number 0, predictions.0.score: .* equal to 1"),
+    (boxes(a={"score": -0.1}), None, r"number 0, predictions.0.score: .* equal to 0"),
+    (
+        boxes(a={"confidence": 0.5}),
+        None,
+        r"predictions.0.confidence is no key .* those are category_id, score",
+    ),
+    (boxes(a={"score": 0.5, "bbox": [1, 2, 3, 4]}), None, r"number 0, predictions.0.bbox is no key that is read"),
+    ([{"frame_id": "a", "detections": []}], None, r"number 0, detections is no key .* those are frame_id, predictions"),
+    (boxes(a={}), [{"frame_id": "a", "vectors": []}], r"`embeddings` .* vectors is no key .* frame_id, embeddings"),
     (boxes(a={"score": float("nan")}), None, r"predictions.0.score"),
     (boxes(a={"category_id": 2**70}), None, r"predictions.0.category_id"),
     ([{"frame_id": "a"}, {"frame_id": "a"}], None, r"`frame_ids` must be distinct; got 'a' again in row 1"),
@@ -101,3 +110,17 @@ def test_models_are_taken_as_they_are() -> None:
     assert pool.box_embeddings.tolist() == [[1.0, 2.0]]  # type: ignore[union-attr]
     same = pool_from_vectors([frame], {("a", "x"): np.array([1.0, 2.0], dtype=np.float32)})
     assert torch.equal(same.box_embeddings, pool.box_embeddings)  # type: ignore[arg-type]
+
+
+def test_a_score_may_be_as_sure_as_can_be() -> None:
+    """The wire wants scores strictly within 0 and 1; a detector gives both ends, too."""
+    pool = pool_from_payloads(boxes(a={"score": 1.0}, b={"score": 0.0}))
+    assert pool.scores is not None
+    assert pool.scores.tolist() == [1, 0]
+
+
+def test_models_within_dicts_are_taken_as_they_are() -> None:
+    frames = [{"frame_id": "a", "predictions": [BBoxScores(score=0.25), {"score": 0.5}]}]
+    scores = pool_from_payloads(frames).scores
+    assert scores is not None
+    assert scores.tolist() == [0.25, 0.5]
