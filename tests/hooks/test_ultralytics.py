@@ -41,7 +41,7 @@ def test_detections_are_those_of_the_hosts_predict(name: str, end2end: bool) -> 
 
 @pytest.mark.parametrize(("name", "end2end"), MODELS)
 def test_the_unfused_model_finds_the_same_and_stays_unfused(name: str, end2end: bool) -> None:
-    model = built(name, end2end).model
+    model = copy.deepcopy(built(name, end2end).model).train()  # as in a training; others predict with the one shared
     images = [as_tensor(image) for image in noise(SIZES)]
     before = {key: value.clone() for key, value in model.state_dict().items()}
     adapter = UltralyticsAdapter(conf=0.1, imgsz=128)
@@ -224,7 +224,7 @@ def test_the_hosts_own_batches_are_read(tmp_path: Path) -> None:
     yolo = built("yolov8n", False)
     adapter = UltralyticsAdapter(imgsz=128, rect=False)
     pool = extract(yolo, loader, adapter=adapter, progress=False)
-    assert pool.frame_ids == ("frame_0", "frame_1", "frame_2")
+    assert pool.frame_ids == ("frame_0.png", "frame_1.png", "frame_2.png")
     tensors = [as_tensor(image) for image in images]
     truths = [run(adapter, yolo.model, tensors[:2]), run(adapter, yolo.model, tensors[2:])]
     assert torch.equal(pool.boxes, torch.cat([truth.boxes for truth in truths]))
