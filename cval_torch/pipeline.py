@@ -14,11 +14,11 @@ from torch.utils.data import Dataset, Subset
 
 from cval_torch.errors import InvalidInputError, NoSubsetError
 from cval_torch.extraction.batches import Split
-from cval_torch.extraction.ids import FrameIdOf
+from cval_torch.extraction.ids import FrameIdOf, innermost, is_named, length_of, own_ids
 from cval_torch.extraction.options import PassOptions
 from cval_torch.extraction.passes import InferencePass
 from cval_torch.hooks.base import DetectorAdapter
-from cval_torch.pool.pool import Pool
+from cval_torch.pool.pool import IdSource, Pool
 from cval_torch.selection.backend import Backend, Selection
 from cval_torch.selection.checks import checked_stages
 from cval_torch.selection.class_weights import counts_for
@@ -63,8 +63,14 @@ class SelectedFrames(Subset[Any]):
     def __init__(self, dataset: Dataset[Any], selection: Selection, pool: Pool) -> None:
         """Make the subset of `dataset` that `selection` chose from `pool`.
 
+        Args:
+            dataset: what was extracted: the loader's own dataset, not the one beneath it.
+            selection: made from `pool`.
+            pool: extracted from `dataset`.
+
         Raises:
             NoSubsetError: the frames of `pool` have no rows of a dataset.
+            InvalidInputError: the selection is of another pool, or the pool is of another dataset.
         """
         if pool.indices is None:
             raise NoSubsetError(
@@ -72,12 +78,20 @@ class SelectedFrames(Subset[Any]):
                 f"the {len(selection)} ids are in the selection's `frame_ids`"
             )
         rows = selection.rows.to(pool.device)
-        super().__init__(dataset, pool.indices[rows].tolist())
+        _check_of_pool(selection, pool)
+        self.predictions = pool.replace(box_embeddings=None, frame_embeddings=None).take(rows)
+        indices = pool.indices[rows].tolist()
+        _check_of_dataset(dataset, indices, self.predictions)
+        super().__init__(dataset, indices)
         self.frame_ids = selection.frame_ids
         self.scores = selection.scores
         self.stages = selection.stages
-        self.predictions = pool.replace(box_embeddings=None, frame_embeddings=None).take(rows)
         self.estimated_boxes = estimated_boxes(self.predictions)
+
+    @property
+    def ids_from(self) -> IdSource | None:
+        """Where the ids come from; None if nobody says."""
+        return self.predictions.ids_from
 
     @property
     def num_of_boxes(self) -> float:
@@ -271,6 +285,42 @@ def _check_used(stage: DetectionSampling) -> None:
             raise InvalidInputError(
                 f"`{name}` means nothing to {stage.name!r}, which does not score frames. Name a strategy that does, "
                 f"with `selection_strategy=`: {scoring}"
+            )
+
+
+def _check_of_pool(selection: Selection, pool: Pool) -> None:
+    """Raise an `InvalidInputError` if a selection was made from another pool."""
+    for frame_id, row in zip(selection.frame_ids, selection.rows.tolist(), strict=True):
+        found = pool.frame_ids[row] if row < len(pool) else None
+        if found != frame_id:
+            there = f"row {row} of this pool is {found!r}" if found is not None else f"this pool has {len(pool)} frames"
+            raise InvalidInputError(
+                f"the selection was made from another pool: it has frame {frame_id!r} in row {row}, and {there}. "
+                "Pass the pool that the backend chose from"
+            )
+
+
+def _check_of_dataset(dataset: Any, indices: Sequence[int], chosen: Pool) -> None:
+    """Raise an `InvalidInputError` if the rows `indices` of a dataset cannot be the frames of `chosen`."""
+    remedy = "Pass the dataset of the loader that was extracted, `loader.dataset`"
+    length = length_of(dataset)
+    own = own_ids(dataset) if chosen.ids_from in ("dataset", "labels") else None
+    if chosen.ids_from == "dataset" and own is None:
+        raise InvalidInputError(f"the pool has ids of its dataset, and a {type(dataset).__name__} has none. {remedy}")
+    if chosen.ids_from == "labels" and not is_named(dataset):
+        raise InvalidInputError(
+            f"the pool was extracted from a part of a LabelPool, and a {type(dataset).__name__} is none. {remedy}"
+        )
+    for frame_id, index in zip(chosen.frame_ids, indices, strict=True):
+        if length is not None and index >= length:
+            raise InvalidInputError(f"frame {frame_id!r} is row {index}, and `dataset` has {length} rows. {remedy}")
+        name = own[index] if own is not None else frame_id
+        if chosen.ids_from == "row":
+            name = str(innermost(dataset, index)[1])
+        if name != frame_id:
+            raise InvalidInputError(
+                f"the pool was extracted from another dataset: its frame {frame_id!r} is row {index}, which is "
+                f"{name!r} in `dataset`. {remedy}"
             )
 
 

@@ -10,7 +10,7 @@ import torch
 from tiny_rcnn import Frames, Stream, loader_of, make_faster_rcnn
 from torch.utils.data import Subset
 
-from cval_torch import DetectionSampling, LocalBackend, Pool, SelectedFrames, extract, select
+from cval_torch import DetectionSampling, LabelPool, LocalBackend, Pool, SelectedFrames, extract, select
 from cval_torch.errors import InvalidInputError, NoSubsetError
 from cval_torch.strategies.class_gain import class_gain
 from cval_torch.strategies.descriptor import frame_descriptors
@@ -64,7 +64,7 @@ def test_the_subset_of_a_subset_has_rows_of_the_loaders_dataset() -> None:
     unlabeled = Subset(Frames(9), [8, 3, 5, 1])
     chosen = select(make_faster_rcnn(), loader_of(unlabeled), num_of_samples=2, progress=False)
     assert chosen.dataset is unlabeled
-    assert chosen.indices == [int(frame_id) for frame_id in chosen.frame_ids]
+    assert [unlabeled.indices[index] for index in chosen.indices] == [int(name) for name in chosen.frame_ids]
     assert chosen[0][1]["row"] == [8, 3, 5, 1][chosen.indices[0]]
 
 
@@ -230,3 +230,61 @@ def test_seeds_repeat_and_differ() -> None:
 
     assert ids(1) == ids(1)
     assert len({ids(seed) for seed in range(4)}) == 4
+
+
+class OfUnlabeled:
+    """A pool over a part of a dataset, and a choice from it."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        self.pool = extract(make_faster_rcnn(), loader_of(dataset), progress=False)
+        stage = DetectionSampling(selection_strategy="random", num_of_samples=3, seed=2)
+        self.selection = LocalBackend().select(self.pool, stage)
+
+
+class Named(Frames):
+    """Frames whose dataset has ids."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.ids = [f"id-{row}" for row in range(n)]
+
+
+PARTS = {
+    "rows": lambda: Subset(Frames(9), [8, 3, 5, 1]),
+    "ids": lambda: Subset(Named(9), [8, 3, 5, 1]),
+    "labels": lambda: LabelPool(Frames(9), labeled=["0", "2", "4"]).unlabeled,
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_selected_frames_of_the_wrong_dataset_are_refused(kind: str) -> None:
+    part = OfUnlabeled(PARTS[kind]())
+    right = SelectedFrames(part.dataset, part.selection, part.pool)
+    assert [right[place][1]["row"] for place in range(3)] == [part.dataset.indices[row] for row in right.indices]
+    for wrong in (part.dataset.dataset, Subset(part.dataset.dataset, [0, 1, 2, 3, 6, 7]), Frames(40)):
+        with pytest.raises(
+            InvalidInputError, match=r"Pass the dataset of the loader that was extracted, `loader\.dataset`"
+        ):
+            SelectedFrames(wrong, part.selection, part.pool)
+
+
+def test_selected_frames_of_another_pool_are_refused() -> None:
+    part, other = OfUnlabeled(Subset(Frames(9), [8, 3, 5, 1])), OfUnlabeled(Subset(Frames(9), [0, 2, 4, 6]))
+    with pytest.raises(InvalidInputError, match=r"the selection was made from another pool: it has frame '.' in row"):
+        SelectedFrames(part.dataset, part.selection, other.pool)
+    with pytest.raises(InvalidInputError, match="this pool has 1 frames"):
+        SelectedFrames(part.dataset, part.selection, part.pool.take([part.selection.rows.tolist()[0]]))
+
+
+def test_parts_of_one_dataset_are_told_apart_as_annotated_and_not() -> None:
+    unlabeled, labeled = Subset(Frames(9), [4, 5, 6, 7, 8]), Subset(Frames(9), [0, 1, 2, 3])
+    annotated = extract(make_faster_rcnn(), loader_of(labeled), progress=False)
+    chosen = select(
+        make_faster_rcnn(),
+        loader_of(unlabeled),
+        num_of_samples=2,
+        backend=LocalBackend(labeled=annotated),
+        progress=False,
+    )
+    assert set(chosen.frame_ids) <= {"4", "5", "6", "7", "8"}

@@ -15,6 +15,7 @@ from torch.utils.data import ConcatDataset, Subset
 from cval_torch.errors import callable_name, dotted_name
 from cval_torch.extraction.fingerprint import model_fingerprint
 from cval_torch.extraction.ids import length_of, own_ids
+from cval_torch.extraction.listing import row_marks
 from cval_torch.extraction.options import PassOptions
 
 _SHOWN = 80  # characters of a setting that are kept as they are
@@ -42,11 +43,13 @@ def model_identity(model: nn.Module, adapter: object) -> dict[str, Any]:
 
 def dataset_identity(dataset: Any) -> dict[str, Any]:
     """The type, length and ids of a dataset, down through `Subset` and `ConcatDataset`; the data are not read."""
-    ids = own_ids(dataset)
+    ids, length = own_ids(dataset), length_of(dataset)
+    marks = row_marks(dataset, range(length)) if ids is None and length is not None else None
     return {
         "the dataset": _structure(dataset),
-        "the dataset's length": length_of(dataset),
+        "the dataset's length": length,
         "the dataset's frame ids": None if ids is None else _digest(ids),
+        "what the dataset lists": None if marks is None else _digest(marks),
     }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 import os
-from collections.abc import Callable, Mapping, Sequence, Sized
-from pathlib import Path, PurePath
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -13,12 +14,15 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.limits import MAX_FRAME_ID_LENGTH
+from cval_torch.pool.pool import IdSource
 
 FrameIdOf = Callable[[int, Any], str]
 """`(row of the dataset, the frame's target or None) -> the frame's id`."""
 
 _ID_ATTRIBUTES = ("frame_ids", "image_ids", "ids")
 _PATH_ATTRIBUTES = ("image_paths", "im_files", "images", "samples", "imgs", "paths", "files")
+_ROOT_ATTRIBUTES = ("root", "img_path", "img_dir", "image_dir", "images_dir", "image_root", "data_dir")
+_TAIL = 100  # characters that are kept of a path that is too long for an id
 
 
 class NamedSubset(Subset[Any]):
@@ -37,13 +41,15 @@ class FrameNames:
     """Gives frames their ids, and refuses an id twice.
 
     The first of these that there is names every frame: the user's `frame_id`; the ids of a `NamedSubset`; the target's
-    `image_id`; the dataset's own ids (`CocoDetection.ids`, file stems); the row.
+    `image_id`; the dataset's own ids (`CocoDetection.ids`, paths of files); the row. The row is that of the innermost
+    dataset: two parts of one dataset never share one.
     """
 
     def __init__(self, dataset: Any, frame_id: FrameIdOf | None = None) -> None:
+        self._dataset = dataset
         self._frame_id = frame_id
         self._own = None if frame_id is not None else own_ids(dataset)
-        self._named = frame_id is None and _is_named(dataset)
+        self._named = frame_id is None and is_named(dataset)
         self._by_target: bool | None = None
         self._rows: dict[str, int] = {}
 
@@ -51,6 +57,17 @@ class FrameNames:
     def by_target(self) -> bool | None:
         """Whether targets name the frames; None before the first."""
         return None if self._frame_id is not None else self._by_target
+
+    @property
+    def source(self) -> IdSource:
+        """Where the ids come from, once a frame has been named."""
+        if self._frame_id is not None:
+            return "frame_id"
+        if self._named:
+            return "labels"
+        if self._by_target:
+            return "target"
+        return "row" if self._own is None else "dataset"
 
     def name(self, indices: Sequence[int], targets: Sequence[Any] | None) -> list[str]:
         """The ids of the frames at `indices`.
@@ -62,11 +79,7 @@ class FrameNames:
         given = [None] * len(indices) if targets is None else targets
         names = [self._name(index, target) for index, target in zip(indices, given, strict=True)]
         for index, name in zip(indices, names, strict=True):
-            if not isinstance(name, str) or not 1 <= len(name) <= MAX_FRAME_ID_LENGTH:
-                raise InvalidInputError(
-                    f"a frame id must be a string of 1 to {MAX_FRAME_ID_LENGTH} characters; "
-                    f"got {name!r} for row {index}"
-                )
+            check_frame_id(name, index)
             if name in self._rows:
                 raise InvalidInputError(
                     f"frame ids must be distinct; rows {self._rows[name]} and {index} are both {name!r}. "
@@ -90,7 +103,15 @@ class FrameNames:
             )
         if image_id is not None:
             return _plain_id(image_id)
-        return self._own[index] if self._own is not None else str(index)
+        return self._own[index] if self._own is not None else str(innermost(self._dataset, index)[1])
+
+
+def check_frame_id(name: Any, row: int) -> None:
+    """Raise an `InvalidInputError` if `name`, of the frame at `row`, is no id."""
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_FRAME_ID_LENGTH:
+        raise InvalidInputError(
+            f"a frame id must be a string of 1 to {MAX_FRAME_ID_LENGTH} characters; got {name!r} for row {row}"
+        )
 
 
 def frame_ids_of(dataset: Any, frame_id: FrameIdOf | None = None) -> list[str]:
@@ -110,7 +131,10 @@ def frame_ids_of(dataset: Any, frame_id: FrameIdOf | None = None) -> list[str]:
 
 
 def own_ids(dataset: Any) -> Sequence[str] | None:
-    """The ids that a dataset has of its own, one a row, or None: looked for through `Subset` and `ConcatDataset`."""
+    """The ids that a dataset has of its own, one a row, or None: looked for through `Subset` and `ConcatDataset`.
+
+    An id depends on its frame alone, never on what other frames there are.
+    """
     if isinstance(dataset, NamedSubset):
         return dataset.frame_ids
     if isinstance(dataset, Subset):
@@ -121,42 +145,63 @@ def own_ids(dataset: Any) -> Sequence[str] | None:
         return None if any(part is None for part in parts) else [name for part in parts for name in part or ()]
     length = length_of(dataset)
     for attribute in _ID_ATTRIBUTES:
-        ids = getattr(dataset, attribute, None)
-        if isinstance(ids, (Sequence, Tensor)) and not isinstance(ids, str) and len(ids) == length:
+        ids = _values(getattr(dataset, attribute, None), length)
+        if ids is not None:
             return [_plain_id(value) for value in ids]
     for attribute in _PATH_ATTRIBUTES:
-        paths = _paths(getattr(dataset, attribute, None))
-        if paths and len(paths) == length:
-            return _path_ids(paths)
+        paths = _paths(_values(getattr(dataset, attribute, None), length))
+        if paths is not None:
+            roots = [getattr(dataset, name, None) for name in _ROOT_ATTRIBUTES]
+            return [_path_id(path, roots) for path in paths]
     return None
 
 
-def _is_named(dataset: Any) -> bool:
+def is_named(dataset: Any) -> bool:
+    """Whether a dataset is a `NamedSubset`, or a `Subset` of one."""
     while isinstance(dataset, Subset) and not isinstance(dataset, NamedSubset):
         dataset = dataset.dataset
     return isinstance(dataset, NamedSubset)
 
 
-def _paths(values: Any) -> list[PurePath] | None:
-    if not isinstance(values, Sequence) or isinstance(values, str):
+def innermost(dataset: Any, index: int) -> tuple[Any, int]:
+    """The dataset within all `Subset`s, and its row that is row `index` of `dataset`."""
+    while isinstance(dataset, Subset):
+        dataset, index = dataset.dataset, int(dataset.indices[index])
+    return dataset, index
+
+
+def _values(values: Any, length: int | None) -> list[Any] | None:
+    """The values of a list, array, tensor, column, or view of keys, if it has `length` of them; else None."""
+    if values is None or isinstance(values, (str, bytes, Mapping, Dataset)):
         return None
-    firsts = [value[0] if isinstance(value, tuple) and value else value for value in values]
+    if not isinstance(values, Sized) or not isinstance(values, Iterable) or len(values) != length:
+        return None
+    dimensions = getattr(values, "ndim", 1)
+    if dimensions > 2:  # images, not their names
+        return None
+    plain: list[Any] = values.tolist() if hasattr(values, "tolist") else list(values)
+    return plain
+
+
+def _paths(values: list[Any] | None) -> list[Path] | None:
+    if not values:
+        return None
+    firsts = [value[0] if isinstance(value, (tuple, list)) and value else value for value in values]
     if not all(isinstance(first, (str, os.PathLike)) for first in firsts):
         return None
     return [Path(first) for first in firsts]
 
 
-def _path_ids(paths: list[PurePath]) -> list[str] | None:
-    """File stems; where two files share one, paths from the folder that all share; where those are too long, none."""
-    stems = [path.stem for path in paths]
-    if len(set(stems)) == len(stems):
-        return stems
-    try:
-        root = os.path.commonpath([path.parent for path in paths])
-    except ValueError:  # absolute and relative paths, or two drives
-        return None
-    names = [path.relative_to(root).as_posix() for path in paths]
-    return names if max(map(len, names)) <= MAX_FRAME_ID_LENGTH and len(set(names)) == len(names) else None
+def _path_id(path: Path, roots: Iterable[Any]) -> str:
+    """The path of a file below the dataset's root; as it is, where there is no such root. With its suffix, posix."""
+    for root in roots:
+        if isinstance(root, (str, os.PathLike)) and path.is_relative_to(root):
+            path = path.relative_to(root)
+            break
+    name = path.as_posix()
+    if len(name) <= MAX_FRAME_ID_LENGTH:
+        return name
+    return f"{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}/{name[-_TAIL:]}"
 
 
 def _plain_id(value: Any) -> Any:

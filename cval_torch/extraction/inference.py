@@ -17,7 +17,7 @@ from cval_torch.extraction.options import OPTIONAL_COLUMNS, PassOptions
 from cval_torch.hooks.base import DetectorAdapter, FrameBatch
 from cval_torch.hooks.recorder import Recorder
 from cval_torch.pool.offsets import offsets_of
-from cval_torch.pool.pool import Pool
+from cval_torch.pool.pool import IdSource, Pool
 
 Keep = Callable[[int, Pool], None]
 """Takes the rows of a batch, given its number in the plan."""
@@ -125,9 +125,9 @@ class Inference:
         recorder.clear()
         if len(frames.counts) != parts.count:
             raise HookError(f"{self.adapter.name} read {len(frames.counts)} frames of a batch of {parts.count}")
-        return self._pool(frames, frame_ids, indices)
+        return self._pool(frames, frame_ids, indices, names.source)
 
-    def _pool(self, frames: FrameBatch, frame_ids: list[str], indices: list[int] | None) -> Pool:
+    def _pool(self, frames: FrameBatch, frame_ids: list[str], indices: list[int] | None, ids_from: IdSource) -> Pool:
         """The rows of one batch, on the CPU, each number checked."""
         columns = {
             name: getattr(frames, name)
@@ -145,6 +145,7 @@ class Inference:
             offsets_of(counts),
             indices=None if indices is None else torch.tensor(indices, dtype=torch.int64),
             activation=frames.activation if "probabilities" in columns else None,
+            ids_from=ids_from,
             **columns,
         )
 

@@ -80,6 +80,7 @@ def plan_loading(loader: Iterable[Any]) -> LoadingPlan:
     if not isinstance(loader, DataLoader):
         if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, torch.utils.data.Dataset)):
             raise InvalidInputError(f"`loader` must be a DataLoader or an iterable of batches; got {_kind(loader)}")
+        _check_not_wrapped(loader)
         return LoadingPlan(None, None, loader)
     if isinstance(loader.dataset, IterableDataset):
         return LoadingPlan(loader.dataset, None, loader, single=loader.batch_size is None)
@@ -96,6 +97,16 @@ def plan_loading(loader: Iterable[Any]) -> LoadingPlan:
         sampled = ([key] if unbatched and not listed else list(key) for key in itertools.chain(first, keys))
         batches = _distinct_rows(sampled, length_of(loader.dataset))
     return LoadingPlan(loader.dataset, batches, loader, single=unbatched and not listed, listed=listed)
+
+
+def _check_not_wrapped(loader: Iterable[Any]) -> None:
+    """Raise a `LoaderOrderError` if an iterable hides a DataLoader: its frames would be called by their positions."""
+    for name, value in getattr(loader, "__dict__", {}).items():
+        if isinstance(value, DataLoader):
+            raise LoaderOrderError(
+                f"`loader` is a {_kind(loader)} around a DataLoader, so the rows it yields cannot be told; pass the "
+                f"DataLoader itself, which is its `{name}`"
+            )
 
 
 def share_of(loader: Iterable[Any]) -> tuple[int, int] | None:

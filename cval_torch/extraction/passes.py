@@ -75,7 +75,7 @@ def extract(
             batch in any way. An incomplete last batch is kept. Only the `image_id` of targets is read.
         adapter: reads a model of an unknown family; see `cval_torch.hooks.DetectorAdapter`.
         frame_id: a function `(row of loader.dataset, target) -> str` that names frames. Without it the id is the
-            target's `image_id`, else the dataset's own id (`CocoDetection.ids`, file stems), else the row.
+            target's `image_id`, else the dataset's own id (`CocoDetection.ids`, paths of files), else the row.
         split: a function that takes batches of another kind apart.
         device: the device to run on. The model is moved there for the pass and back afterwards. None: where it is.
         autocast: a dtype to run with, under `torch.autocast`. None: as in the caller's context.

@@ -20,7 +20,9 @@ def empty_pool(layout: Layout) -> Pool:
     columns: dict[str, Any] = {
         name: torch.empty(0 if width is None else (0, width), dtype=dtype) for name, dtype, width in layout.columns
     }
-    return Pool([], torch.zeros(1, dtype=torch.int64), activation=layout.activation, **columns)
+    return Pool(
+        [], torch.zeros(1, dtype=torch.int64), activation=layout.activation, ids_from=layout.ids_from, **columns
+    )
 
 
 def same_layout(pool: Pool | None, ranks: Ranks) -> Pool:
@@ -86,7 +88,9 @@ def gather_pools(pool: Pool, places: Sequence[int], ranks: Ranks, *, to: int | N
     if not receiving:
         ranks.exchange(lambda: None)  # in which they hear how the others fare below
         return pool
-    return ranks.exchange_local(lambda: Pool(frame_ids, offsets, activation=layout.activation, **whole))
+    return ranks.exchange_local(
+        lambda: Pool(frame_ids, offsets, activation=layout.activation, ids_from=layout.ids_from, **whole)
+    )
 
 
 def _room_for(layout: Layout, offsets: Tensor) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.offsets import offsets_of
-from cval_torch.pool.pool import Activation, Pool
+from cval_torch.pool.pool import Activation, IdSource, Pool
 
 FRAME_COLUMNS = ("indices", "frame_embeddings")
 """The columns with a row a frame; the others have a row a box."""
@@ -24,10 +24,12 @@ class Layout:
     Attributes:
         activation: of the probabilities.
         columns: of each column but `offsets` the name, the dtype, and the width; None for a vector.
+        ids_from: where the ids come from.
     """
 
     activation: Activation | None
     columns: tuple[tuple[str, torch.dtype, int | None], ...]
+    ids_from: IdSource | None = None
 
     @classmethod
     def of(cls, pool: Pool) -> Layout:
@@ -37,7 +39,7 @@ class Layout:
             for name, column in pool.columns()
             if name != "offsets"
         )
-        return cls(pool.activation, tuple(columns))
+        return cls(pool.activation, tuple(columns), pool.ids_from)
 
     def check_same(self, other: Layout) -> None:
         """Raise an `InvalidInputError` that names what `other` has and this has not."""
@@ -49,6 +51,8 @@ class Layout:
                 f"the columns were {', '.join(names)} ({self.activation}); now they are "
                 f"{', '.join(now)} ({other.activation})"
             )
+        if self.ids_from != other.ids_from:
+            raise InvalidInputError(f"the ids were from {self.ids_from}; now they are from {other.ids_from}")
         for (name, dtype, width), (_, new_dtype, new_width) in zip(self.columns, other.columns, strict=True):
             if (dtype, width) != (new_dtype, new_width):
                 raise InvalidInputError(
@@ -58,13 +62,13 @@ class Layout:
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         columns = [[name, str(dtype).removeprefix("torch."), width] for name, dtype, width in self.columns]
-        return {"activation": self.activation, "columns": columns}
+        return {"activation": self.activation, "columns": columns, "ids_from": self.ids_from}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Layout:
         """From what `to_json` gave."""
         columns = tuple((name, getattr(torch, dtype), width) for name, dtype, width in value["columns"])
-        return cls(value["activation"], columns)
+        return cls(value["activation"], columns, value.get("ids_from"))
 
 
 class Gathered:
@@ -119,4 +123,7 @@ class Gathered:
         joined = {}
         for name in list(self.columns):
             joined[name] = torch.cat(self.columns.pop(name))
-        return Pool(self.frame_ids, offsets_of(counts), activation=self.layout.activation, **joined)
+        layout = self.layout
+        return Pool(
+            self.frame_ids, offsets_of(counts), activation=layout.activation, ids_from=layout.ids_from, **joined
+        )

@@ -20,6 +20,9 @@ from cval_torch.pool.offsets import offsets_of, places_of
 
 Activation = Literal["softmax", "sigmoid"]
 
+IdSource = Literal["frame_id", "labels", "target", "dataset", "row"]
+"""Where ids come from: a user's function, a `LabelPool`, targets, the dataset itself, or merely the row in it."""
+
 _FRAME_COLUMNS = ("indices", "frame_embeddings")
 _BOX_COLUMNS = ("boxes", "labels", "scores", "probabilities", "box_embeddings")
 _COLUMNS = ("offsets", *_FRAME_COLUMNS, *_BOX_COLUMNS)
@@ -48,6 +51,7 @@ class Pool:
             `sigmoid` (independent columns). None with no probabilities.
         box_embeddings: (B, E) float of any precision.
         frame_embeddings: (F, D) float of any precision, of the whole frame.
+        ids_from: where the ids come from; None if nobody says. A row is an id only within the dataset that has it.
 
     Raises:
         InvalidInputError: a column of the wrong shape, type, device or range; a duplicate or overlong frame id;
@@ -70,6 +74,7 @@ class Pool:
     activation: Activation | None = None
     box_embeddings: Tensor | None = None
     frame_embeddings: Tensor | None = None
+    ids_from: IdSource | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame_ids", tuple(self.frame_ids))
@@ -172,7 +177,7 @@ class Pool:
             if name != "offsets"
         }
         ids = [self.frame_ids[row] for row in picked.tolist()]
-        return Pool(ids, offsets, activation=self.activation, **columns)
+        return Pool(ids, offsets, activation=self.activation, ids_from=self.ids_from, **columns)
 
     @classmethod
     def cat(cls, pools: Sequence[Pool]) -> Pool:
@@ -202,7 +207,8 @@ class Pool:
             columns[name] = torch.cat(parts)
         ids = [frame_id for pool in pools for frame_id in pool.frame_ids]
         offsets = offsets_of(torch.cat([pool.counts for pool in pools]))
-        return cls(ids, offsets, activation=first.activation, **columns)
+        ids_from = first.ids_from if all(pool.ids_from == first.ids_from for pool in pools) else None
+        return cls(ids, offsets, activation=first.activation, ids_from=ids_from, **columns)
 
     def to(self, device: torch.device | str) -> Pool:
         """The same pool on another device."""
@@ -223,6 +229,7 @@ class Pool:
             "format": FILE_FORMAT,
             "frame_ids": json.dumps(list(self.frame_ids)),
             "activation": self.activation,
+            "ids_from": self.ids_from,
             "columns": {name: column.detach().cpu().contiguous() for name, column in self.columns()},
         }
         temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
@@ -258,7 +265,9 @@ class Pool:
         if not isinstance(payload, dict) or payload.get("format") != FILE_FORMAT:
             found = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
             raise InvalidInputError(f"{os.fspath(path)!r} is not a saved Pool of format {FILE_FORMAT!r}; got {found!r}")
-        return cls(json.loads(payload["frame_ids"]), activation=payload["activation"], **payload["columns"])
+        columns: dict[str, Any] = payload["columns"]
+        named: dict[str, Any] = {name: payload.get(name) for name in ("activation", "ids_from")}
+        return cls(json.loads(payload["frame_ids"]), **columns, **named)
 
 
 def _shape_of(column: Tensor | None) -> str:

@@ -147,8 +147,11 @@ class Part:
 
     def pool(self) -> Pool:
         """All of it as a `Pool` whose columns stay on the disk."""
-        activation = None if self.layout is None else self.layout.activation
-        return Pool(self.frame_ids(), offsets_of(self.counts()), activation=activation, **self.columns())
+        layout = self.layout
+        columns: dict[str, Any] = dict(self.columns())
+        if layout is not None:
+            columns |= {"activation": layout.activation, "ids_from": layout.ids_from}
+        return Pool(self.frame_ids(), offsets_of(self.counts()), **columns)
 
 
 class Slices:

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from cval_torch.pool.pool import Pool
+from cval_torch.pool.pool import IdSource, Pool
 from cval_torch.selection.costs import estimated_boxes, total
 from cval_torch.selection.stage import DetectionSampling
 
@@ -29,6 +29,7 @@ class Selection:
             its boxes' scores, or their number in a pool without scores. None if a backend of one's own does not say.
         remarks: what the user should know of the choice, such as that there were fewer frames than asked for. A
             backend has warned of them.
+        ids_from: where the pool's ids come from; None if it does not say.
     """
 
     frame_ids: tuple[str, ...]
@@ -38,6 +39,7 @@ class Selection:
     indices: Tensor | None = None
     estimated_boxes: Tensor | None = None
     remarks: tuple[str, ...] = ()
+    ids_from: IdSource | None = None
 
     @classmethod
     def of(
@@ -58,6 +60,7 @@ class Selection:
             indices=None if pool.indices is None else pool.indices[rows],
             estimated_boxes=estimated_boxes(pool, rows=rows),
             remarks=remarks,
+            ids_from=pool.ids_from,
         )
 
     @property

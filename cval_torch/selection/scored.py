@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError, warn_user
-from cval_torch.pool.pool import Pool
+from cval_torch.pool.pool import IdSource, Pool
 from cval_torch.selection.backend import Selection
 from cval_torch.selection.checks import checked_stages
 from cval_torch.selection.constraints import RankedRows, bounds_of, check_labels, remarks_on_bounds, rows_within
@@ -39,6 +39,7 @@ class Scored:
             running, because others are surely better or the `null_policy` sets it apart.
         costs: (F,) float64, the boxes to be expected in each frame; None where the stage has no `num_of_boxes`.
         shown: by label, (F,) bool, whether a frame shows the class; of the labels in the stage's `class_quotas`.
+        ids_from: where the ids come from; None if nobody says.
     """
 
     frame_ids: Sequence[str]
@@ -46,6 +47,7 @@ class Scored:
     scores: Tensor
     costs: Tensor | None = None
     shown: Mapping[int, Tensor] = field(default_factory=dict)
+    ids_from: IdSource | None = None
 
     def __len__(self) -> int:
         return len(self.frame_ids)
@@ -58,6 +60,7 @@ class Scored:
             self.scores[rows],
             None if self.costs is None else self.costs[rows],
             {label: shows[rows] for label, shows in self.shown.items()},
+            self.ids_from,
         )
 
     @classmethod
@@ -84,6 +87,7 @@ class Scored:
             torch.cat([part.scores for part in parts]),
             torch.cat(costs) if costs else None,
             {label: torch.cat([part.shown[label] for part in parts]) for label in first.shown},
+            first.ids_from if all(part.ids_from == first.ids_from for part in parts) else None,
         )
 
 
@@ -122,7 +126,7 @@ def score_frames(pool: Pool, stage: DetectionSampling) -> Scored:
             scores[rows] = frame_scores(only_scored_columns(pool, rows), stage)
         if sets_apart(stage):
             scores[pool.is_empty] = torch.nan
-    return Scored(pool.frame_ids, pool.is_empty, scores, *bounds_of(pool, stage))
+    return Scored(pool.frame_ids, pool.is_empty, scores, *bounds_of(pool, stage), pool.ids_from)
 
 
 def choose_frames(scored: Scored, stage: DetectionSampling) -> Selection:
@@ -163,6 +167,7 @@ def choose_frames(scored: Scored, stage: DetectionSampling) -> Selection:
         (stage,),
         estimated_boxes=None if scored.costs is None else scored.costs[chosen.rows],
         remarks=chosen.remarks,
+        ids_from=scored.ids_from,
     )
 
 

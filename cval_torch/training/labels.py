@@ -10,7 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 from torch.utils.data import Dataset, Subset
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.extraction.ids import NamedSubset, frame_ids_of
+from cval_torch.extraction.ids import NamedSubset, check_frame_id, frame_ids_of, innermost, length_of, own_ids
+from cval_torch.extraction.listing import row_marks
 from cval_torch.pool.files import read_json, write_json
 from cval_torch.selection.stage import DetectionSampling, describe_stage
 from cval_torch.training.rounds import Round, as_scores
@@ -47,8 +48,8 @@ class LabelPool:
     Args:
         dataset: a dataset with a length and rows, labelled frames and unlabelled ones together.
         labeled: ids that are labelled from the start.
-        frame_ids: one distinct id a row of `dataset`. None: the dataset's own (`CocoDetection.ids`, file stems), else
-            the row. `select` over a loader of `unlabeled` gives frames these ids, whatever `image_id` targets have.
+        frame_ids: one distinct id a row of `dataset`. None: the dataset's own (`CocoDetection.ids`, paths of files),
+            else the row. `select` over a loader of `unlabeled` uses these ids, whatever `image_id` targets have.
 
     Raises:
         InvalidInputError: ids that do not fit the dataset, or that are not distinct.
@@ -72,6 +73,7 @@ class LabelPool:
         length = len(dataset) if isinstance(dataset, Sized) else None
         if length != len(self.frame_ids):
             raise InvalidInputError(f"`frame_ids` must be one a row, of which there are {length}; got {len(self)}")
+        self._rows_are_ids = frame_ids is None and own_ids(dataset) is None
         self._index_of = _index_of(self.frame_ids)
         self._rounds: list[Round] = []
         self._round_of: dict[str, int] = {}
@@ -104,8 +106,8 @@ class LabelPool:
     def labeled_indices(self) -> list[int]:
         """Rows of the dataset that are labelled, in the order they were labelled: earlier ones never move.
 
-        `Subset(other, labels.labeled_indices)` is the labelled part of another view of the same rows, such as
-        one with the augmentations of training.
+        `labeled_of(other)` is the labelled part of another view of the same rows, such as one with the augmentations
+        of training.
         """
         return [self._index_of[frame_id] for frame_id in self._round_of]
 
@@ -124,6 +126,30 @@ class LabelPool:
         """The frames without labels as they are now, in the order of the dataset; `select` calls them by our ids."""
         return NamedSubset(self.dataset, self.unlabeled_indices, self.unlabeled_ids)
 
+    def labeled_of(self, view: Dataset[Any]) -> Subset[Any]:
+        """The labelled frames of another view of the same rows, such as one with other transforms.
+
+        Raises:
+            InvalidInputError: `view` has another number of rows.
+        """
+        return NamedSubset(self._checked_view(view), self.labeled_indices, self.labeled_ids)
+
+    def unlabeled_of(self, view: Dataset[Any]) -> Subset[Any]:
+        """The unlabelled frames of another view of the same rows; `select` over it calls them by our ids.
+
+        Raises:
+            InvalidInputError: `view` has another number of rows.
+        """
+        return NamedSubset(self._checked_view(view), self.unlabeled_indices, self.unlabeled_ids)
+
+    def _checked_view(self, view: Dataset[Any]) -> Dataset[Any]:
+        if length_of(view) != len(self):
+            raise InvalidInputError(
+                f"`view` must have the {len(self)} rows of the dataset, in its order; got {length_of(view)}. Make the "
+                "view of the whole dataset, not of its labelled or unlabelled part"
+            )
+        return view
+
     def is_labeled(self, frame_id: str) -> bool:
         """Whether this frame is labelled."""
         return frame_id in self._round_of
@@ -133,7 +159,7 @@ class LabelPool:
         indices = []
         for frame_id in frame_ids:
             if frame_id not in self._index_of:
-                raise InvalidInputError(f"frame {frame_id!r} is not in the dataset, which has {len(self)} frames")
+                raise InvalidInputError(_unknown(frame_id, self._index_of))
             indices.append(self._index_of[frame_id])
         return indices
 
@@ -160,6 +186,7 @@ class LabelPool:
         Args:
             frames: ids, or a selection (`SelectedFrames`, `Selection`), whose scores and stages are then recorded.
                 Of a `Subset` of this dataset, or of `unlabeled`, the rows count, whatever ids the selection gave them.
+                Where nothing but its row names a frame, it must be a row of this dataset or of a view of all its rows.
             scores: one finite number an id; all NaN means that nothing scored them.
             stages: what chose them.
             epoch: the epoch after which they were chosen.
@@ -176,6 +203,8 @@ class LabelPool:
             scores = frames.scores if scores is None else scores
             stages = frames.stages if stages is None else stages
         ours = self.ids_of(frames) if isinstance(frames, Subset) else None
+        if ours is None:
+            self._check_rows_are_ours(frames)
         frame_ids = _as_ids(frames, name="frames") if ours is None else tuple(ours)
         round_ = Round(
             frame_ids,
@@ -186,6 +215,22 @@ class LabelPool:
         )
         self.record(round_)
         return round_
+
+    def _check_rows_are_ours(self, frames: Any) -> None:
+        """Raise an `InvalidInputError` if the ids of a choice are rows of a dataset that is none of ours."""
+        if getattr(frames, "ids_from", None) != "row":
+            return
+        kind = "a dataset that the selection does not tell"
+        if isinstance(frames, Subset):
+            base = innermost(frames, 0)[0] if len(frames) else frames.dataset
+            if self._rows_are_ids and length_of(base) == len(self):
+                return
+            kind = f"a {type(base).__name__} with {length_of(base)} frames"
+        raise InvalidInputError(
+            f"these frames have no ids but their rows in {kind}, which are not rows of this LabelPool's dataset. "
+            "Select from a loader over `labels.unlabeled`, or over `labels.unlabeled_of(view)` for a view of the whole "
+            "dataset with other transforms, and label the SelectedFrames; or name frames with `frame_id=`"
+        )
 
     def record(self, round_: Round) -> None:
         """Label the frames of `round_`, which then is the last of `rounds`. Raises as `label` does."""
@@ -198,12 +243,15 @@ class LabelPool:
 
         It passes `torch.load(..., weights_only=True)` and `json`. Of the dataset it has a fingerprint of the ids.
         """
-        return {
+        state: dict[str, Any] = {
             "format": STATE_FORMAT,
             "frames": len(self),
             "dataset_fingerprint": _fingerprint_of(self.frame_ids),
             "rounds": [round_.state_dict() for round_ in self._rounds],
         }
+        if self._rows_are_ids:
+            state["row_marks"] = self._row_marks(self.labeled_ids)
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
         """Take over what a `state_dict` says, in place of every round recorded here. All of it, or nothing.
@@ -214,7 +262,8 @@ class LabelPool:
                 gained frames since, or lost unlabelled ones; every labelled frame must still be there.
 
         Raises:
-            InvalidInputError: not a state of this format, or of another dataset.
+            InvalidInputError: not a state of this format, or of another dataset; or the frames have no ids but their
+                rows, and the dataset lists another frame where a labelled one was.
         """
         found = state.get("format") if isinstance(state, Mapping) else type(state).__name__
         if found != STATE_FORMAT:
@@ -230,6 +279,7 @@ class LabelPool:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInputError(f"`state` is damaged: {type(error).__name__}: {error}") from error
+        self._check_rows_stayed(state.get("row_marks"), list(round_of))
         now = (len(self), _fingerprint_of(self.frame_ids))
         if strict and was != now:
             raise InvalidInputError(
@@ -237,6 +287,21 @@ class LabelPool:
                 f"{now[0]}, with {now[1]}. If frames were only added, or unlabelled ones removed, pass strict=False"
             )
         self._rounds, self._round_of = rounds, round_of
+
+    def _row_marks(self, frame_ids: Sequence[str]) -> list[str | None]:
+        return row_marks(self.dataset, self.indices_of(frame_ids))
+
+    def _check_rows_stayed(self, marks: Any, frame_ids: Sequence[str]) -> None:
+        """Raise an `InvalidInputError` if a labelled frame, known by its row alone, is another frame now."""
+        if not self._rows_are_ids or not isinstance(marks, list):
+            return
+        for frame_id, then, now in zip(frame_ids, marks, self._row_marks(frame_ids), strict=False):
+            if then is not None and now is not None and then != now:
+                raise InvalidInputError(
+                    f"`state` knows frames by their rows alone, and row {frame_id} of the dataset is another frame "
+                    "now. List the frames as they were; then give them ids that stay, one a row, by "
+                    "`LabelPool(dataset, frame_ids=...)`"
+                )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the record as JSON, whole or not at all: an older file stays intact if writing fails.
@@ -263,13 +328,21 @@ class LabelPool:
 def _index_of(frame_ids: Sequence[str]) -> dict[str, int]:
     index_of: dict[str, int] = {}
     for index, frame_id in enumerate(frame_ids):
-        if not isinstance(frame_id, str) or not frame_id:
-            raise InvalidInputError(f"`frame_ids` must be strings, not empty; got {frame_id!r} for row {index}")
+        check_frame_id(frame_id, index)
         if index_of.setdefault(frame_id, index) != index:
             raise InvalidInputError(
                 f"`frame_ids` must be distinct; got {frame_id!r} for row {index_of[frame_id]} and for row {index}"
             )
     return index_of
+
+
+def _unknown(frame_id: object, index_of: Mapping[str, int]) -> str:
+    """What to say of an id that is none of the dataset's."""
+    some = ", ".join(map(repr, list(index_of)[:3]))
+    message = f"frame {frame_id!r} is not in the dataset, which has {len(index_of)} frames: {some}, ..."
+    if not isinstance(frame_id, str):
+        return f"{message} Ids are strings"
+    return f"{message} To give frames other ids, pass LabelPool one a row: `frame_ids=`"
 
 
 def _as_ids(frames: Iterable[str] | Chosen, *, name: str) -> tuple[str, ...]:
@@ -286,7 +359,7 @@ def _check_new(frame_ids: Sequence[str], index_of: Mapping[str, int], round_of: 
     seen: set[str] = set()
     for frame_id in frame_ids:
         if not isinstance(frame_id, str) or frame_id not in index_of:
-            raise InvalidInputError(f"frame {frame_id!r} is not in the dataset, which has {len(index_of)} frames")
+            raise InvalidInputError(_unknown(frame_id, index_of))
         if frame_id in round_of:
             raise InvalidInputError(f"frame {frame_id!r} is labelled already, since round {round_of[frame_id]}")
         if frame_id in seen:

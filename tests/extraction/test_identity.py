@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, Subset
 from watched_passes import Watched, run
 
-from cval_torch import extract
+from cval_torch import Pool, extract
 from cval_torch.errors import ExtractionError, InvalidInputError, LoaderOrderError
 from cval_torch.extraction.identity import (
     changes,
@@ -199,3 +199,20 @@ class TestValues:
             assert option_identity(unseen, cpu) == plain
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert option_identity(PassOptions(), cpu)["`autocast`"] == "torch.bfloat16"
+
+
+class Listed(Frames):
+    """Images that come from a list of files, and have no ids."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(len(names))
+        self.my_list = names
+
+
+def test_a_dataset_that_lists_other_files_is_another_pass(tmp_path: Path) -> None:
+    def run_over(names: list[str]) -> Pool:
+        return extract(make_faster_rcnn(), loader_of(Listed(names)), cache_dir=tmp_path / "cache", progress=False)
+
+    assert run_over(["a", "b", "c"]).frame_ids == run_over(["a", "b", "c"]).frame_ids
+    with pytest.raises(InvalidInputError, match="what the dataset lists was"):
+        run_over(["a", "c", "b"])

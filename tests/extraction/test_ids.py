@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +15,9 @@ from numbered_rows import Rows, Stream
 from PIL import Image
 from torch.utils.data import (
     ConcatDataset,
+    Dataset,
     Subset,
+    random_split,
 )
 from torchvision.datasets import CocoDetection, ImageFolder, wrap_dataset_for_transforms_v2
 
@@ -51,13 +55,93 @@ def test_coco_images_are_called_by_their_ids(coco: CocoDetection) -> None:
     assert FrameNames(wrapped).name(range(3), targets) == ids
 
 
-def test_files_are_called_by_their_stems_or_by_their_paths(tmp_path: Path) -> None:
+def test_files_are_called_by_their_paths_below_the_root_whatever_other_files_there_are(tmp_path: Path) -> None:
     for name in ("cat/1.png", "cat/2.png", "dog/3.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name)
-    assert frame_ids_of(ImageFolder(tmp_path)) == ["1", "2", "3"]
-    Image.new("RGB", (4, 4)).save(tmp_path / "dog/1.png")
-    assert frame_ids_of(ImageFolder(tmp_path)) == ["cat/1.png", "cat/2.png", "dog/1.png", "dog/3.png"]
+    before = frame_ids_of(ImageFolder(tmp_path))
+    assert before == ["cat/1.png", "cat/2.png", "dog/3.png"]
+    for name in ("dog/1.png", "ape/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert frame_ids_of(ImageFolder(tmp_path)) == ["ape/1.png", "cat/1.png", "cat/2.png", "dog/1.png", "dog/3.png"]
+
+
+class Files(Dataset[Any]):
+    """A dataset that holds the names of its frames in an attribute of some kind."""
+
+    def __init__(self, length: int, **attributes: Any) -> None:
+        self.length = length
+        vars(self).update(attributes)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, row: int) -> Any:
+        return torch.zeros(3, 4, 4)
+
+
+PATHS = ["a/1.jpg", "b/1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "ids"),
+    [
+        ({"ids": np.array([7, 9])}, ["7", "9"]),
+        ({"image_ids": np.array(["x", "y"])}, ["x", "y"]),
+        ({"ids": {"x": 1, "y": 2}.keys()}, ["x", "y"]),
+        ({"ids": pd.Series([7, 9], index=["p", "q"])}, ["7", "9"]),
+        ({"ids": pd.Index(["x", "y"])}, ["x", "y"]),
+        ({"ids": torch.tensor([7, 9])}, ["7", "9"]),
+        ({"paths": np.array(PATHS)}, PATHS),
+        ({"paths": np.array(PATHS, dtype=object)}, PATHS),
+        ({"paths": pd.Series(PATHS)}, PATHS),
+        ({"paths": dict.fromkeys(PATHS).keys()}, PATHS),
+        ({"samples": np.array([["a/1.jpg", "0"], ["b/1.jpg", "1"]])}, PATHS),
+        ({"samples": [("a/1.jpg", 0), ("b/1.jpg", 1)]}, PATHS),
+        ({"paths": ["/data/a/1.jpg", Path("/data/b/1.jpg")], "root": "/data"}, PATHS),
+        ({"im_files": ["/data/a/1.jpg", "/data/b/1.jpg"], "img_path": "/data"}, PATHS),
+        ({"paths": ["/data/a/1.jpg", "/else/b/1.jpg"], "root": "/data"}, ["a/1.jpg", "/else/b/1.jpg"]),
+        ({"images": np.zeros((2, 4, 4, 3))}, ["0", "1"]),
+        ({"images": torch.zeros(2, 4, 4, 3)}, ["0", "1"]),
+        ({"ids": ["only one"]}, ["0", "1"]),
+    ],
+)
+def test_ids_and_paths_are_seen_in_attributes_of_any_kind(attributes: dict[str, Any], ids: list[str]) -> None:
+    assert frame_ids_of(Files(2, **attributes)) == ids
+    assert frame_ids_of(Subset(Files(2, **attributes), [1])) == ids[1:]
+
+
+def test_a_path_that_is_too_long_keeps_its_end_and_stays_distinct() -> None:
+    long = [f"{folder * 200}/frame.jpg" for folder in "ab"]
+    ids = frame_ids_of(Files(2, paths=long))
+    assert all(len(name) <= 128 and name.endswith("/frame.jpg") for name in ids)
+    assert len(set(ids)) == 2
+    assert frame_ids_of(Files(1, paths=long[:1])) == ids[:1]
+
+
+def test_parts_of_one_dataset_without_ids_share_none() -> None:
+    parts = random_split(Rows(9), [4, 5], generator=torch.Generator().manual_seed(0))
+    names = [frame_ids_of(part) for part in parts]
+    assert [[int(name) for name in each] for each in names] == [list(part.indices) for part in parts]
+    nested = Subset(Subset(Rows(9), [8, 6, 4]), [2, 0])
+    assert frame_ids_of(nested) == ["4", "8"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "frame_id", "targets", "source"),
+    [
+        (Rows(2), lambda row, _: f"r{row}", None, "frame_id"),
+        (NamedSubset(Rows(2), [0, 1], ["a", "b"]), None, [{"image_id": 1}, {"image_id": 2}], "labels"),
+        (Rows(2), None, [{"image_id": 1}, {"image_id": 2}], "target"),
+        (Files(2, ids=["a", "b"]), None, None, "dataset"),
+        (Subset(Rows(9), [3, 4]), None, None, "row"),
+    ],
+)
+def test_it_is_known_where_ids_come_from(dataset: Any, frame_id: Any, targets: Any, source: str) -> None:
+    names = FrameNames(dataset, frame_id)
+    names.name([0, 1], targets)
+    assert names.source == source
 
 
 def test_joined_datasets_keep_their_ids_or_say_that_they_clash(coco: CocoDetection) -> None:
@@ -115,22 +199,13 @@ def test_an_id_is_as_long_as_the_protocol_allows() -> None:
         names.name([1], None)
 
 
-class Files(Rows):
-    """Rows with the paths of their files."""
-
-    def __init__(self, *paths: str) -> None:
-        super().__init__(len(paths))
-        self.paths = list(paths)
-
-
-@pytest.mark.parametrize(("length", "named"), [(128, True), (129, False)])
-def test_paths_that_are_too_long_to_be_ids_are_none(length: int, named: bool) -> None:
-    """Two files share a stem, so that their paths would be the ids, from the folder above both on."""
-    folder = "d" * (length - len("/a.jpg"))
-    dataset = Files(f"/top/{folder}/a.jpg", "/top/e/a.jpg")
-    expected = [f"{folder}/a.jpg", "e/a.jpg"]
-    assert own_ids(dataset) == (expected if named else None)
-    assert frame_ids_of(dataset) == (expected if named else ["0", "1"])
+@pytest.mark.parametrize(("length", "whole"), [(128, True), (129, False)])
+def test_a_path_is_an_id_up_to_the_length_of_ids(length: int, whole: bool) -> None:
+    path = "d" * (length - len("/a.jpg")) + "/a.jpg"
+    [name] = own_ids(Files(1, paths=[f"/top/{path}"], root="/top")) or [""]
+    assert (name == path) == whole
+    assert len(name) <= 128
+    assert name.endswith("/a.jpg")
 
 
 def test_columns_of_another_length_are_no_ids() -> None:
@@ -141,7 +216,7 @@ def test_columns_of_another_length_are_no_ids() -> None:
     dataset.image_ids = torch.tensor([7, 8, 9])  # type: ignore[attr-defined]
     assert own_ids(dataset) == ["7", "8", "9"]
     assert own_ids(Subset(dataset, [2, 0])) == ["9", "7"]
-    assert own_ids(Subset(ConcatDataset([dataset, Files("b/x.png", "b/y.png", "b/z.png")]), [4, 1])) == ["y", "8"]
+    assert own_ids(Subset(ConcatDataset([dataset, Files(2, paths=["b/x.png", "b/y.png"])]), [4, 1])) == ["b/y.png", "8"]
     assert own_ids(ConcatDataset([dataset, Rows(2)])) is None
 
 

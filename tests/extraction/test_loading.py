@@ -25,6 +25,7 @@ from torch.utils.data import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
+from tqdm import tqdm
 
 from cval_torch.errors import InvalidInputError, LoaderOrderError
 from cval_torch.extraction.batches import split_batch
@@ -194,3 +195,24 @@ def test_a_stream_is_loaded_like_the_users_too(options: dict[str, Any]) -> None:
     found = [data for _, data in plan_loading(loader).load()]
     sizes = [len(data) for data in found] if options["batch_size"] else [1] * len(found)
     assert sizes == ([4, 4, 2] if options["batch_size"] else [1] * 10), "the last batch is not dropped"
+
+
+class Around:
+    """As Fabric wraps a loader."""
+
+    def __init__(self, loader: Any) -> None:
+        self._dataloader = loader
+
+    def __iter__(self) -> Any:
+        return iter(self._dataloader)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "name"), [(Around, "_dataloader"), (lambda loader: tqdm(loader, disable=True), "iterable")]
+)
+def test_a_wrapper_around_a_loader_is_refused_by_name(wrap: Any, name: str) -> None:
+    loader = DataLoader(Rows(4), shuffle=True)
+    with pytest.raises(
+        LoaderOrderError, match=f"around a DataLoader.*pass the DataLoader itself, which is its `{name}`"
+    ):
+        plan_loading(wrap(loader))

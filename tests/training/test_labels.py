@@ -16,11 +16,14 @@ from chosen_frames import ChosenSubset, by_size
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from shades import OneBox, Shades, Tiny, make_loader
-from torch.utils.data import Subset, TensorDataset
+from tiny_rcnn import make_faster_rcnn, pairs
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.extraction.ids import frame_ids_of
-from cval_torch.pipeline import select
+from cval_torch.extraction.passes import extract
+from cval_torch.pipeline import SelectedFrames, select
+from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.training.labels import LabelPool
 
@@ -159,8 +162,8 @@ def test_the_state_holds_plain_values_only() -> None:
     [
         (["a", "b"], "one a row, of which there are 3; got 2"),
         (["a", "b", "a"], "'a' for row 0 and for row 2"),
-        (["a", "", "b"], "not empty; got '' for row 1"),
-        (["a", 4, "b"], "must be strings, not empty; got 4 for row 1"),
+        (["a", "", "b"], "1 to 128 characters; got '' for row 1"),
+        (["a", 4, "b"], "must be a string of 1 to 128 characters; got 4 for row 1"),
     ],
 )
 def test_ids_that_do_not_fit(ids: list[Any], message: str) -> None:
@@ -276,3 +279,118 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_what_it_says_of_itself() -> None:
     assert repr(make(labeled=["f2"])) == "LabelPool(6 frames: 1 labelled in 1 rounds)"
+
+
+class Plain(Dataset[Any]):
+    """Images without any id, from a list of files under a name of its own."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.my_list = names
+
+    def __len__(self) -> int:
+        return len(self.my_list)
+
+    def __getitem__(self, row: int) -> Any:
+        generator = torch.Generator().manual_seed(int(self.my_list[row]))
+        return torch.rand(3, 48, 56, generator=generator), {}
+
+
+class Transformed(Dataset[Any]):
+    """What people write to give a part of a dataset a transform."""
+
+    def __init__(self, base: Dataset[Any]) -> None:
+        self.base = base
+
+    def __len__(self) -> int:
+        return len(self.base)  # type: ignore[arg-type]
+
+    def __getitem__(self, row: int) -> Any:
+        image, target = self.base[row]
+        return image.flip(-1), target
+
+
+def chosen_from(dataset: Dataset[Any], **options: Any) -> SelectedFrames:
+    loader = DataLoader(dataset, batch_size=2, collate_fn=pairs)
+    return select(make_faster_rcnn(), loader, num_of_samples=2, progress=False, seed=1, **options)
+
+
+@pytest.fixture
+def plain() -> LabelPool:
+    return LabelPool(Plain([str(number) for number in range(8)]), labeled=["0", "3", "4"])
+
+
+def test_rows_of_a_wrapper_around_a_part_are_not_taken_for_ours(plain: LabelPool) -> None:
+    chosen = chosen_from(Transformed(plain.unlabeled), selection_strategy="random")
+    with pytest.raises(InvalidInputError, match=r"rows in a Transformed with 5 frames.*`labels\.unlabeled_of\(view\)`"):
+        plain.label(chosen)
+    assert len(plain.rounds) == 1
+
+
+def test_a_view_of_the_whole_gives_the_frames_that_were_seen(plain: LabelPool) -> None:
+    view = Transformed(plain.dataset)
+    for part in (plain.unlabeled_of(view), Subset(view, plain.unlabeled_indices)):
+        labels = LabelPool(plain.dataset, labeled=plain.labeled_ids)
+        chosen = chosen_from(part, selection_strategy="random")
+        expected = [plain.unlabeled_indices[index] for index in chosen.indices]
+        assert labels.label(chosen).frame_ids == tuple(str(row) for row in expected)
+        assert torch.equal(chosen[0][0], view[expected[0]][0])
+
+
+def test_a_view_must_show_all_rows(plain: LabelPool) -> None:
+    assert [int(name) for name in plain.labeled_of(Transformed(plain.dataset)).frame_ids] == [0, 3, 4]
+    with pytest.raises(InvalidInputError, match=r"`view` must have the 8 rows of the dataset, in its order; got 5"):
+        plain.unlabeled_of(Transformed(plain.unlabeled))
+
+
+def test_a_selection_that_knows_rows_only_is_refused_and_the_remedy_works(plain: LabelPool) -> None:
+    view = Transformed(plain.dataset)
+    loader = DataLoader(Subset(view, plain.unlabeled_indices), batch_size=2, collate_fn=pairs)
+    pool = extract(make_faster_rcnn(), loader, progress=False)
+    selection = LocalBackend().select(pool, DetectionSampling(selection_strategy="random", num_of_samples=2))
+    with pytest.raises(
+        InvalidInputError, match=r"a dataset that the selection does not tell.*label the SelectedFrames"
+    ):
+        plain.label(selection)
+    expected = [plain.unlabeled_indices[row] for row in selection.rows.tolist()]
+    round_ = plain.label(SelectedFrames(loader.dataset, selection, pool))
+    assert [int(name) for name in round_.frame_ids] == expected
+
+
+def test_rows_are_no_ids_of_a_dataset_that_has_some() -> None:
+    labels = LabelPool(Plain(["5", "6", "7"]), frame_ids=["0", "2", "1"])
+    with pytest.raises(InvalidInputError, match="have no ids but their rows in a Plain with 3 frames"):
+        labels.label(chosen_from(Plain(["5", "6", "7"])))
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["7", "6", "5", "4", "3", "2", "1", "0"],
+        ["0", "1", "2", "9", "4", "5", "6", "7"],
+        ["9", "0", "1", "2", "3", "4", "5", "6", "7"],
+    ],
+    ids=["another order", "one exchanged", "one in front"],
+)
+def test_labels_do_not_move_to_other_frames(plain: LabelPool, tmp_path: Path, names: list[str], strict: bool) -> None:
+    plain.save(tmp_path / "labels.json")
+    labels = LabelPool(Plain(names))
+    with pytest.raises(InvalidInputError, match=r"row \d of the dataset is another frame now.*frame_ids="):
+        labels.load(tmp_path / "labels.json", strict=strict)
+    assert labels.rounds == ()
+
+
+def test_labels_known_by_rows_outlive_new_frames_behind_them(plain: LabelPool, tmp_path: Path) -> None:
+    plain.save(tmp_path / "labels.json")
+    labels = LabelPool(Plain([str(number) for number in range(10)]))
+    labels.load(tmp_path / "labels.json", strict=False)
+    assert labels.labeled_ids == ("0", "3", "4")
+
+
+def test_an_unknown_id_is_told_what_ids_there_are() -> None:
+    with pytest.raises(InvalidInputError, match=r"which has 3 frames: '0', '1', '2', \.\.\. .*`frame_ids=`"):
+        LabelPool(Plain(["1", "2", "3"]), labeled=["07050"])
+    with pytest.raises(InvalidInputError, match=r"frame 1 is not in the dataset.* Ids are strings"):
+        LabelPool(Plain(["1", "2", "3"])).label([1])  # type: ignore[list-item]
+    with pytest.raises(InvalidInputError, match="a frame id must be a string of 1 to 128 characters"):
+        LabelPool(Plain(["1"]), frame_ids=["x" * 129])
