@@ -107,7 +107,10 @@ def find_adapter(model: Any, adapter: DetectorAdapter | None = None) -> Detector
             if known.matches(model):
                 return known
     kind = type(model)
-    hint = "".join(f" Its `{name}` is a {inner}: pass that." for name, inner in _inside(model, loaded))
+    hint = "".join(
+        f" Its `{name}` is a {inner}: pass `model.{name}`, or `detector={name!r}` to the callback of a framework."
+        for name, inner in _inside(model, loaded)
+    )
     raise UnsupportedModelError(f"no adapter knows `model`, a {kind.__module__}.{kind.__qualname__}.{hint} {_known()}")
 
 
@@ -115,7 +118,7 @@ def _known() -> str:
     families = "; ".join(f"{entry.families} ({entry.vendor})" for entry in ADAPTERS)
     return (
         f"Known are: {families}. For any other detector pass `adapter=`, an object of your own with the methods of "
-        "cval_torch.hooks.base.DetectorAdapter; examples/custom_detector.py has a whole one"
+        "cval_torch.hooks.base.DetectorAdapter; examples/extend/detector.py has a whole one"
     )
 
 

@@ -92,8 +92,8 @@ class SamplerCallback:
         self.options = PassOptions() if options is None else options
         if self.options.frame_id is not None:
             raise InvalidInputError(
-                "`options.frame_id` must be None: frames have the names that `labels` gives them; pass `frame_id=` to "
-                "LabelPool"
+                "`options.frame_id` must be None: frames have the names that `labels` gives them; give LabelPool "
+                "others, by `frame_ids=`"
             )
         self.rounds_chosen = 0
         self._waiting: Round | None = None
@@ -298,9 +298,9 @@ class SamplerCallback:
             return []
         if isinstance(answer, str) or not isinstance(answer, Iterable):
             raise InvalidInputError(f"`annotate` must return frame ids, or None for later; got {answer!r}")
-        annotated = list(answer)
+        annotated, known = list(answer), set(chosen.frame_ids)
         for frame_id in annotated:
-            if frame_id not in chosen.frame_ids:
+            if frame_id not in known:
                 raise InvalidInputError(f"`annotate` returned {frame_id!r}, which is not among the chosen frames")
         return annotated
 

@@ -21,7 +21,7 @@ class TransformersSampler(TrainerCallback):
     """Chooses frames at the end of training epochs, after the evaluation of that epoch if there is one.
 
     The Trainer makes its train loader once. So, unless told otherwise, training ends after a choice, and the next
-    round is a Trainer of its own, on the grown `labels.labeled`; `examples/transformers_trainer.py` has the loop.
+    round is a Trainer of its own, on the grown `labels.labeled`; `examples/hosts/transformers_trainer.py` has the loop.
     The checkpoints of the Trainer do not have the labels: give the sampler a `save_to` file.
 
     Args:

@@ -89,7 +89,7 @@ def test_an_unknown_model_learns_what_is_known():
     for entry in ADAPTERS:
         assert f"{entry.families} ({entry.vendor})" in str(caught.value)
     assert "pass `adapter=`" in str(caught.value)
-    assert "examples/custom_detector.py" in str(caught.value)
+    assert "examples/extend/detector.py" in str(caught.value)
 
 
 def test_something_that_is_no_module_is_unknown():
@@ -100,7 +100,9 @@ def test_something_that_is_no_module_is_unknown():
 def test_a_holder_is_told_what_to_pass():
     holder = nn.Module()
     holder.net = nn.Sequential(nn.ReLU(), detectors()["FCOS"])
-    with pytest.raises(UnsupportedModelError, match=r"Its `net\.1` is a FCOS: pass that\. Known are"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"`net\.1` is a FCOS: pass `model\.net\.1`, or `detector='net\.1'`"
+    ):
         find_adapter(holder)
 
 

@@ -111,3 +111,10 @@ def test_scripts_of_the_guide_name_the_pages_that_exist() -> None:
     for page in PAGES:
         for script in re.findall(r"python (examples/[\w/]+\.py)", page.read_text()):
             assert (ROOT / script).exists(), f"{names(page)}: {script}"
+
+
+def test_files_that_the_package_names_exist() -> None:
+    """Messages and docstrings send people to scripts."""
+    for module in (ROOT / "cval_torch").rglob("*.py"):
+        for named in re.findall(r"\b(?:examples|tests)/[\w/]+\.(?:py|md)", module.read_text()):
+            assert (ROOT / named).exists(), f"{names(module)}: {named}"
