@@ -23,6 +23,7 @@ from cval_torch.extraction.inference import Inference, Keep, Watch, device_of, o
 from cval_torch.extraction.loading import LoadingPlan
 from cval_torch.extraction.options import PassOptions
 from cval_torch.extraction.pass_folder import PassCache
+from cval_torch.extraction.random_state import random_state_kept
 from cval_torch.extraction.resuming import resume
 from cval_torch.hooks.base import DetectorAdapter
 from cval_torch.hooks.finding import find_adapter, unwrap
@@ -56,7 +57,8 @@ def extract(
 
     The model is not modified. During the pass it is in eval mode and records no gradients. Afterwards each submodule
     has its own train or eval flag again, the hooks are gone, and BatchNorm statistics are unchanged. This also holds if
-    the pass was interrupted. The user's loader, sampler and random state are left alone.
+    the pass was interrupted. The user's loader and sampler are left alone, and so are the random states of
+    Python, numpy and torch.
 
     With `cache_dir` the rows are written to that folder in shards, each whole or not at all. Memory holds one shard.
     If the process is killed, the same call continues where it stopped, and loads no finished frame again. A finished
@@ -154,7 +156,8 @@ class InferencePass:
         self.ranks = Ranks(distributed, device=device_of(self.model, options.device))
         self.adapter = self.ranks.exchange_local(lambda: find_adapter(self.model, options.adapter))
         self.device = device_of(self.model, options.device)
-        self.shares = deal(loader, self.ranks)
+        with random_state_kept():
+            self.shares = deal(loader, self.ranks)
 
     @property
     def places(self) -> list[int]:
@@ -191,6 +194,7 @@ class InferencePass:
         with ExitStack() as stack:
             cache = stack.enter_context(PassCache(Path(folder), frames_per_shard=self.options.frames_per_shard))
             stack.enter_context(_disk_errors(cache))
+            stack.enter_context(random_state_kept())
             stack.enter_context(model_of_rank_zero(self.model, ranks, model_fingerprint))
             plan, shares = resume(
                 cache,
@@ -223,6 +227,7 @@ class InferencePass:
     def _infer(self, plan: LoadingPlan, numbers: list[int] | None, keep: Keep, *, done: int = 0) -> None:
         options, ranks = self.options, self.ranks
         with ExitStack() as stack:
+            stack.enter_context(random_state_kept(self.device))
             where = ranks.exchange_local(lambda: stack.enter_context(on_device(self.model, options.device)))
             stack.enter_context(evaluating(self.model))
             stack.enter_context(torch.no_grad())

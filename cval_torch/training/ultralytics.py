@@ -18,8 +18,8 @@ class UltralyticsSampler:
     """Chooses frames at the end of training epochs, after validation, with the averaged weights that the host saves.
 
     The host makes its train loader once, from lists of files. So, unless told otherwise, training ends after a
-    choice, and the next round is another `yolo.train` on the grown list; `examples/hosts/ultralytics_callback.py` has the
-    loop.
+    choice, and the next round is another `yolo.train` on the grown list. `examples/hosts/ultralytics_callback.py` has
+    the loop.
 
     On several GPUs the host starts processes of its own and hands them a pickled copy of this object, so the labels
     grow in that copy alone: give the sampler a `save_to` file, and `load` it after `train`. Keep the file out
