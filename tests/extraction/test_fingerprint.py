@@ -69,8 +69,10 @@ def test_strided_weights_are_their_numbers() -> None:
 def test_buffers_are_rank_zeros_meanwhile(same: bool) -> None:
     """Each thread's model has means of its own; within the block they are rank 0's, and afterwards its own again."""
 
+    models = [net() for _ in range(3)]  # not in the threads, which share one random state
+
     def work(ranks: Ranks) -> tuple[list[float], list[float]]:
-        model = net()
+        model = models[ranks.rank]
         model[1].running_mean.fill_(0 if same else ranks.rank + 1)
         with model_of_rank_zero(model, ranks, model_fingerprint):
             meanwhile = model[1].running_mean.tolist()
@@ -84,9 +86,10 @@ def test_buffers_are_rank_zeros_meanwhile(same: bool) -> None:
 
 def test_other_weights_are_refused_and_buffers_put_back() -> None:
     kept: dict[int, float] = {}
+    models = [net(), net()]
 
     def work(ranks: Ranks) -> None:
-        model = net()
+        model = models[ranks.rank]
         with torch.no_grad():
             model[0].bias.add_(ranks.rank)
         model[1].running_mean.fill_(ranks.rank + 1)
