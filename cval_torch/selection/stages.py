@@ -100,7 +100,7 @@ def run_stages(
         scored frames, NaN for frames that none scored; the stages.
 
     Raises:
-        InvalidInputError: no frames or no stages; `frames` set on a stage; an unknown strategy; a column missing;
+        InvalidInputError: no frames or no stages; an unknown strategy; a column missing;
             a frame in both pools; classes to be balanced, and nothing to count.
     """
     kept, ran = narrowed(pool, stages, labeled=labeled, labeled_counts=labeled_counts)
