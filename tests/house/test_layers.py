@@ -17,6 +17,7 @@ FLOORS = {
     "strategies": 2,
     "report": 2,
     "extraction": 3,
+    "formats": 3,
     "selection": 3,
     "pipeline": 4,
     "service": 4,
