@@ -1,5 +1,7 @@
-"""Files of the outside world: which image an annotation file means."""
+"""Files of the outside world: COCO's annotations and results, and which image a file means by a path."""
 
+from cval_torch.formats.coco import CocoInstances, load_coco_instances
+from cval_torch.formats.coco_results import load_coco_results
 from cval_torch.formats.matching import PathMatches, match_paths
 
-__all__ = ["PathMatches", "match_paths"]
+__all__ = ["CocoInstances", "PathMatches", "load_coco_instances", "load_coco_results", "match_paths"]

@@ -43,10 +43,8 @@ class PathMatches:
         if self.unmatched:
             said.append(f"{len(self.unmatched)} {of} match no image, the first is {self.unmatched[0]!r}")
         if self._other_case is not None:
-            entry, frame_id = self._other_case
-            said.append(
-                f"{entry!r} and the image {frame_id!r} differ only in upper and lower case, so they do not match"
-            )
+            entry, image = self._other_case
+            said.append(f"{entry!r} and the image {image!r} differ only in upper and lower case, so they do not match")
         if self.name_only:
             frame_id = self.frame_ids[self.entries.index(self.name_only[0])]
             said.append(

@@ -51,7 +51,7 @@ WINGS = {
     "cli": ["main"],
     "comparison": ["Comparison", "CurvePoint", "MeasuredChoice", "Saving", "compare"],
     "extraction": ["BatchParts", "FrameIdOf", "PassOptions", "Split", "extract", "model_fingerprint", "split_batch"],
-    "formats": ["PathMatches", "match_paths"],
+    "formats": ["CocoInstances", "PathMatches", "load_coco_instances", "load_coco_results", "match_paths"],
     "hooks": ["ADAPTERS", "DetectorAdapter", "FrameBatch", "KnownAdapter", "Recording", "find_adapter", "unwrap"],
     "pool": ["Activation", "Layout", "Pool"],
     "report": ["ChosenFrames", "contact_sheet"],

@@ -1,0 +1,34 @@
+"""JSON files as other programs write them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from cval_torch.errors import InvalidInputError
+
+_COMPRESSED = {b"\x1f\x8b": "a gzip file", b"PK\x03\x04": "a zip file"}
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The value in a JSON file: in UTF-8, with or without a byte order mark, or in UTF-16 or UTF-32.
+
+    Raises:
+        InvalidInputError: the file is not JSON; the message names it and the place.
+        OSError: it cannot be read.
+    """
+    content = Path(path).read_bytes()
+    name = os.fspath(path)
+    for start, kind in _COMPRESSED.items():
+        if content.startswith(start):
+            raise InvalidInputError(f"{name} is {kind}: unpack it, and pass the JSON file in it")
+    try:
+        return json.loads(content)
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{name} is not UTF-8: {error.reason} at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise InvalidInputError(f"{name} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise InvalidInputError(f"{name} is not JSON that can be read: it is nested too deeply") from error
