@@ -4,7 +4,11 @@
         --num-classes N --num-of-samples K --out DIR
 
 With `--annotations FILE` (COCO json), the images it lists are annotated already and are left out, and its categories
-name the classes. The model is any detection builder of torchvision; its labels are taken for category ids.
+name the classes. Its paths are compared with those of the images from their ends. Entries that match no image are told
+on stderr. The model is any detection builder of torchvision; its labels are taken for category ids.
+
+Images are turned upright as their EXIF orientation says. The boxes that are written are in pixels of the upright image,
+which is what viewers and annotation tools show. Hidden files are passed over.
 
 Written to `--out`: `selected.csv` (rank, file, score), `selected.png` (a contact sheet), and `predictions.json`, the
 detector's boxes on the chosen frames as COCO, to import into an annotation tool.
@@ -16,55 +20,25 @@ import argparse
 import csv
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
-from PIL import Image
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.functional import pil_to_tensor
+from torch import nn
+from torch.utils.data import DataLoader
 
-from cval_torch import DetectionSampling, SelectedFrames, select
+from cval_torch import CvalError, DetectionSampling, SelectedFrames, select
+from cval_torch.formats import (
+    CocoInstances,
+    ImageFolder,
+    collate_images,
+    list_images,
+    load_coco_instances,
+    match_paths,
+)
 from cval_torch.report.gallery import contact_sheet
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-
-
-class ImageFolder(Dataset[tuple[Tensor, dict[str, str]]]):
-    """The images below a folder, in the order of their names; an image's id is its path from the folder.
-
-    Args:
-        folder: searched with all folders below it.
-        exclude: ids, or bare file names, to leave out.
-    """
-
-    def __init__(self, folder: Path, *, exclude: Iterable[str] = ()) -> None:
-        left_out = set(exclude)
-        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        self.folder = folder
-        self.frame_ids = [
-            path.relative_to(folder).as_posix()
-            for path in found
-            if path.relative_to(folder).as_posix() not in left_out and path.name not in left_out
-        ]
-
-    def __len__(self) -> int:
-        return len(self.frame_ids)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, str]]:
-        frame_id = self.frame_ids[index]
-        with Image.open(self.folder / frame_id) as image:
-            pixels = pil_to_tensor(image.convert("RGB"))
-        return pixels.float() / 255, {"image_id": frame_id}
-
-
-def collate(batch: list[tuple[Tensor, dict[str, str]]]) -> tuple[list[Tensor], list[dict[str, str]]]:
-    """Images of several sizes stay a list."""
-    images, targets = zip(*batch, strict=True)
-    return list(images), list(targets)
 
 
 def load_detector(name: str, checkpoint: Path, *, num_classes: int) -> nn.Module:
@@ -132,29 +106,42 @@ def write_csv(chosen: SelectedFrames, path: Path) -> None:
             writer.writerow((rank, f"'{frame_id}" if frame_id[0] in "=+-@\t\r" else frame_id, f"{score:.6f}"))
 
 
+def without_annotated(names: list[str], known: CocoInstances, folder: Path) -> list[str]:
+    """The images that `known` does not list. What it lists and what is not there is told on stderr."""
+    matches = match_paths(known.file_names, names, source=known.source)
+    for remark in matches.remarks():
+        print(f"note: {remark}", file=sys.stderr)
+    annotated = matches.matched
+    if known.file_names and not annotated:
+        sys.exit(f"none of the {len(known)} images that {known.source} lists is in {folder}; is it the right folder?")
+    return [name for name in names if name not in annotated]
+
+
 def main(arguments: list[str] | None = None) -> SelectedFrames:
     """Choose, and write the three files."""
     options = parse(arguments)
-    known: dict[str, Any] = json.loads(options.annotations.read_text()) if options.annotations else {}
-    categories = [{"id": item["id"], "name": item["name"]} for item in known.get("categories", [])]
-    dataset = ImageFolder(options.images, exclude=[image["file_name"] for image in known.get("images", [])])
+    names, categories = list_images(options.images), []
+    if options.annotations:
+        known = load_coco_instances(options.annotations)
+        categories = [{"id": number, "name": name} for number, name in known.categories.items()]
+        names = without_annotated(names, known, options.images)
+    dataset = ImageFolder(options.images, frame_ids=names)
     if len(dataset) == 0:
         sys.exit(f"{options.images} holds no image that is not annotated already")
+    options.out.mkdir(parents=True, exist_ok=True)
     detector = load_detector(options.model, options.checkpoint, num_classes=options.num_classes).to(options.device)
-    loader = DataLoader(dataset, batch_size=options.batch_size, num_workers=options.workers, collate_fn=collate)
+    loader = DataLoader(dataset, batch_size=options.batch_size, num_workers=options.workers, collate_fn=collate_images)
     chosen = select(detector, loader, stages=stages_for(options.num_of_samples, len(dataset)))
 
     out: Path = options.out
-    out.mkdir(parents=True, exist_ok=True)
     write_csv(chosen, out / "selected.csv")
     coco = coco_predictions(chosen, categories, min_score=options.min_score)
     (out / "predictions.json").write_text(json.dumps(coco, indent=1))
-    names = {category["id"]: category["name"] for category in coco["categories"]}
     contact_sheet(
         chosen,
         out / "selected.png",
         title=f"{len(chosen)} of {len(dataset)} frames worth annotating",
-        classes=names,
+        classes={category["id"]: category["name"] for category in coco["categories"]},
         min_score=options.min_score,
     )
     for rank, frame_id in enumerate(chosen.frame_ids, start=1):
@@ -183,4 +170,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may not know all characters
+    try:
+        main()
+    except CvalError as error:
+        sys.exit(str(error))

@@ -1,7 +1,18 @@
-"""Files of the outside world: COCO's annotations and results, and which image a file means by a path."""
+"""Files of the outside world: images, COCO's annotations and results, and which image a file means by a path."""
 
 from cval_torch.formats.coco import CocoInstances, load_coco_instances
 from cval_torch.formats.coco_results import load_coco_results
+from cval_torch.formats.images import ImageFolder, collate_images, list_images, read_image
 from cval_torch.formats.matching import PathMatches, match_paths
 
-__all__ = ["CocoInstances", "PathMatches", "load_coco_instances", "load_coco_results", "match_paths"]
+__all__ = [
+    "CocoInstances",
+    "ImageFolder",
+    "PathMatches",
+    "collate_images",
+    "list_images",
+    "load_coco_instances",
+    "load_coco_results",
+    "match_paths",
+    "read_image",
+]
