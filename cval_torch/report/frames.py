@@ -14,7 +14,7 @@ class ChosenFrames(Protocol):
     """What a contact sheet is made of; `SelectedFrames` is one.
 
     Item `i` is an image, or a tuple that begins with one and may go on with a target: a dict with `boxes` and
-    `labels`. An image is a (C, H, W) tensor of 1 or 3 channels, uint8 or floating, or a PIL image.
+    `labels`. An image is a (C, H, W) tensor of 1 or 3 channels, bool, integer or floating, or a PIL image.
     """
 
     @property

@@ -16,6 +16,8 @@ from torch import Tensor
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
 from cval_torch.report.frames import ChosenFrames
+from cval_torch.report.picture_file import check_picture_file
+from cval_torch.report.pixels import as_rgb
 
 Colour = tuple[int, int, int]
 
@@ -59,7 +61,8 @@ def contact_sheet(
 
     Raises:
         InvalidInputError: no frames, an option out of range, predictions without boxes or for another number of
-            frames, or an item that does not begin with an image.
+            frames, or an item that does not begin with an image. Before any frame is loaded: a path with no suffix of
+            a picture, or more pixels a side than its format has: 65500 in a JPEG, 16383 in a WebP.
         OSError: the file cannot be written.
     """
     _check(frames, tile_size=tile_size, max_frames=max_frames, columns=columns, min_score=min_score)
@@ -69,7 +72,10 @@ def contact_sheet(
     cell_width, cell_height = tile_size + _GAP, tile_size + style.caption_height + _GAP
     top = _GAP + (style.line * 3 if title else style.line + _GAP // 2)
     rows = -(-drawn // columns)
-    sheet = Image.new("RGB", (columns * cell_width + _GAP, top + rows * cell_height), _PAPER)
+    width, height = columns * cell_width + _GAP, top + rows * cell_height
+    target = check_picture_file(path, width=width, height=height)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sheet = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(sheet)
     if title:
         limit = sheet.width - 2 * _GAP
@@ -82,8 +88,6 @@ def contact_sheet(
         left, up = _GAP + rank % columns * cell_width, top + rank // columns * cell_height
         sheet.paste(_tile(frames, rank, style), (left, up))
         _caption(pen, frames, rank, style, (left, up + tile_size + 4))
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(target)
     return target
 
@@ -120,7 +124,7 @@ class _Box:
 
 def _tile(frames: ChosenFrames, rank: int, style: _Style) -> Image.Image:
     item = frames[rank]
-    image = _as_image(item[0] if isinstance(item, (tuple, list)) and len(item) else item, frames.frame_ids[rank])
+    image = as_rgb(item[0] if isinstance(item, (tuple, list)) and len(item) else item, frames.frame_ids[rank])
     scale = style.tile_size / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     tile = Image.new("RGB", (style.tile_size, style.tile_size), _CELL)
@@ -227,27 +231,6 @@ def _shortened(text: str, kept: int) -> str:
 def _printable(text: str) -> str:
     """Line breaks and control characters would move the text or fail to be drawn."""
     return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _as_image(image: Any, frame_id: str) -> Image.Image:
-    """Make it an RGB image; floats outside [0, 1], as of a normalised image, are stretched from least to most."""
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] not in (1, 3) or image.numel() == 0:
-        got = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-        raise InvalidInputError(
-            f"an item must begin with an image: a (1, H, W) or (3, H, W) tensor, or a PIL image; "
-            f"got {got} for frame {frame_id!r}"
-        )
-    pixels = image.detach().cpu()
-    if pixels.is_floating_point():
-        pixels = pixels.float().nan_to_num()
-        low, high = torch.aminmax(pixels)
-        if low < 0 or high > 1:
-            pixels = (pixels - low) / (high - low).clamp_min(1e-12)
-        pixels = (pixels * 255).round().to(torch.uint8)
-    pixels = pixels.to(torch.uint8).expand(3, -1, -1).permute(1, 2, 0).contiguous()
-    return Image.fromarray(pixels.numpy())
 
 
 def _required_boxes(pool: Pool) -> Tensor:

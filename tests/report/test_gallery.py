@@ -250,3 +250,44 @@ def corners_of(pixels: np.ndarray) -> list[float]:
     column = next(x for x in range(pixels.shape[1]) if (pixels[:, x] < 10).sum() > 30)
     row = next(y for y in range(pixels.shape[0]) if (pixels[y, column : column + 40] < 10).sum() > 30)
     return [float(pixels[row + y, column + x]) for y in (25, 75) for x in (25, 75)]
+
+
+class Unloaded(Chosen):
+    def __getitem__(self, index):
+        raise AssertionError("a frame was loaded")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("sheet", {}, "must end in a suffix"),
+        ("sheet.jepg", {}, r"\.jepg is not the suffix"),
+        ("sheet.jpg", {"columns": 1, "tile_size": 2048}, "at most 65500 pixels a side.*more `columns`"),
+        ("sheet.webp", {"columns": 40, "tile_size": 500}, "at most 16383 pixels a side.*fewer `columns`"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_frames_are_loaded(
+    name: str, options: dict[str, int], said: str, tmp_path: Path
+) -> None:
+    frames = chosen_of([BLACK] * 40)
+    frames = Unloaded(frames.items, frames.predictions, frames.scores)
+    with pytest.raises(InvalidInputError, match=said):
+        contact_sheet(frames, tmp_path / "new" / name, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "grey"),
+    [
+        (torch.ones(3, 8, 8, dtype=torch.bool), 255),
+        (torch.full((1, 8, 8), 257 * 64, dtype=torch.int32), 64),
+        (Image.fromarray(np.full((8, 8), 257 * 64, dtype=np.uint16)), 64),
+        (torch.full((3, 8, 8), 64.0), 64),
+    ],
+    ids=["bool", "int32", "PIL 16 bits", "float to 255"],
+)
+def test_depths_of_images(image, grey: int, tmp_path: Path) -> None:
+    contact_sheet(chosen_of([image]), tmp_path / "sheet.png", tile_size=TILE)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    assert (pixels[60:90, 14 : 14 + TILE] == grey).all()
