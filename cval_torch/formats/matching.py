@@ -69,7 +69,7 @@ def match_paths(
     name: beside a frame `cam1/0001.jpg`, the entries `0001.jpg` and `images/0001.jpg` match a frame `0001.jpg`.
 
     Args:
-        entries: paths as they stand in the annotation file, such as the `file_name`s of COCO. The same path may come
+        entries: paths as they stand in the annotation file, such as `file_name` in COCO. The same path may come
             several times.
         frame_ids: distinct paths of the frames below their root, such as `cam1/0001.jpg`.
         source: what to call the entries in messages, such as the name of the annotation file.
