@@ -93,7 +93,9 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
             with Image.open(file) as opened:
                 image = ImageOps.exif_transpose(opened)
                 image.load()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except MemoryError:  # says nothing about the file
+            raise
+        except Exception as error:  # damaged files make Pillow, and what extends it, raise errors of any kind
             raise InvalidInputError(f"{os.fspath(path)!r} cannot be read as an image: {error}") from error
     if image.mode == "F" or image.mode.startswith("I"):
         return _deep_pixels(image, os.fspath(path))

@@ -121,6 +121,20 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
         read_image(tmp_path / "none.jpg")
 
 
+def test_errors_of_what_extends_pillow_name_the_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
+    raised: list[Exception] = [ModuleNotFoundError("No module named 'pi_heif'"), MemoryError()]
+
+    def extended_open(file: object) -> None:  # as Ultralytics puts one in the place of Pillow's
+        raise raised.pop(0)
+
+    monkeypatch.setattr(Image, "open", extended_open)
+    with pytest.raises(InvalidInputError, match=r"text.jpg' cannot be read as an image: No module named 'pi_heif'"):
+        read_image(tmp_path / "text.jpg")
+    with pytest.raises(MemoryError):
+        read_image(tmp_path / "text.jpg")
+
+
 def make(root: Path, *names: str) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
