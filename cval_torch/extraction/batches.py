@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.hooks.base import BatchParts, DetectorAdapter, SplitsBatches
+from cval_torch.hooks.finite import is_finite
 
 _IMAGE_KEYS = ("images", "image")
 
@@ -83,13 +84,60 @@ Split = Callable[[Any], BatchParts]
 """`batch of the loader -> BatchParts`, for loaders whose batches are of a kind of their own."""
 
 
-def parts_of(data: Any, adapter: DetectorAdapter, split: Split | None, *, single: bool) -> BatchParts:
+def parts_of(
+    data: Any, adapter: DetectorAdapter, split: Split | None, *, single: bool, largest: int | None = None
+) -> BatchParts:
     """A batch of the loader taken apart: by `split` if there is one, else in the adapter's own way or the ordinary one.
 
+    Args:
+        data: as the loader gave it.
+        adapter: asked first, if it has a `split`.
+        split: the user's own, which nobody else is asked before.
+        single: see `split_batch`.
+        largest: the most frames that a batch of this loader has; None: not known.
+
     Raises:
-        InvalidInputError: it is no batch that is known.
+        InvalidInputError: it is no batch that is known, or may be read in two ways.
     """
     if split is not None:
         return split(data)
     parts = adapter.split(data) if isinstance(adapter, SplitsBatches) else None
-    return parts or split_batch(data, single=single)
+    if parts is None:
+        if not single:
+            _check_not_samples(data, largest)
+        parts = split_batch(data, single=single)
+    return parts
+
+
+def _check_not_samples(batch: Any, largest: int | None) -> None:
+    """Refuse a list of samples of several images each where it looks like a list of images and what belongs to them."""
+    if not isinstance(batch, (list, tuple)) or len(batch) < 2:
+        return
+    lengths = {len(part) if isinstance(part, (list, tuple)) and _is_images(part) else 0 for part in batch}
+    # As columns, the lists would be as long as the batch is large; as samples, there are as many as it is large.
+    if len(lengths) == 1 and (lengths == {len(batch)} == {largest} or (largest is None and min(lengths) > 1)):
+        raise InvalidInputError(
+            f"{_describe(batch)} may be {len(batch)} samples of {max(lengths)} images each, or {max(lengths)} images "
+            "and what belongs to them; pass `split=` to say which"
+        )
+
+
+def broken_images(images: Any, count: int) -> list[int]:
+    """The positions of the images that have NaN or inf.
+
+    Args:
+        images: `BatchParts.images`: N images; or a dict with tensors, of which those of four axes and N rows are looked
+            at.
+        count: N.
+    """
+    if isinstance(images, Mapping):
+        columns = [value for value in images.values() if isinstance(value, Tensor) and value.ndim == 4]
+        return [place for place in range(count) if not all(is_finite(v[place]) for v in columns if len(v) == count)]
+    return [place for place, image in enumerate(images) if isinstance(image, Tensor) and not is_finite(image)]
+
+
+def sizes_of(images: Any) -> list[tuple[int, int]] | None:
+    """(height, width) of N plain images; None for images in any other form."""
+    if not isinstance(images, (list, tuple)) or not all(isinstance(image, Tensor) for image in images):
+        return None
+    return [(int(image.shape[-2]), int(image.shape[-1])) for image in images]

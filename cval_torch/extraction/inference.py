@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from cval_torch.errors import ExtractionError, HookError, InvalidInputError, LoaderOrderError
-from cval_torch.extraction.batches import parts_of
+from cval_torch.extraction.batches import broken_images, parts_of, sizes_of
 from cval_torch.extraction.ids import FrameNames
 from cval_torch.extraction.loading import LoadingPlan
 from cval_torch.extraction.options import OPTIONAL_COLUMNS, PassOptions
-from cval_torch.hooks.base import DetectorAdapter, FrameBatch
+from cval_torch.hooks.base import BatchParts, DetectorAdapter, FrameBatch
+from cval_torch.hooks.checking import check_form, faults_of
+from cval_torch.hooks.finding import is_built_in
+from cval_torch.hooks.finite import NotFiniteError, check_maps
 from cval_torch.hooks.recorder import Recorder
 from cval_torch.pool.offsets import offsets_of
 from cval_torch.pool.pool import IdSource, Pool
@@ -60,6 +63,7 @@ class Inference:
         self.options = options
         self.done, self.process, self.number = done, process, 0
         self.watch = watch
+        self._looked_at = is_built_in(type(adapter).read)  # whether the numbers of an adapter of the user's were
 
     def run(self, names: FrameNames, keep: Keep, numbers: list[int] | None = None) -> Generator[int, None, None]:
         """Run batch by batch, give each to `keep`, and yield how many frames it had.
@@ -105,7 +109,8 @@ class Inference:
         return ExtractionError(message, batch=self.number, frames_done=self.done)
 
     def _read(self, recorder: Recorder, names: FrameNames, indices: list[int] | None, data: Any) -> Pool:
-        parts = parts_of(data, self.adapter, self.options.split, single=self.plan.single)
+        plan = self.plan
+        parts = parts_of(data, self.adapter, self.options.split, single=plan.single, largest=plan.largest_batch)
         if indices is None:
             positions = list(range(self.done, self.done + parts.count))
         elif len(indices) != parts.count:
@@ -118,14 +123,31 @@ class Inference:
         frame_ids = names.name(positions, parts.targets)
         if self.watch is not None:
             self.watch(frame_ids, positions, parts.targets)
+        broken = broken_images(parts.images, parts.count)
+        if broken:
+            raise InvalidInputError(f"NaN or inf in the image of frame {frame_ids[broken[0]]!r}")
+        try:
+            frames = self._frames(recorder, parts)
+        except NotFiniteError as error:
+            raise InvalidInputError(f"NaN or inf in {error.what} of frame {frame_ids[error.place]!r}") from error
+        return self._pool(frames, frame_ids, indices, names.source)
+
+    def _frames(self, recorder: Recorder, parts: BatchParts) -> FrameBatch:
+        """What the adapter reads of one forward pass, checked."""
         recorder.clear()
         output = self.adapter.forward(self.model, _moved(parts.images, self.device))
         recorder.check()
         frames = self.adapter.read(self.model, recorder.recording, output)
         recorder.clear()
-        if len(frames.counts) != parts.count:
-            raise HookError(f"{self.adapter.name} read {len(frames.counts)} frames of a batch of {parts.count}")
-        return self._pool(frames, frame_ids, indices, names.source)
+        check_form(frames, parts.count, self.adapter.name)
+        if frames.frame_embeddings is not None:  # looked at even where they are not kept: a threshold hides NaN boxes
+            check_maps([frames.frame_embeddings], "the frame embeddings")
+        if not self._looked_at and len(frames.scores):
+            self._looked_at = True
+            faults = faults_of(frames, sizes_of(parts.images))
+            if faults:
+                raise HookError(f"what {self.adapter.name} read is wrong: {'; '.join(faults)}")
+        return frames
 
     def _pool(self, frames: FrameBatch, frame_ids: list[str], indices: list[int] | None, ids_from: IdSource) -> Pool:
         """The rows of one batch, on the CPU, each number checked."""

@@ -45,6 +45,11 @@ class LoadingPlan:
         """How many frames there are, or None if that is not known before the end."""
         return None if self.batches is None else sum(map(len, self.batches))
 
+    @property
+    def largest_batch(self) -> int | None:
+        """The most frames of a batch; None: not known."""
+        return max(map(len, self.batches)) if self.batches else None
+
     def load(self, batches: Sequence[list[int]] | None = None) -> Iterator[tuple[list[int] | None, Any]]:
         """Load `batches` (all of the plan's, if None) in order, each with its rows.
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from cval_torch.errors import InvalidInputError, UnsupportedModelError
+from cval_torch.errors import InvalidInputError, UnsupportedModelError, dotted_name
 from cval_torch.hooks.base import DetectorAdapter
 
 
@@ -84,14 +84,16 @@ def _network_inside(model: Any) -> nn.Module | None:
 
 
 def find_adapter(model: Any, adapter: DetectorAdapter | None = None) -> DetectorAdapter:
-    """The adapter that knows `model`; one that the caller gave is taken at its word.
+    """The adapter that knows `model`.
 
     Args:
         model: a detector, already out of its wrappers.
-        adapter: the caller's own, or None to look among `ADAPTERS`.
+        adapter: the caller's own, or None to look among `ADAPTERS`. One of these, with options, is asked whether it
+            knows the model; an adapter with a `matches` of its own is taken at its word.
 
     Raises:
-        UnsupportedModelError: no adapter knows the model, or torch.jit has made it opaque to hooks.
+        UnsupportedModelError: no adapter knows the model, or not the one that was given; or torch.jit has made the
+            model opaque to hooks.
         InvalidInputError: `adapter` is not an adapter.
     """
     if isinstance(model, torch.jit.ScriptModule):
@@ -100,7 +102,7 @@ def find_adapter(model: Any, adapter: DetectorAdapter | None = None) -> Detector
             f"from. {_known()}"
         )
     if adapter is not None:
-        return _checked(adapter)
+        return _given(model, _checked(adapter))
     loaded = [known for known in (entry.load() for entry in ADAPTERS) if known is not None]
     if isinstance(model, nn.Module):
         for known in loaded:
@@ -112,6 +114,22 @@ def find_adapter(model: Any, adapter: DetectorAdapter | None = None) -> Detector
         for name, inner in _inside(model, loaded)
     )
     raise UnsupportedModelError(f"no adapter knows `model`, a {kind.__module__}.{kind.__qualname__}.{hint} {_known()}")
+
+
+def _given(model: Any, adapter: DetectorAdapter) -> DetectorAdapter:
+    """An adapter that the caller gave, unless it is of this library and does not know `model`."""
+    if is_built_in(adapter.matches) and not adapter.matches(model):
+        raise UnsupportedModelError(
+            f"`adapter` reads {adapter.name}; it does not know `model`, a {dotted_name(model)}. Leave `adapter=` out "
+            "to have one found, or pass one of your own. A class that derives from this adapter, to read a detector "
+            "like its own, must override `matches`"
+        )
+    return adapter
+
+
+def is_built_in(thing: Any) -> bool:
+    """Whether a class or a method is defined in this library."""
+    return str(getattr(thing, "__module__", "")).startswith("cval_torch.")
 
 
 def _known() -> str:

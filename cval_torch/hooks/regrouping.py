@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from cval_torch.hooks.base import FrameBatch
+from cval_torch.errors import HookError
+from cval_torch.hooks.base import Call, FrameBatch, Recording
 
 
 def unit_range(image: Tensor) -> Tensor:
     """An image as float32 in [0, 1]: integers are taken to be 0 to 255, floating point numbers to be in [0, 1]."""
     return image.float() if image.is_floating_point() else image.float() / 255
+
+
+def calls_of_passes(recording: Recording, passes: int) -> list[Mapping[str, Call]]:
+    """The recorded calls of each of a batch's passes, by module name. Of several calls in a pass, the last.
+
+    Raises:
+        HookError: a module ran in some of the passes only, so it cannot be told in which.
+    """
+    for name, calls in recording.items():
+        if not calls or len(calls) % passes:
+            raise HookError(
+                f"`{name}` must run as often in each of the {passes} forward passes; it ran {len(calls)} times"
+            )
+    steps = {name: len(calls) // passes for name, calls in recording.items()}
+    return [
+        {name: calls[(number + 1) * steps[name] - 1] for name, calls in recording.items()} for number in range(passes)
+    ]
 
 
 def in_order(parts: Sequence[tuple[Sequence[int], FrameBatch]]) -> FrameBatch:

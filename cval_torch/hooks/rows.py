@@ -14,8 +14,9 @@ is the order in which a stable non-maximum suppression meets them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,10 @@ _SCORE_BITS = 32
 CLOSE_ULPS = 4
 _CLOSE_BOXES = 8
 _MOST_PAIRS = 1 << 21
+_CHANGED = (
+    ". A forward hook or a subclass may sort or drop detections, but not change them: remove what does, or read the "
+    "detector by an adapter of your own (`adapter=`)"
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,12 @@ class Detections:
 
     @classmethod
     def of(cls, outputs: Sequence[dict[str, Tensor]]) -> Detections:
-        """Join what a torchvision detector returns: a dict a frame."""
+        """Join what a torchvision detector returns: a dict a frame.
+
+        Raises:
+            HookError: the outputs do not have that form.
+        """
+        _check_outputs(outputs)
         counts = [len(output["scores"]) for output in outputs]
         scores = torch.cat([output["scores"] for output in outputs])
         return cls(
@@ -225,12 +235,34 @@ def _turns(values: Tensor) -> Tensor:
     return torch.empty_like(turns).scatter_(0, order, turns)
 
 
+def _check_outputs(outputs: Any) -> None:
+    """Make sure that there is a dict a frame, with as many boxes and labels as scores."""
+    if not isinstance(outputs, (list, tuple)) or not outputs:
+        raise HookError(
+            f"the detector must return a list of dicts, one a frame; got {type(outputs).__name__}{_CHANGED}"
+        )
+    for frame, output in enumerate(outputs):
+        if not isinstance(output, Mapping):
+            raise HookError(
+                f"the detector must return a dict a frame; got {type(output).__name__} for image {frame} of the batch"
+                f"{_CHANGED}"
+            )
+        shapes = {name: getattr(output.get(name), "shape", None) for name in ("boxes", "labels", "scores")}
+        count = shapes["scores"][0] if shapes["scores"] is not None and len(shapes["scores"]) == 1 else None
+        if count is None or shapes["boxes"] != (count, 4) or shapes["labels"] != (count,):
+            got = ", ".join(f"`{name}` {'missing' if s is None else tuple(s)}" for name, s in shapes.items())
+            raise HookError(
+                "the detector must return `boxes` (B, 4), `labels` (B,) and `scores` (B,) for each frame; got "
+                f"{got} for image {frame} of the batch{_CHANGED}"
+            )
+
+
 def _unrecovered(detections: Detections, found: Tensor) -> str:
     lost = (~found).nonzero().squeeze(1)
     first = int(lost[0])
     return (
         f"{len(lost)} of {len(found)} detections are no row of the recorded logits; the first is in frame "
         f"{int(detections.frames[first])} of the batch, label {int(detections.labels[first])}, score "
-        f"{float(detections.scores[first])!r}. The detector's postprocessing is not its family's, or another module "
-        "than the recorded one made its logits; an adapter of its own can read it"
+        f"{float(detections.scores[first])!r}. Its score, label or box was changed after the detector's own "
+        f"postprocessing, or that is not its family's{_CHANGED}"
     )

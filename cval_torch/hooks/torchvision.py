@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.ssd import SSD
 
 from cval_torch.errors import HookError
 from cval_torch.hooks.base import Call, FrameBatch, Recording
+from cval_torch.hooks.finite import check_maps, check_rows
 from cval_torch.hooks.regions import FrameSizes, box_means, deepest_level, frame_means
 from cval_torch.hooks.rows import CLOSE_ULPS, Candidates, Detections, pairs_above, recover_rows, spread
 from cval_torch.pool.pool import Activation
@@ -40,38 +42,47 @@ class RCNNAdapter:
         return isinstance(model, GeneralizedRCNN) and isinstance(model.roi_heads, RoIHeads)
 
     def modules(self, model: nn.Module) -> Mapping[str, nn.Module]:
-        """The transform, the RoI heads, and their box predictor."""
+        """The transform, the RoI heads and their box predictor; the head of torchvision's region proposal network."""
         heads: Any = model.roi_heads
-        return {"transform": _child(model, "transform"), "roi_heads": heads, "box_predictor": heads.box_predictor}
+        modules = {"transform": _child(model, "transform"), "roi_heads": heads, "box_predictor": heads.box_predictor}
+        proposing = _child(model, "rpn")
+        if isinstance(proposing, RegionProposalNetwork) and type(proposing).forward is RegionProposalNetwork.forward:
+            modules["rpn_head"] = _child(proposing, "head")
+        return modules
 
     def forward(self, model: nn.Module, images: Any) -> Any:
         """`model(images)`."""
         return model(images)
 
     def read(self, model: nn.Module, recording: Recording, output: Any) -> FrameBatch:
-        """Find each detection's proposal by its score, to the bit, and by its box where scores are equal."""
+        """Find each detection's proposal by its score, to the bit, and by its box."""
         heads: Any = model.roi_heads
         sizes = _sizes(_only(recording, "transform"))
         call, predictor = _only(recording, "roi_heads"), _only(recording, "box_predictor")
-        maps, proposals = call.args[0], list(call.args[1])
+        maps, proposals = list(call.args[0].values()), list(call.args[1])
         counts = [len(boxes) for boxes in proposals]
         logits, deltas = _checked_prediction(predictor.output, sum(counts))
         row_frames = spread(counts, logits.device)
-        detections = Detections.of(call.output[0])  # as they were before the resize to the original images
+        check_maps(maps, "the feature maps")
+        for objectness_or_deltas in recording["rpn_head"][-1].output if "rpn_head" in recording else ():
+            check_maps(objectness_or_deltas, "the output of the region proposal network's head")
+        check_rows(logits, row_frames, "the class logits")
+        check_rows(deltas, row_frames, "the box deltas")
+        detections = Detections.of(output)
 
         def decode(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             codes = deltas.view(len(deltas), -1, 4)[rows, labels]
             boxes = heads.box_coder.decode_single(codes, torch.cat(proposals)[rows])
-            return sizes.clipped(boxes, row_frames[rows]), _extents(boxes, sizes)
+            return _in_original(boxes, row_frames[rows], sizes)
 
         candidates = _softmax_candidates(logits, row_frames, detections, ulps=0)
         rows = recover_rows(detections, candidates, decode, ulps=0)
         return _frame_batch(
-            Detections.of(output),
+            detections,
             probabilities=logits[rows].softmax(1, dtype=torch.float32),
             activation="softmax",
             box_embeddings=predictor.args[0].flatten(1)[rows],
-            frame_embeddings=_frame_embeddings(list(maps.values()), sizes),
+            frame_embeddings=_frame_embeddings(maps, sizes),
         )
 
 
@@ -110,13 +121,14 @@ class _SingleStageAdapter(ABC):
         head = _only(recording, "head")
         anchors = _anchors(head.output, _only(recording, "anchor_generator").output)
         maps = list(head.args[0])
+        check_maps(maps, "the feature maps")
+        for name, values in anchors.outputs.items():
+            check_rows(values, anchors.frames, f"`{name}`, an output of the head,")
         detections = Detections.of(output)
 
         def decode(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-            frames = anchors.frames[rows]
             boxes = self.decoded(model, anchors.outputs["bbox_regression"][rows], anchors.boxes[rows])
-            extents = _extents(boxes, sizes) * sizes.ratios(boxes.device).amax(1)[frames]
-            return sizes.in_original(sizes.clipped(boxes, frames), frames), extents
+            return _in_original(boxes, anchors.frames[rows], sizes)
 
         rows = recover_rows(detections, self.candidates(anchors, detections), decode, ulps=CLOSE_ULPS)
         boxes = sizes.in_padded(detections.boxes, detections.frames)
@@ -280,9 +292,11 @@ def _softmax_candidates(logits: Tensor, frames: Tensor, detections: Detections, 
     return Candidates(rows, labels, frames[rows], scores[rows, labels])
 
 
-def _extents(boxes: Tensor, sizes: FrameSizes) -> Tensor:
-    """(K,) the largest number that went into each box (K, 4), in pixels."""
-    return boxes.float().abs().amax(1).clamp(min=max(sizes.padded))
+def _in_original(boxes: Tensor, frames: Tensor, sizes: FrameSizes) -> tuple[Tensor, Tensor]:
+    """Decoded boxes (K, 4) as the detector returns them, and (K,) the largest number that went into each, in pixels."""
+    largest = boxes.float().abs().amax(1).clamp(min=max(sizes.padded))
+    extents = largest * sizes.ratios(boxes.device).amax(1)[frames]
+    return sizes.in_original(sizes.clipped(boxes, frames), frames), extents
 
 
 def _frame_embeddings(maps: list[Tensor], sizes: FrameSizes) -> Tensor:
@@ -297,14 +311,13 @@ def _frame_batch(
     box_embeddings: Tensor,
     frame_embeddings: Tensor,
 ) -> FrameBatch:
-    """The columns; each detection's own column of its probabilities is its score, to the bit."""
-    scores = detections.scores.float()
+    """The columns, as they were computed and found."""
     return FrameBatch(
         counts=torch.tensor(detections.counts, dtype=torch.int64),
         boxes=detections.boxes.float(),
         labels=detections.labels,
-        scores=scores,
-        probabilities=probabilities.scatter(1, detections.labels[:, None], scores[:, None]),
+        scores=detections.scores.float(),
+        probabilities=probabilities,
         activation=activation,
         box_embeddings=box_embeddings.float(),
         frame_embeddings=frame_embeddings,

@@ -1,7 +1,8 @@
 """Detectors of the transformers library that answer with a fixed number of queries: DETR and its descendants.
 
-Every query is a candidate, so nothing has to be recovered: a detection's row is its query. Models are told by their
-classes' names; of transformers only an image processor is imported, and only for images that have not met one yet.
+Every query is a candidate. A row of the output is paired with the decoder's state of its query by its logits, see
+`queries.py`. Models are told by their classes' names; of transformers only an image processor is imported, and only for
+images that have not met one yet.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import box_convert
 
-from cval_torch.errors import InvalidInputError
+from cval_torch.errors import HookError, InvalidInputError
 from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Recording
-from cval_torch.hooks.regrouping import in_order, unit_range
+from cval_torch.hooks.finite import check_rows
+from cval_torch.hooks.queries import states_of
+from cval_torch.hooks.regrouping import calls_of_passes, in_order, unit_range
 
 Size = tuple[int, int]
 
@@ -32,6 +35,8 @@ class _Family:
         softmax: whether classes compete, with a last column for "no object"; else they are independent sigmoids.
         processor: the image processor that the family's checkpoints come with.
         encoder: where the module is whose output holds the image's features.
+        head: where the class head is that is given the decoder's last states; `{layer}` is the decoder's last layer.
+        logits: where the module is that returns the logits of the output; None: the head itself.
         masked: whether the model is told which pixels are padding.
     """
 
@@ -39,18 +44,32 @@ class _Family:
     softmax: bool
     processor: str
     encoder: str = "model.encoder"
+    head: str = "class_labels_classifier"
+    logits: str | None = None
     masked: bool = True
+
+
+_LAYERED = "model.decoder.class_embed.{layer}"
 
 
 FAMILIES = {
     "DetrForObjectDetection": _Family("DETR", True, "DetrImageProcessor"),
     "TableTransformerForObjectDetection": _Family("Table Transformer", True, "DetrImageProcessor"),
     "ConditionalDetrForObjectDetection": _Family("Conditional DETR", False, "ConditionalDetrImageProcessor"),
-    "DabDetrForObjectDetection": _Family("DAB-DETR", False, "ConditionalDetrImageProcessor"),
-    "DeformableDetrForObjectDetection": _Family("Deformable DETR", False, "DeformableDetrImageProcessor"),
-    "RTDetrForObjectDetection": _Family("RT-DETR", False, "RTDetrImageProcessor", masked=False),
-    "RTDetrV2ForObjectDetection": _Family("RT-DETR v2", False, "RTDetrImageProcessor", masked=False),
-    "DFineForObjectDetection": _Family("D-FINE", False, "RTDetrImageProcessor", masked=False),
+    "DabDetrForObjectDetection": _Family("DAB-DETR", False, "ConditionalDetrImageProcessor", head="class_embed"),
+    "DeformableDetrForObjectDetection": _Family(
+        "Deformable DETR", False, "DeformableDetrImageProcessor", head="class_embed.{layer}"
+    ),
+    "RTDetrForObjectDetection": _Family("RT-DETR", False, "RTDetrImageProcessor", head=_LAYERED, masked=False),
+    "RTDetrV2ForObjectDetection": _Family("RT-DETR v2", False, "RTDetrImageProcessor", head=_LAYERED, masked=False),
+    "DFineForObjectDetection": _Family(
+        "D-FINE",
+        False,
+        "RTDetrImageProcessor",
+        head=_LAYERED,
+        logits="model.decoder.lqe_layers.{layer}",
+        masked=False,
+    ),
     "YolosForObjectDetection": _Family("YOLOS", True, "YolosImageProcessor", encoder="vit", masked=False),
 }
 
@@ -108,8 +127,16 @@ class TransformersAdapter:
         return _family_of(model) is not None
 
     def modules(self, model: nn.Module) -> dict[str, nn.Module]:
-        """The encoder: its output holds the image's features, and its input which of them are padding."""
-        return {"encoder": model.get_submodule(_known(model).encoder)}
+        """The encoder, whose output holds the image's features, and what makes the class logits.
+
+        Raises:
+            HookError: the model does not have them where its family has them.
+        """
+        family = _known(model)
+        layer = _last_layer(model)
+        head = family.head.format(layer=layer)
+        places = {"encoder": family.encoder, "head": head, "logits": (family.logits or head).format(layer=layer)}
+        return {name: _submodule(model, place, family) for name, place in places.items()}
 
     def split(self, batch: Any) -> BatchParts | None:
         """Read a batch of an image processor; None for a batch of another kind.
@@ -147,10 +174,9 @@ class TransformersAdapter:
 
     def read(self, model: nn.Module, recording: Recording, output: list[tuple[_Inputs, Any]]) -> FrameBatch:
         """The best queries of each frame, boxes in original pixels and clipped to the image."""
-        calls = recording["encoder"]
         parts = [
-            (inputs.rows, self._frames(model, call, inputs, result))
-            for call, (inputs, result) in zip(calls, output, strict=True)
+            (inputs.rows, self._frames(model, calls, inputs, result))
+            for calls, (inputs, result) in zip(calls_of_passes(recording, len(output)), output, strict=True)
         ]
         return in_order(parts)
 
@@ -175,12 +201,11 @@ class TransformersAdapter:
             batches.append(_Inputs(rows, sizes, made["pixel_values"], made.get("pixel_mask")))
         return batches
 
-    def _frames(self, model: nn.Module, call: Call, inputs: _Inputs, result: Any) -> FrameBatch:
+    def _frames(self, model: nn.Module, calls: Mapping[str, Call], inputs: _Inputs, result: Any) -> FrameBatch:
         family = _known(model)
         logits = result.logits.float()
-        broken = (~logits.flatten(1).abs().amax(1).isfinite()).nonzero().flatten().tolist()
-        if broken:  # a threshold would drop NaN without a word
-            raise InvalidInputError(f"the model's logits have NaN or inf for image {inputs.rows[broken[0]]}")
+        for what, values in (("the class logits", logits), ("the boxes", result.pred_boxes)):
+            check_rows(values, torch.tensor(inputs.rows), what)
         probabilities = logits.softmax(-1) if family.softmax else logits.sigmoid()
         objects = probabilities[..., :-1] if family.softmax else probabilities
         scores, labels = objects.max(-1)
@@ -189,8 +214,7 @@ class TransformersAdapter:
         kept = scores > self.threshold
         frames, places = kept.nonzero(as_tuple=True)
         queries = order[frames, places]
-        count = logits.shape[1]
-        states = result.last_hidden_state[:, -count:]  # YOLOS: its last tokens are the queries
+        states = calls["head"].args[0]
         height_width = torch.tensor(inputs.sizes, dtype=torch.float32, device=logits.device)
         limits = height_width.flip(1).repeat(1, 2)[frames]
         boxes = box_convert(result.pred_boxes[frames, queries].float(), "cxcywh", "xyxy") * limits
@@ -201,8 +225,8 @@ class TransformersAdapter:
             scores=scores[kept],
             probabilities=probabilities[frames, queries],
             activation="softmax" if family.softmax else "sigmoid",
-            box_embeddings=states[frames, queries].float(),
-            frame_embeddings=_frame_vectors(model, call, inputs, count),
+            box_embeddings=states_of(states, calls["logits"].output, result.logits, frames, queries).float(),
+            frame_embeddings=_frame_vectors(model, calls["encoder"], inputs, states.shape[1]),
         )
 
 
@@ -218,6 +242,23 @@ def _known(model: nn.Module) -> _Family:
     if family is None:
         raise InvalidInputError(f"`model` must be one of {', '.join(FAMILIES)}; got {type(model).__name__}")
     return family
+
+
+def _last_layer(model: Any) -> int:
+    """The number of the decoder's layer that the output is made from. Without a decoder, 0."""
+    decoder = getattr(getattr(model, "model", None), "decoder", None)
+    layers = getattr(model.config, "decoder_layers", 1)
+    return int(getattr(decoder, "eval_idx", layers - 1))  # D-FINE may answer with an earlier layer
+
+
+def _submodule(model: nn.Module, place: str, family: _Family) -> nn.Module:
+    try:
+        return model.get_submodule(place)
+    except AttributeError:
+        raise HookError(
+            f"{type(model).__name__} has no `{place}`, where {family.name} has the module that is recorded; read it by "
+            "an adapter of your own (`adapter=`)"
+        ) from None
 
 
 def _default_processor(family: _Family) -> Any:

@@ -17,9 +17,10 @@ from torchvision.ops import nms, roi_align
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Recording
+from cval_torch.hooks.finite import check_rows
 from cval_torch.hooks.letterbox import Letterbox, letterbox
 from cval_torch.hooks.regions import box_means
-from cval_torch.hooks.regrouping import in_order, unit_range
+from cval_torch.hooks.regrouping import calls_of_passes, in_order, unit_range
 from cval_torch.hooks.rows import CLOSE_ULPS, Candidates, Detections, pairs_above, recover_rows, spread
 
 DEFAULT_SIZE = 640
@@ -153,8 +154,7 @@ class UltralyticsAdapter:
     def read(self, model: nn.Module, recording: Recording, output: list[_Pass]) -> FrameBatch:
         """Detections in pixels of the original images, with the rows of the head and the neck they came from."""
         parts = []
-        for number, one in enumerate(output):
-            calls = {name: made[number] for name, made in recording.items()}
+        for one, calls in zip(output, calls_of_passes(recording, len(output)), strict=True):
             parts.append((one.rows, self._frames(_head(model), one, calls)))
         return in_order(parts)
 
@@ -235,9 +235,7 @@ def _run(model: nn.Module, rows: list[int], layouts: list[Letterbox], images: Te
     output = model(images.to(next(model.parameters()).dtype))
     while isinstance(output, (tuple, list)):  # (prediction, what the losses need), and with masks one level deeper
         output = output[0]
-    broken = (~output.flatten(1).amax(1).isfinite()).nonzero().flatten().tolist()
-    if broken:  # a threshold would drop NaN without a word
-        raise InvalidInputError(f"the model's output has NaN or inf for image {rows[broken[0]]} of the batch")
+    check_rows(output, torch.tensor(rows), "the model's output")
     return _Pass(rows, layouts, (images.shape[-2], images.shape[-1]), output)
 
 
@@ -305,7 +303,7 @@ def _with_anchors(kept: list[Tensor], probabilities: Tensor, boxes: Tensor, exte
     columns = zip(
         torch.split(joined[:, :4].float(), counts),
         torch.split(detections.labels, counts),
-        torch.split(picked.gather(1, detections.labels[:, None])[:, 0], counts),
+        torch.split(joined[:, 4].float(), counts),
         torch.split(picked, counts),
         strict=True,
     )

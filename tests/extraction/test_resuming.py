@@ -130,7 +130,7 @@ def test_a_shuffling_loader_goes_on_in_the_order_it_was_begun(tmp_path: Path) ->
 
 def test_columns_come_from_the_disk_and_other_kinds_of_them_survive(tmp_path: Path) -> None:
     adapter = OneBox(
-        scores=lambda output: torch.zeros(len(output)),
+        scores=lambda output: torch.full((len(output),), 0.25),
         probabilities=lambda output: torch.full((len(output), 3), 0.25),
         frame_embeddings=lambda output: output.repeat(1, 3),
         counts=lambda output: torch.ones(len(output), dtype=torch.int64),

@@ -326,7 +326,7 @@ def test_classes_derived_from_a_family_are_known_and_others_are_not() -> None:
 def test_a_model_that_gives_nan_is_refused() -> None:
     model = copy.deepcopy(built("DETR"))
     model.class_labels_classifier.bias.data[2] = torch.nan
-    with pytest.raises(InvalidInputError, match="NaN or inf for image 0"):
+    with pytest.raises(InvalidInputError, match="NaN or inf in the class logits of image 0"):
         run_batch(TransformersAdapter(), model, padded_batch("DETR"))
 
 

@@ -344,7 +344,7 @@ def test_models_of_other_tasks_are_not_known(name: str) -> None:
 def test_a_model_that_gives_nan_is_refused() -> None:
     model = copy.deepcopy(built("yolov8n", False).model)
     model.model[-1].cv3[1][-1].bias.data[7] = torch.nan
-    with pytest.raises(InvalidInputError, match="NaN or inf for image 0"):
+    with pytest.raises(InvalidInputError, match=r"NaN or inf in the model's output of image 0"):
         run(UltralyticsAdapter(imgsz=64), model, [torch.rand(3, 64, 64)])
 
 
