@@ -63,7 +63,7 @@ class Inference:
         self.options = options
         self.done, self.process, self.number = done, process, 0
         self.watch = watch
-        self._looked_at = is_built_in(type(adapter).read)  # whether the numbers of an adapter of the user's were
+        self._looked_at = is_built_in(adapter.read)  # whether the numbers of an adapter of the user's were
 
     def run(self, names: FrameNames, keep: Keep, numbers: list[int] | None = None) -> Generator[int, None, None]:
         """Run batch by batch, give each to `keep`, and yield how many frames it had.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from one_box import OneBox
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.extraction.batches import parts_of, split_batch
+from cval_torch.extraction.batches import broken_images, parts_of, sizes_of, split_batch
 from cval_torch.hooks.base import BatchParts
 
 IMAGE = torch.zeros(3, 4, 5)
@@ -49,6 +49,54 @@ def test_batches_of_the_usual_kinds_are_taken_apart(batch: Any, count: int, targ
 def test_a_batch_of_no_known_kind_is_described(batch: Any, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         split_batch(batch)
+
+
+def parts(batch: Any, *, largest: int | None) -> BatchParts:
+    return parts_of(batch, OneBox(), None, single=False, largest=largest)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_samples_of_as_many_images_as_the_batch_is_large_are_refused(size: int) -> None:
+    batch = [(IMAGE,) * size] * size
+    with pytest.raises(InvalidInputError, match=rf"may be {size} samples of {size} images each, or {size} images and"):
+        parts(batch, largest=size)
+    with pytest.raises(InvalidInputError, match="pass `split=`"):
+        parts(tuple(map(list, batch)), largest=None)
+
+
+def test_columns_of_images_are_told_by_the_size_of_the_batch() -> None:
+    left, right = torch.zeros(3, 4, 5), torch.ones(3, 4, 5)
+    for count in (1, 2, 3, 4):  # two is the size of an incomplete last batch
+        taken = parts(((left,) * count, (right,) * count), largest=4)
+        assert taken.count == count
+        assert all(torch.equal(image, left) for image in taken.images)
+    with pytest.raises(InvalidInputError, match="may be 2 samples of 3 images each, or 3 images and"):
+        parts(((left,) * 3, (right,) * 3), largest=None)  # a stream: nobody says how large its batches are
+
+
+@given(sides=st.integers(0, 3), place=st.integers(0, 3))
+def test_images_that_are_not_finite_are_told_by_their_place(sides: int, place: int) -> None:
+    images = [torch.zeros(3, 2 + sides, 3) for _ in range(4)]
+    images[place][1, 1, 2] = torch.nan
+    assert broken_images(images, 4) == [place]
+    if not sides:
+        stacked = torch.stack(images)
+        assert broken_images(list(stacked), 4) == [place]
+        assert broken_images({"pixel_values": stacked, "mask": torch.zeros(4, 2, 3), "sizes": [(2, 3)] * 4}, 4) == [
+            place
+        ]
+
+
+def test_images_of_other_kinds_are_left_to_the_adapter() -> None:
+    assert broken_images([torch.zeros(3, 2, 2, dtype=torch.uint8)], 1) == []
+    assert broken_images({"paths": ["a"], "all": torch.full((1, 3, 2, 2), torch.nan)}, 2) == []
+    assert broken_images(["a.jpg"], 1) == []
+
+
+def test_sizes_are_those_of_plain_images() -> None:
+    assert sizes_of([torch.zeros(3, 4, 5), torch.zeros(1, 6, 7)]) == [(4, 5), (6, 7)]
+    assert sizes_of({"img": torch.zeros(2, 3, 4, 5)}) is None
+    assert sizes_of(["a.jpg"]) is None
 
 
 def test_a_single_sample_that_may_be_two_images_is_refused() -> None:

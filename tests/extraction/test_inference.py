@@ -69,6 +69,50 @@ def test_batches_of_a_plan_are_read_in_turn(numbers: list[int] | None) -> None:
     assert one.done == sum(len(batches[number]) for number in wanted)
 
 
+class Spoiled(Rows):
+    """Rows of which one image has a number that is not finite."""
+
+    def __init__(self, count: int, row: int, number: float) -> None:
+        super().__init__(count)
+        self.row, self.number = row, number
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = super().__getitem__(index).clone()
+        if index == self.row:
+            image.view(-1)[-1] = self.number
+        return image
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_image_with_nan_is_refused_by_its_id(number: float, kept: bool) -> None:
+    loader = DataLoader(Spoiled(7, 5, number), batch_size=2)
+    with pytest.raises(InvalidInputError, match=r"batch 2, after 4 frames: NaN or inf in the image of frame '5'"):
+        ran(inference(loader, frame_embeddings=kept))
+
+
+def test_nan_within_the_model_is_refused_by_the_id_of_its_frame() -> None:
+    adapter = Mirror(frame_embeddings=lambda output: torch.where(output > 0.045, torch.nan, output)[:, None])
+    for kept in (True, False):
+        with pytest.raises(InvalidInputError, match=r"batch 2, .*: NaN or inf in the frame embeddings of frame '5'"):
+            ran(inference(adapter=adapter, frame_embeddings=kept))
+
+
+def test_numbers_of_an_adapter_of_the_users_are_checked_in_the_first_batch_with_boxes() -> None:
+    class Wrong(Mirror):
+        def read(self, model: nn.Module, recording: Any, output: Tensor) -> FrameBatch:
+            frames = super().read(model, recording, output)
+            frames.boxes = torch.tensor([[0.0, 0.0, 2000.0, 9.0]]).repeat(len(output), 1)
+            if output[0] == 0:  # nothing is found in the first batch
+                nothing = {name: getattr(frames, name)[:0] for name in ("boxes", "labels", "scores", "probabilities")}
+                frames = FrameBatch(torch.zeros(len(output), dtype=torch.int64), activation="softmax", **nothing)
+            return frames
+
+    adapter = Wrong()
+    with pytest.raises(HookError, match=r"batch 1, after 2 frames: what one box read is wrong: `boxes` must be x1, y1"):
+        ran(inference(adapter=adapter, box_embeddings=False))
+
+
 def test_without_batches_to_read_no_worker_is_started() -> None:
     one = inference(DataLoader(Rows(7), batch_size=2, num_workers=1))
     object.__setattr__(one.plan, "loader", None)

@@ -285,7 +285,9 @@ def test_embeddings_that_change_their_size_or_number_name_their_batch() -> None:
     ):
         extract(nn.Linear(1, 1), loader_of(Frames(4)), adapter=adapter, progress=False)
     adapter = OneBox(box_embeddings=lambda output: torch.zeros(len(output) + 1, 2))
-    with pytest.raises(HookError, match=r"batch 0.*`box_embeddings` of one box must be \(B, E\) with B=2; got \(3, 2\)"):
+    with pytest.raises(
+        HookError, match=r"batch 0.*`box_embeddings` of one box must be \(B, E\) with B=2; got \(3, 2\)"
+    ):
         extract(nn.Linear(1, 1), loader_of(Frames(4)), adapter=adapter, progress=False)
 
 

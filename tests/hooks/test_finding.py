@@ -126,6 +126,31 @@ def test_an_adapter_of_ones_own_is_taken_at_its_word():
     assert find_adapter(detectors()["FCOS"], adapter) is adapter
 
 
+@pytest.mark.parametrize("name", detectors())
+def test_a_built_in_adapter_is_asked_whether_it_knows_the_model(name):
+    model = detectors()[name]
+    adapter = find_adapter(model)
+    assert find_adapter(model, adapter) is adapter
+    with pytest.raises(
+        UnsupportedModelError, match=r"`adapter` reads .*; it does not know `model`, a small_nets.Net\."
+    ):
+        find_adapter(Net(), adapter)
+    with pytest.raises(UnsupportedModelError, match="must override `matches`"):
+        find_adapter(Net(), type("Derived", (type(adapter),), {})())
+    liberal = type("Liberal", (type(adapter),), {"matches": lambda self, model: False})()
+    assert find_adapter(Net(), liberal) is liberal
+
+
+def test_ultralytics_adapter_refuses_models_of_other_tasks():
+    ultralytics = pytest.importorskip("ultralytics")
+    from cval_torch.hooks.ultralytics import UltralyticsAdapter
+
+    for task in ("obb", "cls"):
+        network = unwrap(ultralytics.YOLO(f"yolov8n-{task}.yaml"))
+        with pytest.raises(UnsupportedModelError, match="`adapter` reads Ultralytics YOLO; it does not know `model`"):
+            find_adapter(network, UltralyticsAdapter())
+
+
 def test_what_is_no_adapter_is_refused():
     adapter = own_adapter()
     del adapter.read, adapter.name

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cval_torch.hooks.base import FrameBatch
-from cval_torch.hooks.regrouping import in_order
+from cval_torch.errors import HookError
+from cval_torch.hooks.base import Call, FrameBatch
+from cval_torch.hooks.regrouping import calls_of_passes, in_order
 
 
 def batch_of(frames: list[int], counts: list[int], *, full: bool) -> FrameBatch:
@@ -44,3 +46,20 @@ def test_frames_and_boxes_are_in_the_order_of_the_batch(
         mine, its = getattr(joined, name), getattr(truth, name)
         assert (mine is None) == (its is None)
         assert mine is None or torch.equal(mine, its)
+
+
+def calls(*outputs: str) -> list[Call]:
+    return [Call(args=(), kwargs={}, output=output) for output in outputs]
+
+
+def test_each_pass_has_its_own_calls_and_of_several_the_last() -> None:
+    recording = {"once": calls("a", "b"), "thrice": calls("1", "2", "3", "4", "5", "6")}
+    first, second = calls_of_passes(recording, 2)
+    assert {name: call.output for name, call in first.items()} == {"once": "a", "thrice": "3"}
+    assert {name: call.output for name, call in second.items()} == {"once": "b", "thrice": "6"}
+
+
+@pytest.mark.parametrize("outputs", ["abc", "a", ""])
+def test_calls_that_are_not_shared_evenly_are_an_error(outputs: str) -> None:
+    with pytest.raises(HookError, match=f"`head` must run as often in each of the 2 .*; it ran {len(outputs)} times"):
+        calls_of_passes({"head": calls(*outputs)}, 2)

@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 
 import cval_torch.hooks.torchvision as adapters
-from cval_torch.errors import HookError
+from cval_torch.errors import HookError, InvalidInputError
 from cval_torch.hooks.finding import find_adapter
 from cval_torch.hooks.recorder import Recorder
 
@@ -266,6 +266,142 @@ def run(model, batch):
     adapter = find_adapter(model)
     with torch.no_grad(), Recorder(adapter.modules(model)) as recorder:
         return adapter.read(model, recorder.recording, adapter.forward(model, batch))
+
+
+def by_detection(frames) -> dict[tuple, torch.Tensor]:
+    """What was read beside each detection, by what it is: its frame, label, score and box."""
+    owners = torch.repeat_interleave(frames.counts)
+    keys = torch.cat([owners[:, None], frames.labels[:, None], frames.scores[:, None], frames.boxes], 1).tolist()
+    return {
+        tuple(key): torch.cat([vector, embedding])
+        for key, vector, embedding in zip(keys, frames.probabilities, frames.box_embeddings, strict=True)
+    }
+
+
+def hooked(model: nn.Module, change) -> nn.Module:
+    """The detector with a forward hook that gives each frame's detections another order, or leaves some out."""
+    model.register_forward_hook(
+        lambda module, _, output: [{name: column[change(each)] for name, column in each.items()} for each in output]
+    )
+    return model
+
+
+CHANGES = {
+    "reversed": lambda each: torch.arange(len(each["scores"])).flip(0),
+    "by area": lambda each: ((each["boxes"][:, 2:] - each["boxes"][:, :2]).prod(1)).argsort(),
+    "one class": lambda each: (each["labels"] == each["labels"].mode().values).nonzero().squeeze(1),
+    "every third": lambda each: torch.arange(0, len(each["scores"]), 3),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_detections_that_a_hook_sorts_or_filters_keep_their_rows(family, change):
+    batch = images()
+    before = by_detection(run(tiny(family), batch))
+    model = hooked(tiny(family), CHANGES[change])
+    frames = run(model, batch)
+    with torch.no_grad():
+        expected = torch.cat([each["scores"] for each in model(batch)])
+    assert torch.equal(frames.scores, expected)
+    after = by_detection(frames)
+    assert len(after) == len(frames.scores) > 3
+    for detection, row in after.items():
+        torch.testing.assert_close(row, before[detection])
+
+
+def test_a_subclass_of_mask_rcnn_that_filters_keeps_the_rows():
+    class Sure(type(build("maskrcnn_resnet50_fpn"))):
+        def forward(self, images, targets=None):
+            return [{name: column[1::2] for name, column in each.items()} for each in super().forward(images, targets)]
+
+    model = build("maskrcnn_resnet50_fpn")
+    before = by_detection(run(model, images()))
+    model.__class__ = Sure
+    after = by_detection(run(model, images()))
+    assert 0 < len(after) < len(before)
+    for detection, row in after.items():
+        torch.testing.assert_close(row, before[detection])
+
+
+@pytest.mark.parametrize(
+    ("column", "change"),
+    [
+        ("labels", lambda labels: labels % (NUM_CLASSES - 1) + 1),
+        ("scores", lambda scores: scores * 0.9),
+        ("boxes", lambda boxes: boxes / 2),
+    ],
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_detections_that_a_hook_changes_are_an_error(family, column, change):
+    model = tiny(family)
+    model.register_forward_hook(lambda module, _, output: [{**each, column: change(each[column])} for each in output])
+    with pytest.raises(HookError, match=r"are no row of the recorded logits.* may sort or drop detections, but not"):
+        run(model, images())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda output: {"detections": output}, "must return a list of dicts, one a frame; got dict"),
+        (lambda output: [each["boxes"] for each in output], "must return a dict a frame; got Tensor for image 0"),
+        (lambda output: [output[0], {"boxes": output[1]["boxes"]}], "`labels` missing, `scores` missing for image 1"),
+        (lambda output: [{**each, "labels": each["labels"][1:]} for each in output], r"must return `boxes` \(B, 4\)"),
+    ],
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_outputs_of_another_form_are_an_error(family, change, message):
+    model = tiny(family)
+    model.register_forward_hook(lambda module, _, output: change(output))
+    with pytest.raises(HookError, match=message):
+        run(model, images(2))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_class_head_with_nan_is_an_error(family, number):
+    model = tiny(family)
+    with torch.no_grad():
+        class_layers(model)[0].bias[1] = number
+    with pytest.raises(InvalidInputError, match=r"NaN or inf in .*logits.* of image 0 of the batch"):
+        run(model, images(2))
+
+
+@pytest.mark.parametrize("layer", ["cls_logits", "bbox_pred"])
+def test_a_proposal_network_with_nan_is_an_error(layer):
+    model = tiny("rcnn")
+    with torch.no_grad():
+        getattr(model.rpn.head, layer).bias[0] = torch.nan
+    with pytest.raises(InvalidInputError, match="NaN or inf in the output of the region proposal network's head of"):
+        run(model, images(2))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_image_with_nan_is_an_error_that_names_it(family):
+    batch = images()
+    batch[1][0, 5, 5] = torch.nan
+    with pytest.raises(InvalidInputError, match=r"NaN or inf in the feature maps of image 1 of the batch"):
+        run(tiny(family), batch)
+
+
+def test_a_box_head_with_nan_is_an_error():
+    model = tiny("rcnn")
+    with torch.no_grad():
+        model.roi_heads.box_predictor.bbox_pred.weight[5] = torch.nan
+    with pytest.raises(InvalidInputError, match="NaN or inf in the box deltas of image 0"):
+        run(model, images(2))
+
+
+def test_a_proposal_network_of_ones_own_need_not_have_a_head():
+    model = tiny("rcnn")
+
+    class WholeImages(nn.Module):
+        def forward(self, batch, features, targets=None):
+            return [torch.tensor([[0.0, 0.0, width, height]]) for height, width in batch.image_sizes], {}
+
+    model.rpn = WholeImages()
+    model.roi_heads.score_thresh = 0.0
+    assert run(model, images(2)).counts.sum() > 0
 
 
 def test_scores_of_another_make_are_an_error(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from tiny_detr import (
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from cval_torch.errors import InvalidInputError, UnsupportedModelError
+from cval_torch.errors import HookError, InvalidInputError, UnsupportedModelError
 from cval_torch.extraction.passes import extract
 from cval_torch.hooks.finding import find_adapter
 from cval_torch.hooks.transformers import TransformersAdapter
@@ -321,6 +322,60 @@ def test_classes_derived_from_a_family_are_known_and_others_are_not() -> None:
         find_adapter(built("DETR").model.encoder)
     with pytest.raises(InvalidInputError, match="`model` must be one of DetrForObjectDetection"):
         adapter.modules(nn.Linear(1, 1))
+
+
+def changing(name: str, change: Callable[[Any], None]) -> Any:
+    """A model of its own with a forward hook that changes the output."""
+    model = copy.deepcopy(built(name))
+    model.register_forward_hook(lambda _, __, output: change(output))
+    return model
+
+
+def keep_every_other_backwards(output: Any) -> None:
+    order = torch.arange(QUERIES - 1, -1, -2)
+    output.logits, output.pred_boxes = output.logits[:, order], output.pred_boxes[:, order]
+
+
+@every_model
+def test_queries_that_a_hook_sorts_and_filters_keep_their_states(name: str) -> None:
+    batch = padded_batch(name)
+    truths = frames_of(run_batch(TransformersAdapter(), built(name), batch))
+    found = frames_of(run_batch(TransformersAdapter(), changing(name, keep_every_other_backwards), batch))
+    seen = 0
+    for truth, frame in zip(truths, found, strict=True):
+        assert 0 < len(frame["scores"]) < len(truth["scores"])
+        for box, vector, state in zip(frame["boxes"], frame["probabilities"], frame["box_embeddings"], strict=True):
+            fitting = ((truth["boxes"] - box).abs().amax(1) < 1e-3) & (
+                (truth["probabilities"] - vector).abs().amax(1) < 1e-5
+            )
+            (query,) = fitting.nonzero().flatten().tolist()
+            assert torch.equal(state, truth["box_embeddings"][query])
+            seen += 1
+    assert seen > 5
+
+
+def test_queries_that_a_hook_changes_are_an_error() -> None:
+    def calibrate(output: Any) -> None:
+        output.logits = output.logits / 2
+
+    with pytest.raises(HookError, match=r"has the logits of no query.*Remove it, or read the output by an adapter"):
+        run_batch(TransformersAdapter(), changing("RT-DETR", calibrate), padded_batch("RT-DETR"))
+
+
+def test_boxes_with_nan_are_refused() -> None:
+    def spoil(output: Any) -> None:
+        output.pred_boxes[1, 3, 2] = torch.nan
+
+    with pytest.raises(InvalidInputError, match="NaN or inf in the boxes of image 1"):
+        run_batch(TransformersAdapter(), changing("DETR", spoil), padded_batch("DETR"))
+
+
+def test_a_model_whose_class_head_is_elsewhere_is_an_error() -> None:
+    model = copy.deepcopy(built("DETR"))
+    model.another_head = model.class_labels_classifier
+    del model.class_labels_classifier
+    with pytest.raises(HookError, match="DetrForObjectDetection has no `class_labels_classifier`, where DETR has"):
+        TransformersAdapter().modules(model)
 
 
 def test_a_model_that_gives_nan_is_refused() -> None:

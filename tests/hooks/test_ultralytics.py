@@ -348,6 +348,33 @@ def test_a_model_that_gives_nan_is_refused() -> None:
         run(UltralyticsAdapter(imgsz=64), model, [torch.rand(3, 64, 64)])
 
 
+@pytest.mark.parametrize(("name", "end2end"), [("yolov8n", False), ("yolo26n", True)])
+def test_detections_that_a_hook_sorts_and_filters_keep_their_rows(name: str, end2end: bool) -> None:
+    images = [as_tensor(image) for image in noise(SIZES)]
+    adapter = UltralyticsAdapter(imgsz=128, conf=0.2)
+    model = copy.deepcopy(built(name, end2end).model)
+    truths = frames_of(run(adapter, model, images))
+
+    def every_other_backwards(_: Any, __: Any, output: Any) -> Any:  # anchors, or with the NMS-free head detections
+        return (output[0].flip(1)[:, ::2] if end2end else output[0].flip(2)[:, :, ::2], output[1])
+
+    model.model[-1].register_forward_hook(every_other_backwards)
+    found = frames_of(run(adapter, model, images))
+    for truth, frame in zip(truths, found, strict=True):
+        assert len(frame["scores"]) > 0
+        known = 0
+        for place in range(len(frame["scores"])):
+            same = [
+                (truth[column] - frame[column][place]).abs().reshape(len(truth["scores"]), -1).amax(1) < 1e-6
+                for column in ("boxes", "labels", "scores")
+            ]
+            for row in (same[0] & same[1] & same[2]).nonzero().flatten().tolist()[:1]:
+                assert torch.allclose(frame["probabilities"][place], truth["probabilities"][row], atol=1e-5)
+                assert torch.allclose(frame["box_embeddings"][place], truth["box_embeddings"][row], atol=1e-5)
+                known += 1
+        assert known > 0
+
+
 def test_a_head_whose_output_is_not_its_branches_is_refused() -> None:
     model = copy.deepcopy(built("yolo26n", True).model)
     model.model[-1].register_forward_hook(lambda _, __, output: (output[0] * 0.9, output[1]))

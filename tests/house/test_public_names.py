@@ -50,7 +50,16 @@ def test_every_public_method_is_documented() -> None:
 WINGS = {
     "cli": ["main"],
     "comparison": ["Comparison", "CurvePoint", "MeasuredChoice", "Saving", "compare"],
-    "extraction": ["BatchParts", "FrameIdOf", "PassOptions", "Split", "extract", "model_fingerprint", "split_batch"],
+    "extraction": [
+        "BatchParts",
+        "FrameIdOf",
+        "PassOptions",
+        "Split",
+        "check_adapter",
+        "extract",
+        "model_fingerprint",
+        "split_batch",
+    ],
     "formats": [
         "CocoInstances",
         "ImageFolder",
