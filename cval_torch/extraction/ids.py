@@ -30,11 +30,15 @@ class NamedSubset(Subset[Any]):
 
     Attributes:
         frame_ids: one distinct id a row.
+        rows_of: the dataset whose rows the ids are; None if they are no rows.
     """
 
-    def __init__(self, dataset: Dataset[Any], indices: Sequence[int], frame_ids: Sequence[str]) -> None:
+    def __init__(
+        self, dataset: Dataset[Any], indices: Sequence[int], frame_ids: Sequence[str], *, rows_of: Any = None
+    ) -> None:
         super().__init__(dataset, indices)
         self.frame_ids = tuple(frame_ids)
+        self.rows_of = rows_of
 
 
 class FrameNames:
@@ -158,9 +162,14 @@ def own_ids(dataset: Any) -> Sequence[str] | None:
 
 def is_named(dataset: Any) -> bool:
     """Whether a dataset is a `NamedSubset`, or a `Subset` of one."""
+    return named_part(dataset) is not None
+
+
+def named_part(dataset: Any) -> NamedSubset | None:
+    """The outermost `NamedSubset` of a `Subset` of a `Subset` ...; None if there is none."""
     while isinstance(dataset, Subset) and not isinstance(dataset, NamedSubset):
         dataset = dataset.dataset
-    return isinstance(dataset, NamedSubset)
+    return dataset if isinstance(dataset, NamedSubset) else None
 
 
 def innermost(dataset: Any, index: int) -> tuple[Any, int]:

@@ -10,7 +10,15 @@ from typing import Any, Protocol, runtime_checkable
 from torch.utils.data import Dataset, Subset
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.extraction.ids import NamedSubset, check_frame_id, frame_ids_of, innermost, length_of, own_ids
+from cval_torch.extraction.ids import (
+    NamedSubset,
+    check_frame_id,
+    frame_ids_of,
+    innermost,
+    length_of,
+    named_part,
+    own_ids,
+)
 from cval_torch.extraction.listing import row_marks
 from cval_torch.pool.files import read_json, write_json
 from cval_torch.selection.stage import DetectionSampling, describe_stage
@@ -119,12 +127,12 @@ class LabelPool:
     @property
     def labeled(self) -> Subset[Any]:
         """The labelled frames as they are now; a later round does not change a `Subset` that was handed out."""
-        return NamedSubset(self.dataset, self.labeled_indices, self.labeled_ids)
+        return self._part(self.dataset, labeled=True)
 
     @property
     def unlabeled(self) -> Subset[Any]:
         """The frames without labels as they are now, in the order of the dataset; `select` calls them by our ids."""
-        return NamedSubset(self.dataset, self.unlabeled_indices, self.unlabeled_ids)
+        return self._part(self.dataset, labeled=False)
 
     def labeled_of(self, view: Dataset[Any]) -> Subset[Any]:
         """The labelled frames of another view of the same rows, such as one with other transforms.
@@ -132,7 +140,7 @@ class LabelPool:
         Raises:
             InvalidInputError: `view` has another number of rows.
         """
-        return NamedSubset(self._checked_view(view), self.labeled_indices, self.labeled_ids)
+        return self._part(self._checked_view(view), labeled=True)
 
     def unlabeled_of(self, view: Dataset[Any]) -> Subset[Any]:
         """The unlabelled frames of another view of the same rows; `select` over it calls them by our ids.
@@ -140,7 +148,13 @@ class LabelPool:
         Raises:
             InvalidInputError: `view` has another number of rows.
         """
-        return NamedSubset(self._checked_view(view), self.unlabeled_indices, self.unlabeled_ids)
+        return self._part(self._checked_view(view), labeled=False)
+
+    def _part(self, view: Dataset[Any], *, labeled: bool) -> NamedSubset:
+        rows, ids = (
+            (self.labeled_indices, self.labeled_ids) if labeled else (self.unlabeled_indices, self.unlabeled_ids)
+        )
+        return NamedSubset(view, rows, ids, rows_of=self.dataset if self._rows_are_ids else None)
 
     def _checked_view(self, view: Dataset[Any]) -> Dataset[Any]:
         if length_of(view) != len(self):
@@ -218,6 +232,12 @@ class LabelPool:
 
     def _check_rows_are_ours(self, frames: Any) -> None:
         """Raise an `InvalidInputError` if the ids of a choice are rows of a dataset that is none of ours."""
+        part = named_part(frames.dataset) if isinstance(frames, Subset) else None
+        if part is not None and part.rows_of is not None and part.rows_of is not self.dataset:
+            raise InvalidInputError(
+                "these frames are from a LabelPool of another dataset, which knows them by their rows alone. Label "
+                "them there, or give both LabelPools ids that stay, by `LabelPool(dataset, frame_ids=...)`"
+            )
         if getattr(frames, "ids_from", None) != "row":
             return
         kind = "a dataset that the selection does not tell"

@@ -336,6 +336,18 @@ def test_a_view_of_the_whole_gives_the_frames_that_were_seen(plain: LabelPool) -
         assert torch.equal(chosen[0][0], view[expected[0]][0])
 
 
+def test_rows_of_another_label_pools_dataset_are_not_taken_for_ours(plain: LabelPool) -> None:
+    other = LabelPool(Plain([str(number) for number in range(20, 28)]))
+    for part in (other.unlabeled, other.unlabeled_of(Transformed(other.dataset)), Subset(other.unlabeled, range(5))):
+        with pytest.raises(
+            InvalidInputError, match="are from a LabelPool of another dataset, which knows them by their"
+        ):
+            plain.label(chosen_from(part, selection_strategy="random"))
+    named = LabelPool(Plain(["7", "8", "9"]), frame_ids=["1", "2", "x"])  # names of the user's own are names anywhere
+    chosen = chosen_from(Subset(named.unlabeled, [0, 1]), selection_strategy="random")
+    assert sorted(plain.label(chosen).frame_ids) == ["1", "2"]
+
+
 def test_a_view_must_show_all_rows(plain: LabelPool) -> None:
     assert [int(name) for name in plain.labeled_of(Transformed(plain.dataset)).frame_ids] == [0, 3, 4]
     with pytest.raises(InvalidInputError, match=r"`view` must have the 8 rows of the dataset, in its order; got 5"):
