@@ -269,9 +269,8 @@ class LabelPool:
             "dataset_fingerprint": _fingerprint_of(self.frame_ids),
             "rounds": [round_.state_dict() for round_ in self._rounds],
         }
-        if self._rows_are_ids:
-            state["row_marks"] = self._row_marks(self.labeled_ids)
-        return state
+        marks = self.row_marks_of(self.labeled_ids)
+        return state if marks is None else state | {"row_marks": marks}
 
     def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
         """Take over what a `state_dict` says, in place of every round recorded here. All of it, or nothing.
@@ -291,7 +290,7 @@ class LabelPool:
         round_of: dict[str, int] = {}
         try:
             was = (state["frames"], state["dataset_fingerprint"])
-            rounds = [Round.from_state(round_) for round_ in state["rounds"]]
+            rounds = [Round.from_state(round_) for round_ in list(state["rounds"])]
             for number, round_ in enumerate(rounds):
                 _check_new(round_.frame_ids, self._index_of, round_of)
                 round_of.update(dict.fromkeys(round_.frame_ids, number))
@@ -299,7 +298,7 @@ class LabelPool:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInputError(f"`state` is damaged: {type(error).__name__}: {error}") from error
-        self._check_rows_stayed(state.get("row_marks"), list(round_of))
+        self.check_rows_stayed(state.get("row_marks"), list(round_of))
         now = (len(self), _fingerprint_of(self.frame_ids))
         if strict and was != now:
             raise InvalidInputError(
@@ -308,14 +307,16 @@ class LabelPool:
             )
         self._rounds, self._round_of = rounds, round_of
 
-    def _row_marks(self, frame_ids: Sequence[str]) -> list[str | None]:
-        return row_marks(self.dataset, self.indices_of(frame_ids))
+    def row_marks_of(self, frame_ids: Sequence[str]) -> list[str | None] | None:
+        """What tells whether rows are the same frames later, see `row_marks`; None where frames have ids."""
+        return row_marks(self.dataset, self.indices_of(frame_ids)) if self._rows_are_ids else None
 
-    def _check_rows_stayed(self, marks: Any, frame_ids: Sequence[str]) -> None:
-        """Raise an `InvalidInputError` if a labelled frame, known by its row alone, is another frame now."""
-        if not self._rows_are_ids or not isinstance(marks, list):
+    def check_rows_stayed(self, marks: Any, frame_ids: Sequence[str]) -> None:
+        """Raise an `InvalidInputError` if a frame known by its row alone is another one than when it had its mark."""
+        current = self.row_marks_of(frame_ids)
+        if current is None or not isinstance(marks, list):
             return
-        for frame_id, then, now in zip(frame_ids, marks, self._row_marks(frame_ids), strict=False):
+        for frame_id, then, now in zip(frame_ids, marks, current, strict=False):
             if then is not None and now is not None and then != now:
                 raise InvalidInputError(
                     f"`state` knows frames by their rows alone, and row {frame_id} of the dataset is another frame "

@@ -67,15 +67,36 @@ class Round:
         Raises:
             KeyError, TypeError, AttributeError, InvalidInputError: it is damaged.
         """
-        frame_ids = tuple(state["frame_ids"])
-        scores = state.get("scores")
+        frame_ids, stages = state["frame_ids"], state["stages"]
+        _check_list("frame_ids", frame_ids, str)
+        _check_list("stages", stages, Mapping)
+        for stage in stages:
+            _check_value("selection_strategy", stage["selection_strategy"], str)
+            _check_value("seed", stage["seed"], int)
+        scores, epoch, fingerprint = (state.get(name) for name in ("scores", "epoch", "model_fingerprint"))
+        if epoch is not None:
+            _check_value("epoch", epoch, int)
+        if fingerprint is not None:
+            _check_value("model_fingerprint", fingerprint, str)
         return cls(
-            frame_ids,
+            tuple(frame_ids),
             None if scores is None else as_scores(scores, frame_ids),
-            tuple(dict(stage) for stage in state["stages"]),
-            state.get("epoch"),
-            state.get("model_fingerprint"),
+            tuple(dict(stage) for stage in stages),
+            epoch,
+            fingerprint,
         )
+
+
+def _check_list(name: str, values: Any, kind: type) -> None:
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(f"`{name}` is no list but {values!r}")
+    for value in values:
+        _check_value(name, value, kind)
+
+
+def _check_value(name: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"`{name}` has {value!r}, which is no {kind.__name__}")
 
 
 def as_scores(scores: Iterable[float], frame_ids: Sequence[str]) -> tuple[float, ...] | None:

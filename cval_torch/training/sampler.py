@@ -207,6 +207,9 @@ class SamplerCallback:
         }
         if self.pending and self._waiting is not None:
             state["pending"] = self._waiting.part(self.pending).state_dict()
+            marks = self.labels.row_marks_of(self.pending)
+            if marks is not None:
+                state["pending_row_marks"] = marks
         return state
 
     def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
@@ -214,7 +217,8 @@ class SamplerCallback:
 
         Args:
             state: from `state_dict`.
-            strict: as for `LabelPool.load_state_dict`.
+            strict: as for `LabelPool.load_state_dict`. With False, pending frames that the dataset no longer has are
+                dropped, with a warning.
 
         Raises:
             InvalidInputError: not a state of this format, or of another dataset.
@@ -224,12 +228,35 @@ class SamplerCallback:
             raise InvalidInputError(f"`state` must be a SamplerCallback state of {STATE_FORMAT!r}; got {found!r}")
         try:
             waiting = Round.from_state(state["pending"]) if "pending" in state else None
-            labels, schedule, rounds_chosen = state["labels"], state["schedule"], int(state["rounds_chosen"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            labels, rounds_chosen = state["labels"], int(state["rounds_chosen"])
+            schedule = self.schedule.state_dict()
+            self.schedule.load_state_dict(state["schedule"])
+        except InvalidInputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InvalidInputError(f"`state` is damaged: {type(error).__name__}: {error}") from error
-        self.labels.load_state_dict(labels, strict=strict)
-        self.schedule.load_state_dict(schedule)
+        try:
+            if waiting is not None:
+                waiting = self._still_there(waiting, state.get("pending_row_marks"), strict=strict)
+            self.labels.load_state_dict(labels, strict=strict)
+        except InvalidInputError:
+            self.schedule.load_state_dict(schedule)
+            raise
         self.rounds_chosen, self._waiting, self._warned = rounds_chosen, waiting, False
+
+    def _still_there(self, waiting: Round, marks: Any, *, strict: bool) -> Round | None:
+        """What the dataset still has of a pending round; None if nothing."""
+        known = set(self.labels.frame_ids)
+        gone = [frame_id for frame_id in waiting.frame_ids if frame_id not in known]
+        if gone:
+            what = f"{len(gone)} frames of `state` that were pending are no longer in the dataset: {gone[:5]}"
+            if strict:
+                raise InvalidInputError(f"{what}. Pass strict=False to go on without them")
+            warn_user(f"{what}. They are not waited for any more")
+        mark_of = dict(zip(waiting.frame_ids, marks if isinstance(marks, list) else (), strict=False))
+        left = waiting.part(known)
+        self.labels.check_rows_stayed([mark_of.get(frame_id) for frame_id in left.frame_ids], left.frame_ids)
+        return left if left.frame_ids else None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `state_dict` as JSON, whole or not at all. Raises OSError."""
