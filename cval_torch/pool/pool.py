@@ -6,7 +6,8 @@ import dataclasses
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -225,13 +226,14 @@ class Pool:
             OSError: the disk is full or read-only.
         """
         target = Path(path)
-        payload = {
+        payload: dict[str, Any] = {
             "format": FILE_FORMAT,
             "frame_ids": json.dumps(list(self.frame_ids)),
             "activation": self.activation,
             "ids_from": self.ids_from,
             "columns": {name: column.detach().cpu().contiguous() for name, column in self.columns()},
         }
+        payload["checksums"] = _checksums(payload)
         temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
             with temporary.open("xb") as file:
@@ -265,9 +267,27 @@ class Pool:
         if not isinstance(payload, dict) or payload.get("format") != FILE_FORMAT:
             found = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
             raise InvalidInputError(f"{os.fspath(path)!r} is not a saved Pool of format {FILE_FORMAT!r}; got {found!r}")
-        columns: dict[str, Any] = payload["columns"]
         named: dict[str, Any] = {name: payload.get(name) for name in ("activation", "ids_from")}
-        return cls(json.loads(payload["frame_ids"]), **columns, **named)
+        try:
+            _check_bytes(payload)
+            return cls(json.loads(payload["frame_ids"]), **payload["columns"], **named)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{os.fspath(path)!r} is damaged: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise InvalidInputError(f"{os.fspath(path)!r} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _check_bytes(payload: Mapping[str, Any]) -> None:
+    if payload["checksums"] != _checksums(payload):
+        raise InvalidInputError("its numbers or ids are not those that were written")
+
+
+def _checksums(payload: Mapping[str, Any]) -> dict[str, int]:
+    """The CRC-32 of what is no column, and of each column's bytes."""
+    columns: Mapping[str, Tensor] = payload["columns"]
+    named = repr([payload["frame_ids"], payload["activation"], payload["ids_from"]])
+    parts: dict[str, Any] = {name: column.reshape(-1).view(torch.uint8).numpy() for name, column in columns.items()}
+    return {name: zlib.crc32(part) for name, part in [("", named.encode()), *parts.items()]}
 
 
 def _shape_of(column: Tensor | None) -> str:

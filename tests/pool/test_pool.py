@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -152,6 +153,30 @@ def test_load_refuses_what_is_no_pool(tmp_path: Path, path_is: str) -> None:
         path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(InvalidInputError, match="is not a saved Pool"):
         Pool.load(path)
+
+
+def test_a_damaged_file_never_loads_as_another_pool(tmp_path: Path) -> None:
+    pool = make_pool([2, 0, 1]).replace(ids_from="row")
+    pool.save(tmp_path / "whole.pt")
+    whole = (tmp_path / "whole.pt").read_bytes()
+    refused = 0
+    generator = random.Random(0)
+    for turn in range(600):
+        damaged = bytearray(whole)
+        damaged[generator.randrange(len(whole))] ^= 1 << generator.randrange(8)
+        if turn % 3 == 0:
+            del damaged[generator.randrange(len(whole)) :]
+        (tmp_path / "damaged.pt").write_bytes(damaged)
+        try:
+            loaded = Pool.load(tmp_path / "damaged.pt", mmap=turn % 2 == 0)
+        except InvalidInputError:
+            refused += 1
+            continue
+        assert loaded.frame_ids == pool.frame_ids
+        assert (loaded.activation, loaded.ids_from) == (pool.activation, pool.ids_from)
+        for name, column in pool.columns():
+            assert torch.equal(getattr(loaded, name), column)
+    assert refused > 300
 
 
 def test_save_leaves_the_old_file_intact_when_the_disk_is_full(tmp_path: Path) -> None:
