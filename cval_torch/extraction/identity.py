@@ -2,43 +2,90 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torchvision
 from torch import nn
-from torch.utils.data import ConcatDataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from cval_torch.errors import callable_name, dotted_name
-from cval_torch.extraction.fingerprint import model_fingerprint
 from cval_torch.extraction.ids import length_of, own_ids
 from cval_torch.extraction.listing import row_marks
+from cval_torch.extraction.loading import LoadingPlan
+from cval_torch.extraction.model_state import read_functions, read_model, read_object, read_values
 from cval_torch.extraction.options import PassOptions
+from cval_torch.extraction.plain_text import digest_of
+from cval_torch.extraction.user_code import UserCode, compiler
+from cval_torch.hooks.recorder import evaluating
 
-_SHOWN = 80  # characters of a setting that are kept as they are
+WEIGHTS = "the model's weights"
+SETTINGS = "the model's"
+ADAPTERS = "the adapter's"
+TRANSFORMS = "the dataset's"
+LOADING = "the loader's"
+FUNCTIONS = "the functions'"
+CODE = f"the compiled code ({compiler()}) of"  # another Python compiles other code, and does not compare it
+UNREAD = "what cannot be read"
+
+_RUN_OF_ADAPTERS = ("modules", "forward", "read", "split")
 
 
-def model_identity(model: nn.Module, adapter: object) -> dict[str, Any]:
-    """The class, weights and settings of a model, and of the adapter that reads it.
-
-    Settings are what the modules hold as plain numbers, strings and tuples or lists of them, such as a detector's
-    score threshold; what a forward pass caches there is taken for one too, so only what two runs both have compares.
-    """
-    settings = {
-        f"{name}.{key}".removeprefix("."): value
-        for name, module in model.named_modules()
-        for key, value in _settings(module).items()
+def pass_identity(
+    model: nn.Module, adapter: object, plan: LoadingPlan, options: PassOptions, device: torch.device
+) -> dict[str, Any]:
+    """What a pass is over and how it is made."""
+    code = UserCode()
+    with evaluating(model):  # some modules merge weights there
+        found = model_identity(model, adapter, code)
+    transforms = read_values(_callables_of(plan.dataset), code)
+    loading = read_values({"collate_fn": getattr(plan.loader, "collate_fn", None)}, code)
+    functions = {"`frame_id`": options.frame_id, "`split`": options.split}
+    held = read_functions({name: value for name, value in functions.items() if value is not None}, code)
+    return {
+        **found,
+        TRANSFORMS: transforms.settings | transforms.weights,
+        LOADING: loading.settings | loading.weights,
+        FUNCTIONS: held.settings | held.weights,
+        **dataset_identity(plan.dataset),
+        **option_identity(options, device),
+        CODE: code.digests(),
     }
+
+
+def model_identity(
+    model: nn.Module, adapter: object, code: UserCode | None = None, *, parameters: bool = True
+) -> dict[str, Any]:
+    """What a model and the adapter that reads it consist of and hold; see `read_model`.
+
+    Args:
+        model: the detector, unwrapped.
+        adapter: of any class.
+        code: takes in the user's code; it is part of what is returned.
+        parameters: whether to read the parameters, which are most of the cost.
+    """
+    code = UserCode() if code is None else code
+    state, beside = read_model(model, code, parameters=parameters), read_object(adapter, code, beside=model)
+    code.add_class(type(adapter), _RUN_OF_ADAPTERS)
+    state.settings.pop("", None)  # the class, which has a name of its own here
     return {
         "the model's class": dotted_name(type(model)),
-        "the model's weights": model_fingerprint(model),
-        "the model's": settings,
+        WEIGHTS: state.weights,
+        SETTINGS: state.settings,
         "the adapter": dotted_name(type(adapter)),
-        "the adapter's": _settings(adapter),
+        ADAPTERS: beside.settings | beside.weights,
+        CODE: code.digests(),
+        UNREAD: sorted({*state.unread, *beside.unread}),
     }
+
+
+def without_parameters(model: nn.Module, adapter: object) -> dict[str, dict[str, str]]:
+    """What a forward pass may change of `model_identity`, by kind and name."""
+    found = model_identity(model, adapter, parameters=False)
+    return {kind: found[kind] for kind in (WEIGHTS, SETTINGS, ADAPTERS, CODE)}
 
 
 def dataset_identity(dataset: Any) -> dict[str, Any]:
@@ -67,9 +114,18 @@ def option_identity(options: PassOptions, device: torch.device) -> dict[str, Any
     }
 
 
-def machine_identity(device: torch.device) -> dict[str, Any]:
-    """What may change the last bits of a result: it must not change within a pass, but may after it."""
+def machine_identity(device: torch.device, *parts: object) -> dict[str, Any]:
+    """What may change the last bits of a result: it must not change within a pass, but may after it.
+
+    Args:
+        device: where the pass runs.
+        parts: models, with all modules in them, and other objects; the versions of the packages of their classes count.
+    """
+    kinds = {type(each) for part in parts for each in (part.modules() if isinstance(part, nn.Module) else [part])}
+    packages = {name.partition(".")[0] for kind in kinds if isinstance(name := kind.__module__, str)}
+    versions = {name: getattr(sys.modules.get(name), "__version__", None) for name in sorted(packages)}
     return {
+        **{name: version for name, version in versions.items() if isinstance(version, str)},
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "the kind of device": device.type,
@@ -79,7 +135,7 @@ def machine_identity(device: torch.device) -> dict[str, Any]:
 def changes(
     then: Mapping[str, Any], now: Mapping[str, Any], *, form: str = "{name} was {old} and is {new} now"
 ) -> list[str]:
-    """What two identities do not agree on, in words, each in this `form`."""
+    """What two identities do not agree on, in words, each in this `form`; only what both have compares."""
     found = []
     for name in then.keys() & now.keys():
         old, new = then[name], now[name]
@@ -90,21 +146,18 @@ def changes(
     return sorted(found)
 
 
-def _settings(owner: Any) -> dict[str, str]:
-    """The plain attributes of an object, as text."""
-    found = {}
-    for key, value in getattr(owner, "__dict__", {}).items():
-        if key == "training" or key.startswith("_") or not _is_plain(value):
-            continue
-        text = repr(value)
-        found[key] = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ... {_digest(text)}"
+def _callables_of(dataset: Any, path: str = "") -> dict[str, Any]:
+    """What a dataset, and datasets within it, hold that is called: transforms and loading functions, by name."""
+    found: dict[str, Any] = {}
+    for name, value in sorted(getattr(dataset, "__dict__", {}).items()):
+        inner = value if isinstance(value, (list, tuple)) and isinstance(dataset, ConcatDataset) else [value]
+        for place, part in enumerate(inner):
+            where = f"{path}{name}" if inner is not value else f"{path}{name}[{place}]"
+            if isinstance(part, Dataset):
+                found |= _callables_of(part, f"{where}.")
+            elif callable(part) and not isinstance(part, type):
+                found[where] = part
     return found
-
-
-def _is_plain(value: Any) -> bool:
-    if type(value) in (list, tuple):
-        return bool(value) and all(_is_plain(item) for item in value)
-    return type(value) in (bool, int, float, str)
 
 
 def _structure(dataset: Any) -> Any:
@@ -116,8 +169,7 @@ def _structure(dataset: Any) -> Any:
 
 
 def _digest(value: Any) -> str:
-    text = json.dumps(value) if not isinstance(value, str) else value
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return digest_of(json.dumps(value))
 
 
 def _named(function: Callable[..., Any] | None) -> str:

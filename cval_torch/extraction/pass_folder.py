@@ -17,7 +17,7 @@ from cval_torch.pool.locks import FolderLock
 from cval_torch.pool.pool import Pool
 from cval_torch.pool.shards import Part, Slices, sync_folder
 
-FORMAT = "cval_torch.pass/1"
+FORMAT = "cval_torch.pass/2"
 _SECONDS = 30.0  # a shard is written after so long, however few frames wait for it
 
 
@@ -70,6 +70,11 @@ class PassCache:
             return None
         manifest = read_json(path, what="the manifest of a pass")
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
+        if isinstance(found, str) and found != FORMAT and found.startswith(FORMAT.partition("/")[0]):
+            raise InvalidInputError(
+                f"`cache_dir` {str(self.folder)!r} holds a pass that another version of cval_torch made: its format is "
+                f"{found!r}, and this version reads {FORMAT!r}. Give another `cache_dir`, or delete this one"
+            )
         if found != FORMAT:
             raise InvalidInputError(f"{str(path)!r} must be the manifest of a pass of {FORMAT!r}; got {found!r}")
         rows = iter(map(int, manifest["rows"].split()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -17,12 +18,13 @@ from cval_torch.errors import CvalError, ExtractionError, InvalidInputError
 from cval_torch.extraction.batches import Split
 from cval_torch.extraction.dealing import deal
 from cval_torch.extraction.fingerprint import model_fingerprint, model_of_rank_zero
-from cval_torch.extraction.identity import dataset_identity, machine_identity, model_identity, option_identity
+from cval_torch.extraction.identity import machine_identity, pass_identity, without_parameters
 from cval_torch.extraction.ids import FrameIdOf, FrameNames
 from cval_torch.extraction.inference import Inference, Keep, Watch, device_of, on_device
 from cval_torch.extraction.loading import LoadingPlan
 from cval_torch.extraction.options import PassOptions
 from cval_torch.extraction.pass_folder import PassCache
+from cval_torch.extraction.probing import Probe, ask_model
 from cval_torch.extraction.random_state import random_state_kept
 from cval_torch.extraction.resuming import resume
 from cval_torch.hooks.base import DetectorAdapter
@@ -63,8 +65,9 @@ def extract(
     With `cache_dir` the rows are written to that folder in shards, each whole or not at all. Memory holds one shard.
     If the process is killed, the same call continues where it stopped, and loads no finished frame again. A finished
     folder is read back without inference. The folder remembers the order of the pass, so shuffling loaders resume too.
-    Another model (class, weights, settings), dataset (type, length, ids), loader or option is refused. Two changes are
-    not noticed: images that changed under the same name, and code that changed.
+    Another model or adapter (modules, weights, all that they hold, your code that they run), dataset (type, length,
+    ids, transforms), loader or option is refused by name. Not noticed are images that changed under the same name, and
+    code of the dataset's own class; in a finished folder also code of installed packages.
 
     If `torch.distributed` is initialized, every process must make the call, and infers its share. Whole batches of one
     plan are dealt in turn, so the result is bit for bit that of one process. Loaders with a `DistributedSampler` keep
@@ -202,8 +205,9 @@ class InferencePass:
                 [self.shares.numbers(rank) or [] for rank in range(ranks.size)],
                 ranks,
                 loader=self.loader,
-                identity=self._identity(),
-                machine=machine_identity(self.device),
+                identity=pass_identity(self.model, self.adapter, self.shares.plan, self.options, self.device),
+                machine=machine_identity(self.device, self.model, self.adapter),
+                ask=functools.cache(self._ask),
             )
             missing = sum(len(cache.batches[number]) for share in shares for number in share)
             if missing:
@@ -217,12 +221,8 @@ class InferencePass:
                 in_rounds(cache.finish() if ranks.rank == 0 else iter(()), ranks)
             return ranks.exchange_local(cache.pool)
 
-    def _identity(self) -> dict[str, Any]:
-        return {
-            **model_identity(self.model, self.adapter),
-            **dataset_identity(self.shares.plan.dataset),
-            **option_identity(self.options, self.device),
-        }
+    def _ask(self) -> Probe | None:
+        return ask_model(self.model, self.adapter, self.options, self.device, without_parameters)
 
     def _infer(self, plan: LoadingPlan, numbers: list[int] | None, keep: Keep, *, done: int = 0) -> None:
         options, ranks = self.options, self.ranks

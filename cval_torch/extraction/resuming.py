@@ -7,12 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from cval_torch.errors import InvalidInputError, LoaderOrderError
-from cval_torch.extraction.identity import changes
+from cval_torch.extraction.comparing import Ask, changed_answers, pass_changes, with_answers
+from cval_torch.extraction.identity import SETTINGS, UNREAD, WEIGHTS, changes
 from cval_torch.extraction.loading import LoadingPlan, order_varies, share_of
 from cval_torch.extraction.pass_folder import PassCache
 from cval_torch.pool.ranks import Ranks
 
-MODEL_SETTINGS = "the model's"  # may differ between processes, say in a rank that a module remembers
+OF_ONE_PROCESS = (SETTINGS, UNREAD, WEIGHTS)  # say a rank that a module remembers; weights are compared elsewhere
+
+
+def _nobody() -> None:
+    """Stands for a model that cannot be asked."""
 
 
 def resume(
@@ -24,6 +29,7 @@ def resume(
     loader: Iterable[Any],
     identity: Mapping[str, Any],
     machine: Mapping[str, Any],
+    ask: Ask = _nobody,
 ) -> tuple[LoadingPlan, list[list[int]]]:
     """Begin the pass in `cache`, or find out where it goes on, and lock it unless nothing is left to do.
 
@@ -35,6 +41,7 @@ def resume(
         loader: this process's.
         identity: what the pass is over, and its options.
         machine: what must not change before the pass is finished.
+        ask: asks the model what it answers to test images.
 
     Returns:
         The plan, with the batches that the pass was begun with; and for each rank the numbers of those that it is to
@@ -48,14 +55,14 @@ def resume(
     """
     if plan.batches is None:
         raise LoaderOrderError("`cache_dir` needs a loader whose frames have rows; a stream's cannot be found again")
-    compared = {name: value for name, value in identity.items() if name != MODEL_SETTINGS}
+    compared = {name: value for name, value in identity.items() if name not in OF_ONE_PROCESS}
     everyones = ranks.exchange(lambda: compared)
     for rank, other in enumerate(everyones):
         if differing := changes(everyones[0], other, form=f"{{name}} is {{old}} in rank 0 and {{new}} in rank {rank}"):
             raise InvalidInputError(f"the processes' calls differ: {'; '.join(differing)}")
 
     def look() -> tuple[list[list[int]], list[int], str]:
-        missing = _look(cache, plan, loader, identity, machine)
+        missing = _look(cache, plan, loader, identity=identity, machine=machine, ask=ask)
         if missing and ranks.size > 1:
             cache.lock(alone=False)  # so that the other processes may hold it too
         return cache.batches, missing, cache.token
@@ -82,7 +89,13 @@ def resume(
 
 
 def _look(
-    cache: PassCache, plan: LoadingPlan, loader: Iterable[Any], identity: Mapping[str, Any], machine: Mapping[str, Any]
+    cache: PassCache,
+    plan: LoadingPlan,
+    loader: Iterable[Any],
+    *,
+    identity: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    ask: Ask,
 ) -> list[int]:
     """The batches that are missing. If there are any, the lock is held and nothing damaged is left."""
     manifest = cache.read()
@@ -90,14 +103,16 @@ def _look(
         cache.lock(alone=True)
         manifest = cache.read()  # another run may have begun, and ended, meanwhile
         if manifest is None:
-            cache.begin(identity, machine, plan.batches or [])
+            cache.begin(with_answers(identity, ask), machine, plan.batches or [])
             return list(range(len(cache.batches)))
-    if differing := changes(manifest["of"], identity) + _plan_changes(cache.batches, plan, loader):
+    same_machine = not changes(manifest["made_with"], machine)
+    differing = pass_changes(manifest["of"], identity, ask, same_machine=same_machine)
+    if differing := differing + _plan_changes(cache.batches, plan, loader):
         raise cache.refusal(differing)
     # a look at the sizes first: what is unfinished will be read whole under the lock, and once is enough
     if not cache.missing(cache.parts(verify=False)) and not cache.missing(cache.parts(verify=True)):
         return []
-    if differing := changes(manifest["made_with"], machine):
+    if differing := changes(manifest["made_with"], machine) or changed_answers(manifest["of"], ask):
         raise cache.refusal(differing)
     cache.lock(alone=True)
     return cache.missing(cache.mend())

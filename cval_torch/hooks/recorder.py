@@ -122,6 +122,17 @@ def _eagerly() -> Iterator[None]:
 
 
 @contextmanager
+def running_eagerly(model: nn.Module) -> Iterator[None]:
+    """Run the compiled parts of `model` as they were before torch.compile, where this torch can (2.6 and later)."""
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    if set_stance is None or not any(_is_compiled(part) for part in model.modules()):
+        yield
+        return
+    with set_stance("force_eager"):
+        yield
+
+
+@contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put `model` into eval mode, and afterwards give every submodule its own train flag back.
 

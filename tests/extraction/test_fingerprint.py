@@ -8,12 +8,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_variants import int8
 from processes import Outcomes, values
 from threads_as_ranks import as_ranks
 from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor  # the wrapping tensor that torch tests with
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.extraction.fingerprint import model_fingerprint, model_of_rank_zero
+from cval_torch.extraction.fingerprint import (
+    extra_state_of,
+    model_fingerprint,
+    model_of_rank_zero,
+    tensor_digest,
+    weights_of,
+)
 from cval_torch.pool.ranks import Ranks
 
 
@@ -63,6 +71,54 @@ def test_strided_weights_are_their_numbers() -> None:
     other.bias = model.bias
     assert not other.weight.is_contiguous()
     assert model_fingerprint(other) == model_fingerprint(model)
+
+
+def test_packed_weights_extra_state_and_tied_weights_count() -> None:
+    def packed(change: float) -> nn.Module:
+        return int8(lambda head: head.fc6.weight[0, 0].add_(change))
+
+    assert model_fingerprint(packed(0)) == model_fingerprint(packed(0))
+    assert model_fingerprint(packed(0)) != model_fingerprint(packed(1))
+
+    class WithExtra(nn.Module):
+        def __init__(self, extra: torch.Tensor) -> None:
+            super().__init__()
+            self.extra = extra
+
+        def get_extra_state(self) -> dict[str, list[torch.Tensor]]:
+            return {"a": [self.extra]}
+
+        def set_extra_state(self, state: object) -> None: ...
+
+    assert weights_of(WithExtra(torch.zeros(2))).keys() == {"_extra_state['a'][0]"}
+    assert model_fingerprint(WithExtra(torch.zeros(2))) != model_fingerprint(WithExtra(torch.ones(2)))
+    tied = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+    tied[1].weight = tied[0].weight
+    assert weights_of(tied).keys() == {"0.weight", "0.bias", "1.bias"}
+    assert extra_state_of(tied) == {}
+
+
+def test_a_state_dict_that_raises_is_no_error() -> None:
+    model = nn.Linear(2, 2)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("not to be saved")
+
+    before = model_fingerprint(model)
+    model.register_state_dict_pre_hook(refuse)
+    assert model_fingerprint(model) == before
+
+
+def test_compiled_parts_lazy_and_wrapping_tensors() -> None:
+    plain = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    before = model_fingerprint(plain)
+    plain[0] = torch.compile(plain[0], backend="eager")
+    assert model_fingerprint(plain) == before
+    lazy = nn.LazyLinear(2)
+    assert model_fingerprint(lazy) == model_fingerprint(nn.LazyLinear(2))
+    wrapping = [TwoTensor(torch.ones(2), torch.full((2,), value)) for value in (1.0, 2.0, 2.0)]
+    digests = [tensor_digest(each) for each in wrapping]
+    assert digests[0] != digests[1] == digests[2]
 
 
 @pytest.mark.parametrize("same", [True, False])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from model_variants import Graded, Holder
 from one_box import OneBox
 from tiny_rcnn import Frames, Stream, loader_of, make_faster_rcnn
 from torch import nn
@@ -19,12 +20,21 @@ from watched_passes import Watched, run
 from cval_torch import Pool, extract
 from cval_torch.errors import ExtractionError, InvalidInputError, LoaderOrderError
 from cval_torch.extraction.identity import (
+    ADAPTERS,
+    CODE,
+    LOADING,
+    SETTINGS,
+    UNREAD,
+    WEIGHTS,
     changes,
     dataset_identity,
     machine_identity,
     model_identity,
     option_identity,
+    pass_identity,
+    without_parameters,
 )
+from cval_torch.extraction.loading import plan_loading
 from cval_torch.extraction.options import PassOptions
 
 
@@ -46,7 +56,11 @@ class NamedFrames(Watched):
 
 
 CHANGES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({}, {"model": changed_weights}, r"the model's weights was [0-9a-f]{32} and is [0-9a-f]{32} now"),
+    (
+        {},
+        {"model": changed_weights},
+        r"weights: backbone.0.weight was float32 \(8, 3, 3, 3\) [0-9a-f]{16} and is float32",
+    ),
     ({}, {"model": changed_threshold}, r"the model's roi_heads.score_thresh was 0.05 and is 0.07 now"),
     ({}, {"model": lambda: nn.Linear(1, 1), "adapter": OneBox()}, r"the adapter was .*; the model's class was"),
     ({}, {"dataset": Watched(11)}, r"the dataset's length was 12 and is 11 now"),
@@ -101,64 +115,46 @@ def test_another_version_ends_no_pass_but_reads_a_finished_one(
         run(tmp_path / "begun")
 
 
-def test_a_model_that_was_used_meanwhile_is_the_same_model(tmp_path: Path) -> None:
-    """Modules note things in a forward pass, such as the scales of feature maps; these are no change."""
-    model = make_faster_rcnn()
-    run(tmp_path / "fresh", model=model)
-    assert len(run(tmp_path / "fresh", model=model)) == 12
-    run(tmp_path / "used", model=model)
-    assert len(run(tmp_path / "used", model=make_faster_rcnn())) == 12
-
-
 def test_a_stream_cannot_be_resumed_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(LoaderOrderError, match="`cache_dir` needs a loader whose frames have rows"):
         extract(make_faster_rcnn(), loader_of(Stream()), cache_dir=tmp_path, progress=False)
 
 
-class Graded(OneBox):
-    """An adapter with settings of its own, and things beside them that are none."""
-
-    def __init__(self, conf: float = 0.25, classes: Any = (1, 2)) -> None:
-        super().__init__()
-        self.conf, self.classes, self.note = conf, classes, None
-        self._cache = object()
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        (Graded(0.5), "the adapter's conf was 0.25 and is 0.5 now"),
-        (Graded(classes=(1, 3)), r"the adapter's classes was \(1, 2\) and is \(1, 3\) now"),
-    ],
-)
-def test_an_adapter_of_the_same_class_with_other_settings_makes_another_pass(
-    tmp_path: Path, changed: Graded, message: str
-) -> None:
-    model = nn.Linear(1, 1)
-    run(tmp_path, model=model, adapter=Graded())
-    assert len(run(tmp_path, model=model, adapter=Graded())) == 12
-    with pytest.raises(InvalidInputError, match=f"holds another pass: {message}"):
-        run(tmp_path, model=model, adapter=changed)
-
-
 class TestValues:
     """The identities themselves."""
 
-    def test_settings_are_plain_values_and_names(self) -> None:
-        model = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.25))
-        model.limits = [1, 2.5]  # type: ignore[assignment]
-        model.empty, model.text = [], "x" * 300  # type: ignore[assignment]
-        found = model_identity(model, Graded())
-        assert found["the adapter's"] == {"conf": "0.25", "classes": "(1, 2)"}
-        settings = found["the model's"]
-        assert settings["limits"] == "[1, 2.5]"
-        assert "empty" not in settings
-        assert len(settings["text"]) < 120
-        assert (settings["1.p"], settings["0.in_features"]) == ("0.25", "2")
-        assert not any("training" in name for name in settings)
-        model.text = "x" * 299 + "y"  # type: ignore[assignment]
-        assert model_identity(model, Graded())["the model's"]["text"] != settings["text"]
-        assert model_identity(model.eval(), Graded())["the model's weights"] == found["the model's weights"]
+    def test_kinds_of_what_a_model_and_an_adapter_hold(self) -> None:
+        model = nn.Sequential(nn.Linear(2, 3), Holder(limits=[1, 2.5]))
+        found = model_identity(model, Graded(rows=[torch.zeros(2)]))
+        assert (found["the model's class"], found["the adapter"]) == (
+            "torch.nn.modules.container.Sequential",
+            "model_variants.Graded",
+        )
+        assert found[WEIGHTS].keys() == {"0.weight", "0.bias"}
+        assert (found[SETTINGS]["1.limits"], found[SETTINGS]["1"]) == ("(1, 2.5)", "model_variants.Holder")
+        assert "" not in found[SETTINGS]
+        assert (found[ADAPTERS]["conf"], found[ADAPTERS]["_held.rows[0]"]) == ("0.25", "float32 (0.0, 0.0)")
+        assert {"model_variants.Holder.forward", "one_box.OneBox.forward", "one_box.OneBox.read"} <= found[CODE].keys()
+        assert found[UNREAD] == []
+        json.dumps(found)
+        changing = without_parameters(model, Graded())
+        assert changing.keys() == {WEIGHTS, SETTINGS, ADAPTERS, CODE}
+        assert changing[WEIGHTS] == {}
+        assert changing[SETTINGS] == found[SETTINGS]
+
+    def test_a_pass_has_one_record_of_everything(self) -> None:
+        model, adapter = nn.Linear(1, 1), Graded()
+        plan = plan_loading(loader_of(Listed(["a", "b"])))
+        found = pass_identity(model.train(), adapter, plan, PassOptions(), torch.device("cpu"))
+        assert model.training
+        alone = model_identity(model, adapter)
+        assert {name: found[name] for name in alone if name != CODE} == {
+            name: value for name, value in alone.items() if name != CODE
+        }
+        assert alone[CODE].items() <= found[CODE].items()
+        assert found[LOADING] == {"collate_fn": "tiny_rcnn.pairs"}
+        assert found["`split`"] == "None"
+        assert found["the dataset's length"] == 2
 
     def test_datasets_are_told_by_what_they_are_made_of(self) -> None:
         named = NamedFrames("a")
@@ -185,6 +181,8 @@ class TestValues:
         assert machine_identity(cpu) == {
             "torch": torch.__version__, "torchvision": torchvision.__version__, "the kind of device": "cpu"
         }  # fmt: skip
+        versions = machine_identity(cpu, nn.Sequential(Holder()), Graded())
+        assert versions == machine_identity(cpu), "the user's modules have no version"
         plain = option_identity(PassOptions(), cpu)
         assert plain["the columns left out"] == "none"
         for options in (

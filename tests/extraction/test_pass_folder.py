@@ -68,7 +68,12 @@ def test_a_finished_pass_is_read_whoever_holds_it(tmp_path: Path) -> None:
 def test_a_manifest_that_is_none_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": "another/1"}')
-    with pytest.raises(InvalidInputError, match=r"must be the manifest of a pass of 'cval_torch.pass/1'; got 'another"):
+    with pytest.raises(InvalidInputError, match=r"must be the manifest of a pass of 'cval_torch.pass/2'; got 'another"):
+        run(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": "cval_torch.pass/1"}')
+    with pytest.raises(
+        InvalidInputError, match=r"another version of cval_torch made: its format is .*/1'.*delete this"
+    ):
         run(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(InvalidInputError, match="is not the manifest of a pass"):

@@ -105,7 +105,7 @@ def out_of_room(folder: Path) -> int:
 
     def work() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (25_000, resource.RLIM_INFINITY))
         one_pass(folder)
 
     return in_a_process(work)[1]()

@@ -241,3 +241,18 @@ def frames_of(batch: FrameBatch) -> list[dict[str, Tensor]]:
     names = ("boxes", "labels", "scores", "probabilities", "box_embeddings")
     parts = {name: torch.split(getattr(batch, name), batch.counts.tolist()) for name in names}
     return [{name: parts[name][row] for name in names} for row in range(len(batch.counts))]
+
+
+def fresh(name: str) -> Any:
+    """A tiny model as it is built from its configuration, the same at every call and never used."""
+    kind, config, *_ = MODELS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return getattr(transformers, f"{kind}ForObjectDetection")(getattr(transformers, f"{kind}Config")(**config()))
+
+
+def small_processor(name: str, **options: Any) -> Any:
+    """The family's image processor, for images of about 64 x 96 pixels."""
+    fixed = {"height": 64, "width": 96}
+    sides = {"shortest_edge": 64, "longest_edge": 96}
+    return processor_of(name, size=fixed if MODELS[name][2] == "RTDetr" else sides, **options)

@@ -107,3 +107,13 @@ def predicted(yolo: Any, image: np.ndarray, **options: Any) -> Any:
     bgr = np.ascontiguousarray(image[..., ::-1])
     results = copy.deepcopy(yolo).predict(bgr, device="cpu", verbose=False, save=False, **known)
     return results[0].boxes
+
+
+def fresh(name: str) -> Any:
+    """A `YOLO` as it is built from its yaml, the same at every call and never used."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            return ultralytics.YOLO(f"{name}.yaml")
+        except FileNotFoundError:
+            pytest.skip(f"this version of ultralytics has no {name}")
