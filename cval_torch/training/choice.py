@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,3 +83,20 @@ def names_of(loader: Any, labels: LabelPool, *, labeled: bool = False) -> FrameI
         return name
 
     return frame_id
+
+
+def annotated_ids(answer: object, chosen: SelectedFrames) -> list[str]:
+    """What an `annotate` function returned, checked: the ids that it has labels for, among those of `chosen`.
+
+    Raises:
+        InvalidInputError: they are no ids, or others.
+    """
+    if answer is None:
+        return []
+    if isinstance(answer, str) or not isinstance(answer, Iterable):
+        raise InvalidInputError(f"`annotate` must return frame ids, or None for later; got {answer!r}")
+    annotated, known = list(answer), set(chosen.frame_ids)
+    for frame_id in annotated:
+        if frame_id not in known:
+            raise InvalidInputError(f"`annotate` returned {frame_id!r}, which is not among the chosen frames")
+    return annotated

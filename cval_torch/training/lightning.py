@@ -41,6 +41,10 @@ class LightningSampler(Callback):
     So that a fit trains on frames that were labelled in the middle of it, its `train_dataloader` hook must make a
     loader of `labels.labeled`, and the `Trainer` must have `reload_dataloaders_every_n_epochs=1`.
 
+    A `WhenStalled` counts each validation, however many there are in an epoch or epochs there are to one. It counts
+    metrics that are logged in training once an epoch, unless validation logs the same name. What is logged in an
+    `on_train_epoch_end` after this callback's own, such as the module's, counts at the end of the next epoch.
+
     A sanity check does nothing. `fast_dev_run` rehearses the inference on a few frames: nothing is chosen, and nobody
     is asked to annotate.
 
@@ -68,6 +72,8 @@ class LightningSampler(Callback):
         self.chosen: SelectedFrames | None = None
         self._loaded: dict[str, Any] | None = None
         self._dataset_before: tuple[Any, int | None] | None = None
+        self._fitting = False
+        self._metrics = _EpochMetrics()
 
     @property
     def state_key(self) -> str:
@@ -83,8 +89,10 @@ class LightningSampler(Callback):
         self._loaded = state_dict
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget a state that no fit has taken over."""
+        """Forget a state that no fit has taken over, and what an earlier fit measured."""
         self._loaded = self._dataset_before = self.chosen = None
+        self._fitting = stage == "fit"
+        self._metrics = _EpochMetrics()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the state of the checkpoint, before the train dataloader is made; check that it can grow.
@@ -106,13 +114,28 @@ class LightningSampler(Callback):
             self._loaded = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn if the loader should have been made anew since the labels grew, and was not."""
+        """Check the metric of the schedule; warn if the loader should have been made anew, and was not.
+
+        Raises:
+            InvalidInputError: there was a validation, and nothing has logged the metric that a `WhenStalled` watches.
+        """
+        late = self._metrics.begin(trainer.callback_metrics)
+        self.sampler.check_metric(trainer.current_epoch - 1, late)
         before, self._dataset_before = self._dataset_before, None
         if before is not None and _reloads_every(trainer) == 1 and before == _dataset_of(trainer):
             warn_user(
                 "frames were labelled, but the fit goes on with the same train dataset as before: make the loader in "
                 "the `train_dataloader` hook, from `labels.labeled`, rather than pass one to `fit`"
             )
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember what was measured before."""
+        self._metrics.begin_validation(trainer.callback_metrics)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep what this validation measured, if it is one of the fit."""
+        if self._fitting and not trainer.sanity_checking and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.sampler.on_evaluation(self._metrics.end_validation(trainer.callback_metrics))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose, if it is time; in a `fast_dev_run`, rehearse."""
@@ -121,9 +144,9 @@ class LightningSampler(Callback):
             self.sampler.rehearse(detector)
             return
         labeled = len(self.sampler.labels.labeled_ids)
-        metrics: Mapping[str, Any] = trainer.callback_metrics
+        training_metrics = self._metrics.end(trainer.callback_metrics)
         chosen = self.sampler.on_epoch_end(
-            detector, trainer.current_epoch, {name: float(value) for name, value in metrics.items()}
+            detector, trainer.current_epoch, training_metrics=training_metrics, complete=False
         )
         if chosen is None:
             return
@@ -133,8 +156,57 @@ class LightningSampler(Callback):
         elif len(self.sampler.labels.labeled_ids) > labeled:
             self._dataset_before = _dataset_of(trainer)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn if the fit never measured what a `WhenStalled` watches."""
+        self.sampler.on_training_end()
+
     def _detector_in(self, pl_module: LightningModule) -> nn.Module:
         return find_detector(pl_module, name=self.detector, adapter=self.sampler.options.adapter)
+
+
+class _EpochMetrics:
+    """Tells what was measured when, from `Trainer.callback_metrics`, which keeps the last value of each name.
+
+    A value that was measured anew is another tensor than before, even if it is equal. But while an epoch or a
+    validation ends, each look at the metrics makes new tensors of the same values. So names that were measured in the
+    same epoch are not taken for measured once more.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[str, Any] = {}  # at the start of the epoch
+        self._before_validation: dict[str, Any] = {}
+        self._asked: dict[str, Any] = {}  # at its end, when the schedule was asked
+        self._names: set[str] = set()  # that were measured in the epoch
+        self._late: dict[str, float] = {}
+
+    def begin(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """An epoch begins. Returns what was measured in the one before, after its `end`."""
+        now = dict(metrics)
+        self._late = {name: value for name, value in _changed(self._asked, now).items() if name not in self._names}
+        self._before, self._names = now, set()
+        return self._late
+
+    def begin_validation(self, metrics: Mapping[str, Any]) -> None:
+        """A validation begins."""
+        self._before_validation = dict(metrics)
+
+    def end_validation(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """It ends. Returns what it measured."""
+        measured = _changed(self._before_validation, metrics)
+        self._names.update(measured)
+        return measured
+
+    def end(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """The epoch ends. Returns what was measured in it, but not in a validation, and late in the one before."""
+        now = dict(metrics)
+        measured = {name: value for name, value in _changed(self._before, now).items() if name not in self._names}
+        self._asked, late = now, self._late
+        self._names.update(measured)
+        return {**late, **measured}
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in now.items() if before.get(name) is not value}
 
 
 def _reloads_every(trainer: Trainer) -> int:

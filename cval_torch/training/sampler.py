@@ -25,8 +25,9 @@ from cval_torch.selection.class_weights import class_counts
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.strategies.registry import find_strategy
-from cval_torch.training.choice import Choice, names_of
+from cval_torch.training.choice import Choice, annotated_ids, names_of
 from cval_torch.training.labels import LabelPool
+from cval_torch.training.measurements import Measurements, watched_metric
 from cval_torch.training.rounds import Round
 from cval_torch.training.schedules import EveryEpochs, Schedule
 
@@ -41,6 +42,7 @@ class SamplerCallback:
 
     Call `on_epoch_end` once an epoch, in every process; or `choose`, whenever you like. Make the training loader
     anew from `labels.labeled` after that. While chosen frames wait for their labels no others are chosen.
+    If evaluations do not come once an epoch, call `on_evaluation` after each.
 
     Args:
         labels: which frames are labelled; this callback is what adds to it.
@@ -98,6 +100,7 @@ class SamplerCallback:
         self.rounds_chosen = 0
         self._waiting: Round | None = None
         self._warned = False
+        self._measurements = Measurements()
 
     @property
     def pending(self) -> tuple[str, ...]:
@@ -107,23 +110,71 @@ class SamplerCallback:
         labeled = self.labels.is_labeled
         return tuple(frame_id for frame_id in self._waiting.frame_ids if not labeled(frame_id))
 
+    @property
+    def watched_metric(self) -> str | None:
+        """Name of the metric that the schedule waits for, if it is a `WhenStalled`; else None."""
+        return watched_metric(self.schedule)
+
+    def on_evaluation(self, metrics: Mapping[str, float]) -> None:
+        """Keep what one evaluation measured, until the schedule is asked about it at the end of the epoch.
+
+        For loops that evaluate several times in an epoch, or not in each. Only what rank 0 is given counts.
+        """
+        self._measurements.add(metrics)
+
     def on_epoch_end(
-        self, model: nn.Module, epoch: int, metrics: Mapping[str, float] | None = None
+        self,
+        model: nn.Module,
+        epoch: int,
+        metrics: Mapping[str, float] | None = None,
+        *,
+        training_metrics: Mapping[str, float] | None = None,
+        complete: bool = True,
     ) -> SelectedFrames | None:
         """Choose, if the schedule says so after this epoch.
 
         Args:
             model: the detector in training, wrapped or not; left as it was.
             epoch: counted from 0.
-            metrics: what the schedule may watch.
+            metrics: what the evaluation at the end of this epoch measured. None or empty: there was none, or
+                `on_evaluation` was told. Never pass the values of an earlier evaluation once more.
+            training_metrics: what the training itself measured in this epoch, such as its mean loss.
+            complete: False if more is measured after this call. Then call `check_metric` when it was.
 
         Returns:
             The chosen frames, a `Subset` of `labels.dataset`; None if none were chosen: it is not the time,
             frames are pending, none are left, or `max_rounds` were chosen.
+
+        Raises:
+            InvalidInputError: see `check_metric`.
         """
-        due, state = from_rank_zero(lambda: (self.schedule.due(epoch, metrics or {}), self.schedule.state_dict()))
+        self.on_evaluation(metrics or {})
+        measured = self._measurements.take(training_metrics or {})
+        due, state = from_rank_zero(
+            lambda: (any(self.schedule.due(epoch, each) for each in measured), self.schedule.state_dict())
+        )
         self.schedule.load_state_dict(state)
+        if complete:
+            self.check_metric(epoch)
         return self.choose(model, epoch=epoch) if due else None
+
+    def check_metric(self, epoch: int, also: Mapping[str, float] | None = None) -> None:
+        """Make sure that evaluations measure what a `WhenStalled` watches. Call it in every process.
+
+        Args:
+            epoch: the last one that ended.
+            also: metrics that the schedule will be asked about at the end of the next one.
+
+        Raises:
+            InvalidInputError: there was an evaluation, and the metric was never measured.
+        """
+        from_rank_zero(lambda: self._measurements.check(self.schedule, epoch, also or {}))
+
+    def on_training_end(self) -> None:
+        """Warn if this training never measured what a `WhenStalled` watches: then no frames could be chosen."""
+        told = self._measurements.end(self.schedule)
+        if told is not None and is_rank_zero():
+            warn_user(told)
 
     def choose(self, model: nn.Module, *, epoch: int | None = None) -> SelectedFrames | None:
         """Choose now, whatever the schedule says.
@@ -150,7 +201,8 @@ class SamplerCallback:
         self.rounds_chosen += 1
         self._changed()
         chosen = choice.frames(self.labels.dataset, self.stages)
-        if annotated := from_rank_zero(lambda: self._annotated(chosen)):
+        annotate = self.annotate
+        if annotated := from_rank_zero(lambda: [] if annotate is None else annotated_ids(annotate(chosen), chosen)):
             self.confirm(annotated)
         return chosen
 
@@ -198,7 +250,10 @@ class SamplerCallback:
             InferencePass(model, self.make_loader(few), replace(self.options, progress=False), distributed=False).pool()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything: labels and their history, what is pending, and the schedule; plain values only."""
+        """Everything: labels and their history, what is pending, the schedule and evaluations it has not seen yet.
+
+        Plain values only.
+        """
         state: dict[str, Any] = {
             "format": STATE_FORMAT,
             "labels": self.labels.state_dict(),
@@ -210,7 +265,8 @@ class SamplerCallback:
             marks = self.labels.row_marks_of(self.pending)
             if marks is not None:
                 state["pending_row_marks"] = marks
-        return state
+        measured = self._measurements.state()
+        return {**state, "measured": measured} if measured else state
 
     def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> None:
         """Take over what a `state_dict` says, labels included. All of it, or nothing.
@@ -229,6 +285,7 @@ class SamplerCallback:
         try:
             waiting = Round.from_state(state["pending"]) if "pending" in state else None
             labels, rounds_chosen = state["labels"], int(state["rounds_chosen"])
+            measured = Measurements.read_state(state.get("measured", []))
             schedule = self.schedule.state_dict()
             self.schedule.load_state_dict(state["schedule"])
         except InvalidInputError:
@@ -243,6 +300,7 @@ class SamplerCallback:
             self.schedule.load_state_dict(schedule)
             raise
         self.rounds_chosen, self._waiting, self._warned = rounds_chosen, waiting, False
+        self._measurements.load(measured)
 
     def _still_there(self, waiting: Round, marks: Any, *, strict: bool) -> Round | None:
         """What the dataset still has of a pending round; None if nothing."""
@@ -317,19 +375,6 @@ class SamplerCallback:
         labeled = InferencePass(model, loader, options, distributed=_distributed(ranks)).pool()
         counts = ranks.exchange_local(lambda: class_counts(labeled)) if balanced else None
         return LocalBackend(labeled=labeled if diverse else None, labeled_counts=counts)
-
-    def _annotated(self, chosen: SelectedFrames) -> list[str]:
-        """The ids that `annotate` has labels for, checked."""
-        answer = None if self.annotate is None else self.annotate(chosen)
-        if answer is None:
-            return []
-        if isinstance(answer, str) or not isinstance(answer, Iterable):
-            raise InvalidInputError(f"`annotate` must return frame ids, or None for later; got {answer!r}")
-        annotated, known = list(answer), set(chosen.frame_ids)
-        for frame_id in annotated:
-            if frame_id not in known:
-                raise InvalidInputError(f"`annotate` returned {frame_id!r}, which is not among the chosen frames")
-        return annotated
 
     def _changed(self) -> None:
         if self.save_to is not None and is_rank_zero():

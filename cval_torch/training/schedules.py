@@ -11,10 +11,22 @@ from cval_torch.errors import InvalidInputError
 
 @runtime_checkable
 class Schedule(Protocol):
-    """Says after which epochs frames are chosen. It is asked once an epoch, on rank 0 only."""
+    """Says after which epochs frames are chosen. It is asked at the end of each epoch, on rank 0 only.
+
+    It is asked about everything that was measured since the end of the epoch before, and about nothing else: values
+    that are older do not come again. If there were several evaluations, it is asked about each in turn, until it says
+    yes; then frames are chosen, and the evaluations that are left are dropped. If there was no evaluation, it is asked
+    once.
+    """
 
     def due(self, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Whether to choose after `epoch` (counted from 0), whose metrics are these."""
+        """Whether to choose after `epoch`.
+
+        Args:
+            epoch: counted from 0.
+            metrics: what one evaluation measured. With the last one of the epoch, or where there was none, also what
+                the training itself measured. Empty: nothing was measured.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -75,20 +87,29 @@ class AtEpochs:
 
 
 class WhenStalled:
-    """When `metric` has not improved for `patience` epochs in a row.
+    """When `metric` has not improved for `patience` evaluations in a row.
+
+    Evaluations are counted, not epochs: an epoch in which the metric was not measured counts neither way, and several
+    evaluations in one epoch count each. A metric that the training itself measures, such as its mean loss, counts once
+    an epoch. A NaN is no improvement.
 
     After a choice it starts anew, best value included: on more frames the metric may begin lower.
-    A NaN is no improvement.
 
     Args:
-        metric: its name in `metrics`.
-        patience: epochs without improvement, at least 1.
+        metric: its name in `metrics`. If there are evaluations, and it is not even among the first, that is an error.
+        patience: evaluations without improvement, at least 1.
         higher_is_better: True for mAP, False for a loss.
         min_delta: what counts as an improvement is more than this, in the metric's unit.
+
+    Attributes:
+        measured: whether the metric was ever measured.
 
     >>> schedule = WhenStalled("map", patience=2)
     >>> [schedule.due(epoch, {"map": value}) for epoch, value in enumerate([0.1, 0.3, 0.3, 0.2, 0.1])]
     [False, False, False, True, False]
+    >>> schedule = WhenStalled("map", patience=1)
+    >>> [schedule.due(epoch, metrics) for epoch, metrics in enumerate([{"map": 0.3}, {}, {}, {"map": 0.2}])]
+    [False, False, False, True]
     """
 
     def __init__(
@@ -100,20 +121,18 @@ class WhenStalled:
             raise InvalidInputError(f"`min_delta` must be at least 0; got {min_delta}")
         self.metric, self.patience, self.min_delta = metric, patience, min_delta
         self.higher_is_better = higher_is_better
+        self.measured = False
         self._best = -math.inf  # in units where higher is better
         self._stalled = 0
 
     def due(self, epoch: int, metrics: Mapping[str, float]) -> bool:
-        """Count `epoch`, and say whether it was one without improvement too many.
+        """Count an evaluation, and say whether it was one without improvement too many.
 
-        Raises:
-            InvalidInputError: `metrics` do not have the metric.
+        Metrics without the one that is watched are no evaluation of it: they change nothing.
         """
         if self.metric not in metrics:
-            raise InvalidInputError(
-                f"`metrics` of epoch {epoch} must have {self.metric!r}, which the schedule watches; "
-                f"got {sorted(metrics)}"
-            )
+            return False
+        self.measured = True
         value = float(metrics[self.metric]) * (1 if self.higher_is_better else -1)
         if value > self._best + self.min_delta:
             self._best, self._stalled = value, 0
@@ -125,10 +144,18 @@ class WhenStalled:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value since the last choice (left out before there is one), and the epochs since it."""
+        """The best value since the last choice (left out before there is one), and the evaluations since it."""
         best = {} if self._best == -math.inf else {"best": self._best}
-        return {**best, "stalled": self._stalled}
+        return {**best, "stalled": self._stalled, "measured": self.measured}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
-        self._best, self._stalled = float(state.get("best", -math.inf)), int(state.get("stalled", 0))
+        """Go on from there.
+
+        Raises:
+            InvalidInputError: `state` is none of a `WhenStalled`.
+        """
+        best, stalled = float(state.get("best", -math.inf)), int(state.get("stalled", 0))
+        measured = state.get("measured", stalled > 0 or best > -math.inf)
+        if not isinstance(measured, bool):
+            raise InvalidInputError(f"`measured` in the state of a WhenStalled must be a bool; got {measured!r}")
+        self._best, self._stalled, self.measured = best, stalled, measured

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from cval_torch.errors import MissingExtraError
+from cval_torch.errors import InvalidInputError, MissingExtraError
 from cval_torch.hooks.finding import find_detector
 from cval_torch.pipeline import SelectedFrames
 from cval_torch.training.sampler import SamplerCallback
@@ -24,6 +24,9 @@ class TransformersSampler(TrainerCallback):
     round is a Trainer of its own, on the grown `labels.labeled`; `examples/hosts/transformers_trainer.py` has the loop.
     The checkpoints of the Trainer do not have the labels: give the sampler a `save_to` file.
 
+    A `WhenStalled` counts each evaluation in the training, by epochs or by steps, and what the training logs once an
+    epoch, at its last value. The evaluation of `eval_on_start` is not counted: the training has done nothing yet.
+
     Args:
         sampler: what does the work. Epochs are counted anew in every `Trainer.train`.
         detector: name of the model's attribute that is the detector. None: the model itself, or the one of its
@@ -37,23 +40,60 @@ class TransformersSampler(TrainerCallback):
     def __init__(self, sampler: SamplerCallback, *, detector: str | None = None, stop_training: bool = True) -> None:
         self.sampler, self.detector, self.stop_training = sampler, detector, stop_training
         self.chosen: SelectedFrames | None = None
-        self._epoch_to_evaluate: int | None = None
+        self._first_step: int | None = None  # of the training that is under way
+        self._epoch_to_ask: int | None = None  # an epoch that ended, of which metrics are to come
+        self._training_metrics: dict[str, float] = {}
+        self._measured: set[str] = set()  # names of all metrics since the schedule was last asked
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Forget what another training left."""
-        self.chosen, self._epoch_to_evaluate = None, None
+        """Forget what another training left.
+
+        Raises:
+            InvalidInputError: the schedule watches a metric of evaluations, and there will be none.
+        """
+        watched = self.sampler.watched_metric
+        if args.eval_strategy == "no" and watched is not None and watched.startswith("eval_"):
+            raise InvalidInputError(
+                f"the schedule watches {watched!r}, but the Trainer never evaluates: give its TrainingArguments "
+                'eval_strategy="epoch" or "steps"; got eval_strategy="no"'
+            )
+        self.chosen, self._epoch_to_ask, self._training_metrics, self._measured = None, None, {}, set()
+        self._first_step = state.global_step
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Wait no longer for metrics of the epoch before."""
+        self._choose(control, kwargs["model"])
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Choose, if it is time; or wait for the metrics, which the host computes only after this."""
-        epoch = math.ceil(state.epoch or 0) - 1  # the host counts what is done: 1.0 after the first, 0.5 in its middle
-        if control.should_evaluate:
-            self._epoch_to_evaluate = epoch
-        else:
-            self._choose(epoch, _last_metrics(state), control, kwargs["model"])
+        """Choose, if it is time; or wait for the metrics, which the host logs and evaluates only after this."""
+        # the host counts what is done: 1.0 after the first, 0.5 in its middle
+        self._epoch_to_ask = math.ceil(state.epoch or 0) - 1
+        to_be_logged = control.should_log and not self._has_what_is_watched(self._measured)
+        if not control.should_evaluate and not to_be_logged:
+            self._choose(control, kwargs["model"])
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keep what the training measured."""
+        if self._first_step is None or _is_summary(logs or {}):
+            return
+        metrics = _numbers(logs or {})
+        self._training_metrics.update(metrics)
+        self._measured.update(metrics)
+        if not control.should_evaluate and self._has_what_is_watched(metrics):
+            self._choose(control, kwargs["model"])
 
     def on_evaluate(
         self,
@@ -63,25 +103,44 @@ class TransformersSampler(TrainerCallback):
         metrics: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Choose, if this is the evaluation at the end of an epoch, and not one in its middle, or of the user's own."""
-        epoch, self._epoch_to_evaluate = self._epoch_to_evaluate, None
-        if epoch is not None:
-            self._choose(epoch, _numbers(metrics or {}), control, kwargs["model"])
+        """Keep what an evaluation of the training measured; choose, if it is the one at the end of an epoch."""
+        if self._first_step is None or state.global_step == self._first_step:
+            return  # one of the user's own, or that of `eval_on_start`
+        numbers = _numbers(metrics or {})
+        self.sampler.on_evaluation(numbers)
+        self._measured.update(numbers)
+        if self._has_what_is_watched(numbers):  # of several datasets, each is an evaluation; wait for that one
+            self._choose(control, kwargs["model"])
 
-    def _choose(self, epoch: int, metrics: Mapping[str, float], control: TrainerControl, model: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Warn if the training never measured what a `WhenStalled` watches."""
+        self._choose(control, kwargs["model"])
+        self._first_step = None
+        self.sampler.on_training_end()
+
+    def _has_what_is_watched(self, names: Collection[str]) -> bool:
+        """Whether the schedule need not wait for metrics after these."""
+        watched = self.sampler.watched_metric
+        return watched is None or watched in names
+
+    def _choose(self, control: TrainerControl, model: Any) -> None:
+        """Ask the schedule about the epoch that ended, if it was not asked yet."""
+        epoch, self._epoch_to_ask = self._epoch_to_ask, None
+        if epoch is None:
+            return
+        metrics, self._training_metrics, self._measured = self._training_metrics, {}, set()
         detector = find_detector(model, name=self.detector, adapter=self.sampler.options.adapter)
-        chosen = self.sampler.on_epoch_end(detector, epoch, metrics)
+        chosen = self.sampler.on_epoch_end(detector, epoch, training_metrics=metrics)
         if chosen is not None:
             self.chosen = chosen
             control.should_training_stop = control.should_training_stop or self.stop_training
 
 
-def _last_metrics(state: TrainerState) -> dict[str, float]:
-    """What was logged last under each name."""
-    metrics: dict[str, float] = {}
-    for entry in state.log_history:
-        metrics.update(_numbers(entry))
-    return metrics
+def _is_summary(logs: Mapping[str, Any]) -> bool:
+    """Whether the host logs an evaluation, which it hands over by itself, or a whole training."""
+    return any(name.endswith("_runtime") for name in logs)
 
 
 def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:

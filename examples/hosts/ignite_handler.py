@@ -55,7 +55,8 @@ def main() -> None:
 
     def choose(engine: Engine) -> None:
         print(f"epoch {engine.state.epoch}: {len(labels.labeled)} frames, last loss {engine.state.output:.3f}")
-        if sampler.on_epoch_end(model, engine.state.epoch - 1, engine.state.metrics) is not None:
+        chosen = sampler.on_epoch_end(model, engine.state.epoch - 1, training_metrics=engine.state.metrics)
+        if chosen is not None:
             engine.set_data(loader())
             engine.state.epoch_length = len(loader())  # otherwise the length of the first loader is kept
 

@@ -186,10 +186,17 @@ class Noting(SamplerCallback):
 
     calls: list[tuple[nn.Module, int, bool]]
 
-    def on_epoch_end(self, model: Any, epoch: int, metrics: Any = None) -> Any:
-        flags = [part.training for part in model.modules()]
+    def on_evaluation(self, metrics: Any) -> None:
         assert all(isinstance(value, float) for value in metrics.values())
-        chosen = super().on_epoch_end(model, epoch, metrics)
+        super().on_evaluation(metrics)
+
+    def on_epoch_end(
+        self, model: Any, epoch: int, metrics: Any = None, *, training_metrics: Any = None, complete: bool = True
+    ) -> Any:
+        flags = [part.training for part in model.modules()]
+        measured = {**(metrics or {}), **(training_metrics or {})}
+        assert all(isinstance(value, float) for value in measured.values())
+        chosen = super().on_epoch_end(model, epoch, metrics, training_metrics=training_metrics, complete=complete)
         assert [part.training for part in model.modules()] == flags
         self.calls.append((model, epoch, chosen is not None))
         return chosen

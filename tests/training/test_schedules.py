@@ -73,8 +73,39 @@ def test_a_stall_in_a_training_loop() -> None:
     losses = [3.0, 2.0, 2.0, 2.5, 1.0, 1.0, 1.0]
     due = [callback.on_epoch_end(Tiny(), epoch, {"loss": loss}) is not None for epoch, loss in enumerate(losses)]
     assert due == [False, False, False, True, False, False, True]
-    with pytest.raises(InvalidInputError, match=r"`metrics` of epoch 7 must have 'loss'.*got \['map'\]"):
-        callback.on_epoch_end(Tiny(), 7, {"map": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("metrics", "due"),
+    [
+        # evaluations are counted, not epochs
+        ([{"map": 0.5}, {"map": 0.4}, {"map": 0.4}], [2]),
+        ([{"map": 0.5}, {}, {}, {"map": 0.4}, {}, {"map": 0.4}, {}], [5]),
+        ([{}, {}, {}, {}], []),
+        # other metrics change nothing
+        ([{"loss": 1.0}, {"loss": 1.0}, {"map": 0.5}, {"loss": 1.0}, {"loss": 1.0}, {"loss": 1.0}], []),
+        ([{"map": 0.5, "loss": 2.0}, {"loss": 1.0}, {"map": 0.4}, {"map": 0.3, "loss": 1.0}], [3]),
+        # not measured is not NaN
+        ([{"map": 0.5}, {"map": math.nan}, {}, {"map": math.nan}], [3]),
+        ([{"map": math.nan}, {}, {"map": math.nan}], [2]),
+        # a better one in between, and a fresh start
+        ([{"map": 0.5}, {"map": 0.4}, {}, {"map": 0.6}, {"map": 0.6}, {"map": 0.6}, {}], [5]),
+        ([{"map": 0.5}, {"map": 0.4}, {"map": 0.4}, {}, {"map": 0.1}, {"map": 0.1}, {}, {"map": 0.1}], [2, 7]),
+    ],
+)
+def test_what_was_not_measured_counts_neither_way(metrics: list[dict[str, float]], due: list[int]) -> None:
+    schedule = WhenStalled("map", patience=2)
+    assert [epoch for epoch, each in enumerate(metrics) if schedule.due(epoch, each)] == due
+    assert schedule.measured is any("map" in each for each in metrics)
+
+
+def test_a_state_that_is_none_of_a_stall() -> None:
+    schedule = WhenStalled("map")
+    schedule.due(0, {"map": 0.5})
+    before = schedule.state_dict()
+    with pytest.raises(InvalidInputError, match="`measured` in the state of a WhenStalled must be a bool; got 3"):
+        schedule.load_state_dict({"best": 0.1, "stalled": 2, "measured": 3})
+    assert schedule.state_dict() == before
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from squares import Oracle, make_sampler
+from squares import Listener, Oracle, make_sampler
 
 pytest.importorskip("ultralytics")
 
@@ -16,7 +18,7 @@ from ultralytics_training import make_yolo, train, write_images
 from cval_torch.errors import InvalidInputError
 from cval_torch.extraction.fingerprint import model_fingerprint
 from cval_torch.service.rest import RestBackend
-from cval_torch.training import AtEpochs
+from cval_torch.training import AtEpochs, SamplerCallback, WhenStalled
 from cval_torch.training.ultralytics import UltralyticsSampler
 
 pytestmark = [
@@ -44,6 +46,88 @@ def test_a_training_stops_after_its_choice(tmp_path: Path) -> None:
     assert model_fingerprint(yolo.trainer.model) != model_fingerprint(yolo.trainer.ema.ema)
     assert callback.chosen is not None
     assert [callback.chosen.frame_ids] == oracle.asked
+
+
+# What the schedule hears
+
+
+MAP = "metrics/mAP50(B)"
+
+
+def attach(sampler: SamplerCallback, measured: Mapping[int, float], *, every: int | None = None) -> Any:
+    """A YOLO whose validations give the mAP that the test wants, an epoch each.
+
+    With `every`, a callback of the user turns the host's option on and off, to validate after every so many epochs.
+    """
+    yolo = make_yolo()
+
+    def on_train_epoch_start(trainer: Any) -> None:
+        if every is not None:
+            trainer.args.val = (trainer.epoch + 1) % every == 0
+
+    def on_fit_epoch_end(trainer: Any) -> None:
+        if trainer.epoch in measured:
+            trainer.metrics[MAP] = measured[trainer.epoch]
+
+    yolo.add_callback("on_train_epoch_start", on_train_epoch_start)
+    yolo.add_callback("on_fit_epoch_end", on_fit_epoch_end)
+    UltralyticsSampler(sampler).attach(yolo)
+    return yolo
+
+
+@pytest.mark.parametrize(
+    ("val", "every", "heard"),
+    [
+        (True, None, [(0, 0.1), (1, 0.2), (2, 0.3)]),
+        (False, None, [(0, None), (1, None), (2, 0.3)]),
+        (True, 2, [(0, None), (1, 0.2), (2, None), (3, 0.4)]),
+    ],
+)
+def test_the_schedule_hears_each_validation_once(
+    tmp_path: Path, val: bool, every: int | None, heard: list[tuple[float | None, ...]]
+) -> None:
+    """Otherwise the host has zeros or old metrics. Its last epoch is validated always, its best weights once more."""
+    listener = Listener(MAP)
+    sampler = make_sampler(schedule=listener)
+    measured = {epoch: value for epoch, value in heard if value is not None}
+    yolo = attach(sampler, {**measured, len(heard): 0.9}, every=every)
+    validations: list[bool] = []
+    yolo.add_callback("on_val_end", lambda validator: validations.append(validator.training))
+    train(yolo, write_images(tmp_path), epochs=len(heard), val=val)
+    assert listener.asked == heard
+    assert validations == [True] * len(measured) + [False]
+    state = sampler.state_dict()
+    yolo.val(data=str(tmp_path / "data.yaml"), imgsz=64, device="cpu", plots=False, project=str(tmp_path / "runs"))
+    assert validations[-1] is False
+    assert sampler.state_dict() == state
+
+
+def test_a_training_stops_when_its_validations_stall(tmp_path: Path) -> None:
+    sampler = make_sampler(annotate=Oracle(), schedule=WhenStalled(MAP, patience=1))
+    yolo = attach(sampler, {1: 0.4, 3: 0.3, 5: 0.2}, every=2)
+    train(yolo, write_images(tmp_path), epochs=6)
+    assert [round_.epoch for round_ in sampler.labels.rounds] == [None, 3]
+    assert yolo.trainer.epoch == 3
+
+
+def test_a_metric_that_no_validation_measures_is_an_error(tmp_path: Path) -> None:
+    yolo = attach(make_sampler(schedule=WhenStalled("mAP50")), {}, every=2)
+    with pytest.raises(InvalidInputError, match=r"got 'mAP50'.*by the end of epoch 1 is \[.*'metrics/mAP50\(B\)'"):
+        train(yolo, write_images(tmp_path), epochs=4)
+    assert yolo.trainer.epoch == 1
+
+
+def test_a_training_that_hardly_validates_is_told(tmp_path: Path) -> None:
+    yolo = attach(make_sampler(schedule=WhenStalled(MAP)), {})
+    yolo.add_callback("on_fit_epoch_end", lambda trainer: setattr(trainer, "stop", True))
+    with pytest.warns(UserWarning, match="the schedule") as told:
+        train(yolo, write_images(tmp_path), epochs=3, val=False)
+    before, after = (str(one.message) for one in told if "the schedule" in str(one.message))
+    assert f"watches '{MAP}', but with val=False the host validates after the last epoch alone: train with" in before
+    assert f"watches '{MAP}', which was not measured in 1 epochs of this training, while nothing was" in after
+
+
+# Travelling
 
 
 def test_what_it_can_be_attached_to() -> None:

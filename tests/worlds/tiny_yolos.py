@@ -44,11 +44,20 @@ def collate(samples: list[Any]) -> dict[str, Any]:
     }
 
 
-def trainer_of(model: Any, sampler: SamplerCallback, folder: Path, *callbacks: Any, epochs: int, **options: Any) -> Any:
+def trainer_of(
+    model: Any,
+    sampler: SamplerCallback,
+    folder: Path,
+    *callbacks: Any,
+    epochs: int,
+    batch_size: int = 4,
+    eval_dataset: Any = None,
+    **options: Any,
+) -> Any:
     arguments = transformers.TrainingArguments(
         str(folder),
         num_train_epochs=epochs,
-        per_device_train_batch_size=4,
+        per_device_train_batch_size=batch_size,
         remove_unused_columns=False,
         save_strategy="no",
         report_to=[],
@@ -62,6 +71,6 @@ def trainer_of(model: Any, sampler: SamplerCallback, folder: Path, *callbacks: A
         arguments,
         data_collator=collate,
         train_dataset=sampler.labels.labeled,
-        eval_dataset=Squares(2),
+        eval_dataset=Squares(2) if eval_dataset is None else eval_dataset,
         callbacks=list(callbacks),
     )

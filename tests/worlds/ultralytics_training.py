@@ -33,10 +33,11 @@ def write_images(folder: Path) -> Path:
     return path
 
 
-def train(yolo: Any, data: Path, *, epochs: int) -> None:
+def train(yolo: Any, data: Path, *, epochs: int, val: bool = True) -> None:
     yolo.train(
         data=str(data),
         epochs=epochs,
+        val=val,
         imgsz=64,
         batch=4,
         nbs=4,  # a step a batch: the host gathers gradients for 64 images
