@@ -10,6 +10,7 @@ from torch import Tensor
 from cval_torch.errors import InvalidInputError
 from cval_torch.hooks.base import BatchParts, DetectorAdapter, SplitsBatches
 from cval_torch.hooks.finite import is_finite
+from cval_torch.pool.targets import CollatedTarget
 
 _IMAGE_KEYS = ("images", "image")
 
@@ -64,7 +65,7 @@ def _targets_of(targets: Any, count: int) -> list[Any] | None:
         column = targets.get("image_id")
         if column is None or not isinstance(column, Sized) or len(column) != count:
             return None
-        return [{"image_id": value} for value in column]  # type: ignore[attr-defined]
+        return [CollatedTarget(image_id=value) for value in column]  # type: ignore[attr-defined]
     if isinstance(targets, (list, tuple)) and len(targets) == count:
         return list(targets)
     return None

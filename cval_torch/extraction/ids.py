@@ -47,6 +47,9 @@ class FrameNames:
     The first of these that there is names every frame: the user's `frame_id`; the ids of a `NamedSubset`; the target's
     `image_id`; the dataset's own ids (`CocoDetection.ids`, paths of files); the row. The row is that of the innermost
     dataset: two parts of one dataset never share one.
+
+    An `image_id` that is the dataset's own id of the frame says nothing new. So where they agree, the ids are those of
+    the dataset, and targets without an `image_id` may stand beside others, as in torchvision's wrapped `CocoDetection`.
     """
 
     def __init__(self, dataset: Any, frame_id: FrameIdOf | None = None) -> None:
@@ -78,10 +81,12 @@ class FrameNames:
 
         Raises:
             InvalidInputError: an id that another frame has, or that is not a string of 1 to 128 characters;
-                targets of which some have an `image_id` and some have none.
+                targets of which some have an `image_id` that the dataset does not know and some have none.
         """
         given = [None] * len(indices) if targets is None else targets
         names = [self._name(index, target) for index, target in zip(indices, given, strict=True)]
+        if names and self._by_target is None:
+            self._by_target = False  # all that there was, the dataset says too
         for index, name in zip(indices, names, strict=True):
             check_frame_id(name, index)
             if name in self._rows:
@@ -97,17 +102,31 @@ class FrameNames:
             return self._frame_id(index, target)
         if self._named and self._own is not None:
             return self._own[index]
+        own = None if self._own is None else self._own[index]
         image_id = target.get("image_id") if isinstance(target, Mapping) else None
+        given = None if image_id is None else _plain_id(image_id)
+        if own is not None and isinstance(given, str) and given == own:
+            return own
         if self._by_target is None:
-            self._by_target = image_id is not None
-        if self._by_target != (image_id is not None):
+            self._by_target = given is not None
+        if self._by_target != (given is not None):
             raise InvalidInputError(
-                f"either every target has an `image_id` or none; the target of row {index} "
-                f"{'has none' if self._by_target else 'has one'}. Pass `frame_id=` to name frames yourself"
+                f"{self._disagreement(index, own, given)}. Pass `frame_id=` to name frames yourself"
             )
-        if image_id is not None:
-            return _plain_id(image_id)
-        return self._own[index] if self._own is not None else str(innermost(self._dataset, index)[1])
+        if given is not None:
+            return given
+        return own if own is not None else str(innermost(self._dataset, index)[1])
+
+    def _disagreement(self, index: int, own: str | None, given: Any) -> str:
+        if own is not None and given is not None:
+            return (
+                f"the dataset calls row {index} {own!r}, but its target has the `image_id` {given!r}, and the frames "
+                "before have the ids of the dataset"
+            )
+        return (
+            f"either every target has an `image_id` or none; the target of row {index} "
+            f"{'has none' if self._by_target else 'has one'}"
+        )
 
 
 def check_frame_id(name: Any, row: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cval_torch.errors import ExtractionError, HookError, InvalidInputError, LoaderOrderError
 from cval_torch.extraction.batches import broken_images, parts_of, sizes_of
 from cval_torch.extraction.ids import FrameNames
+from cval_torch.extraction.image_range import RangeCheck
 from cval_torch.extraction.loading import LoadingPlan
 from cval_torch.extraction.options import OPTIONAL_COLUMNS, PassOptions
 from cval_torch.hooks.base import BatchParts, DetectorAdapter, FrameBatch
@@ -63,6 +64,7 @@ class Inference:
         self.options = options
         self.done, self.process, self.number = done, process, 0
         self.watch = watch
+        self._range = RangeCheck(model, adapter)
         self._looked_at = is_built_in(adapter.read)  # whether the numbers of an adapter of the user's were
 
     def run(self, names: FrameNames, keep: Keep, numbers: list[int] | None = None) -> Generator[int, None, None]:
@@ -126,6 +128,7 @@ class Inference:
         broken = broken_images(parts.images, parts.count)
         if broken:
             raise InvalidInputError(f"NaN or inf in the image of frame {frame_ids[broken[0]]!r}")
+        self._range.look(parts.images, frame_ids)
         try:
             frames = self._frames(recorder, parts)
         except NotFiniteError as error:

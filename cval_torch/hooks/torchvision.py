@@ -15,7 +15,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.ssd import SSD
 
-from cval_torch.errors import HookError
+from cval_torch.errors import HookError, InvalidInputError
 from cval_torch.hooks.base import Call, FrameBatch, Recording
 from cval_torch.hooks.finite import check_maps, check_rows
 from cval_torch.hooks.regions import FrameSizes, box_means, deepest_level, frame_means
@@ -52,7 +52,7 @@ class RCNNAdapter:
 
     def forward(self, model: nn.Module, images: Any) -> Any:
         """`model(images)`."""
-        return model(images)
+        return _run(model, images)
 
     def read(self, model: nn.Module, recording: Recording, output: Any) -> FrameBatch:
         """Find each detection's proposal by its score, to the bit, and by its box."""
@@ -113,7 +113,7 @@ class _SingleStageAdapter(ABC):
 
     def forward(self, model: nn.Module, images: Any) -> Any:
         """`model(images)`."""
-        return model(images)
+        return _run(model, images)
 
     def read(self, model: nn.Module, recording: Recording, output: Any) -> FrameBatch:
         """Find each detection's anchor by its score, to a few units in the last place, and by its box."""
@@ -232,6 +232,20 @@ class SSDAdapter(_SingleStageAdapter):
     ) -> tuple[list[Tensor], Tensor | None]:
         """One map for all boxes: SSD's have heads, widths and meanings of their own, so vectors would not compare."""
         return [maps[deepest_level(maps, sizes.padded, stride=BOX_STRIDE)]], None
+
+
+def _run(model: nn.Module, images: Any) -> Any:
+    """`model(images)`. Raises an `InvalidInputError` if that fails because images are of integers."""
+    try:
+        return model(images)
+    except TypeError as error:
+        kinds = [image.dtype for image in images if isinstance(image, Tensor) and not image.is_floating_point()]
+        if not kinds:
+            raise
+        raise InvalidInputError(
+            f"images for torchvision's detectors must be floats in [0, 1]; got {kinds[0]}. Convert them by "
+            "`torchvision.transforms.v2.ToDtype(torch.float32, scale=True)`"
+        ) from error
 
 
 def _child(model: Any, name: str) -> nn.Module:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
+from cval_torch.pool.box_formats import as_corners
 from cval_torch.pool.limits import MAX_FRAME_ID_LENGTH
 from cval_torch.pool.offsets import offsets_of, places_of
 
@@ -45,7 +46,7 @@ class Pool:
         offsets: (F+1,) int64, from 0 to B, never falling.
         scores: (B,) float in [0, 1], confidence of each box; None only where the source gave none.
         indices: (F,) int64, rows of the user's dataset; None where there is none (an IterableDataset, a payload).
-        boxes: (B, 4) float, xyxy in pixels of the original image.
+        boxes: (B, 4) float, xyxy in pixels of the original image; `BoundingBoxes` in XYWH or CXCYWH are converted.
         labels: (B,) int64 class of each box.
         probabilities: (B, C) float in [0, 1].
         activation: of `probabilities`: `softmax` (rows sum to 1, a background column, if any, included) or
@@ -81,6 +82,8 @@ class Pool:
         object.__setattr__(self, "frame_ids", tuple(self.frame_ids))
         _check_frame_ids(self.frame_ids)
         _check_offsets(self.offsets, len(self.frame_ids))
+        if isinstance(self.boxes, Tensor):
+            object.__setattr__(self, "boxes", as_corners(self.boxes, "`boxes`"))
         for name in (*_FRAME_COLUMNS, *_BOX_COLUMNS):
             column = getattr(self, name)
             if column is not None:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
+from cval_torch.pool.box_formats import as_corners
 from cval_torch.pool.pool import Pool
 from cval_torch.report.frames import ChosenFrames
 from cval_torch.report.picture_file import check_picture_file
@@ -54,15 +55,16 @@ def contact_sheet(
         tile_size: side in pixels of the square that an image is fitted into.
         min_score: predicted boxes below it are counted in the caption, but not drawn. In [0, 1].
         max_frames: no more than this many frames are drawn; the title says of how many.
-        show_truth: draw the boxes of the targets too, dashed.
+        show_truth: draw the boxes of the targets too, dashed: xyxy, or `BoundingBoxes` in XYXY, XYWH or CXCYWH.
 
     Returns:
         `path`.
 
     Raises:
         InvalidInputError: no frames, an option out of range, predictions without boxes or for another number of
-            frames, or an item that does not begin with an image. Before any frame is loaded: a path with no suffix of
-            a picture, or more pixels a side than its format has: 65500 in a JPEG, 16383 in a WebP.
+            frames, an item that does not begin with an image, or rotated boxes in a target. Before any frame is
+            loaded: a path with no suffix of a picture, or more pixels a side than its format has: 65500 in a JPEG,
+            16383 in a WebP.
         OSError: the file cannot be written.
     """
     _check(frames, tile_size=tile_size, max_frames=max_frames, columns=columns, min_score=min_score)
@@ -132,7 +134,7 @@ def _tile(frames: ChosenFrames, rank: int, style: _Style) -> Image.Image:
     tile.paste(image.resize(size, Image.Resampling.BICUBIC), corner)
     pen = ImageDraw.Draw(tile)
     if style.show_truth:
-        for box in _placed(*_truth(item), corner, scale):
+        for box in _placed(*_truth(item, frames.frame_ids[rank]), corner, scale):
             _dashed(pen, box.corners)
     predicted = _placed(*_predicted(frames.predictions, rank, style.min_score), corner, scale)
     for box in reversed(predicted):  # the surest last, on top
@@ -155,10 +157,11 @@ def _predicted(pool: Pool, rank: int, min_score: float) -> tuple[Tensor, Tensor,
     return boxes[order], labels[order], scores[order]
 
 
-def _truth(item: Any) -> tuple[Tensor, Tensor, None]:
+def _truth(item: Any, frame_id: str) -> tuple[Tensor, Tensor, None]:
     target = item[1] if isinstance(item, (tuple, list)) and len(item) > 1 else {}
     boxes = target.get("boxes") if isinstance(target, Mapping) else None
-    found = torch.zeros(0, 4) if boxes is None else torch.as_tensor(boxes).reshape(-1, 4)
+    found = torch.zeros(0, 4) if boxes is None else as_corners(torch.as_tensor(boxes), f"`boxes` of frame {frame_id!r}")
+    found = found.reshape(-1, 4)
     return found, torch.zeros(len(found), dtype=torch.int64), None
 
 

@@ -14,10 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
 from cval_torch.errors import InvalidInputError
+from cval_torch.pool.box_formats import as_corners
+from cval_torch.pool.targets import read_target
 
 STATE_FORMAT = "cval_torch.difficulty/1"
 
@@ -89,7 +92,9 @@ class ClassDifficulty:
         Args:
             predictions: for each image `boxes` (P, 4) xyxy, `labels` (P,) and `scores` (P,) in [0, 1], as torchvision's
                 detectors return them in eval mode.
-            targets: for each image `boxes` (T, 4) xyxy in the same pixels, and `labels` (T,).
+            targets: for each image `boxes` (T, 4) in the same pixels, and `labels` (T,). A dict with `image_id` alone
+                is an image without objects. Objects that `iscrowd` marks are left out. Boxes of targets and predictions
+                are xyxy, or `BoundingBoxes` in XYXY, XYWH or CXCYWH.
 
         Raises:
             InvalidInputError: they are not as many, or a column is missing, of another shape, or out of range; then
@@ -101,7 +106,7 @@ class ClassDifficulty:
             )
         found: dict[int, list[float]] = {}
         for number, (prediction, target) in enumerate(zip(predictions, targets, strict=True)):
-            boxes, labels = _columns(target, ("boxes", "labels"), f"targets[{number}]")
+            boxes, labels = _truth(target, f"targets[{number}]")
             theirs = _columns(prediction, ("boxes", "labels", "scores"), f"predictions[{number}]")
             for label, quality in zip(labels.tolist(), self._qualities(boxes, labels, *theirs), strict=True):
                 found.setdefault(label, []).append(1 - quality)
@@ -195,13 +200,27 @@ class ClassDifficulty:
         return qualities
 
 
+def _truth(target: Any, where: str) -> tuple[Tensor, Tensor]:
+    """Boxes in float64 and labels of one image."""
+    labels, boxes = read_target(target, where)
+    if boxes is None:
+        if len(labels):
+            raise InvalidInputError(f"{where} must have `boxes`; it has labels alone")
+        boxes = torch.zeros(0, 4)
+    if not bool(boxes.isfinite().all()):
+        raise InvalidInputError(f"`boxes` of {where} must be finite; got {boxes.tolist()}")
+    return boxes.double(), labels
+
+
 def _columns(image: Mapping[str, Any], names: Sequence[str], where: str) -> list[Tensor]:
-    """The columns of one image on the CPU, floats in float64, checked."""
+    """The columns of what was found in one image, on the CPU, floats in float64, checked."""
     columns: list[Tensor] = []
     for name in names:
         column = image.get(name) if isinstance(image, Mapping) else None
         if not isinstance(column, Tensor):
             raise InvalidInputError(f"{where} must have the tensor `{name}`; got {type(column).__name__}")
+        if name == "boxes":
+            column = as_corners(column, f"`boxes` of {where}")
         rows = len(columns[0]) if columns else column.numel() // 4
         shape = (rows, 4) if name == "boxes" else (rows,)
         if column.shape != shape:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from quick_comparison import Known, quick, same
 from shades import OneBox, Tiny
 from torch.utils.data import DataLoader
+from torchvision.tv_tensors import BoundingBoxes
 
 from cval_torch import PassOptions, compare
 from cval_torch.comparison.truth import read_target
@@ -38,10 +39,24 @@ def test_truth_from_a_function() -> None:
     [
         (lambda row, target: None, "target of frame '0' must be a dict with `labels`.*; got none"),
         (lambda row, target: {"boxes": []}, r"frame '0' must be a dict with `labels` .*a dict with \['boxes'\]"),
-        (lambda row, target: {"labels": [0.5]}, r"labels of frame '0' must be \(n,\) integers; got \(1,\) of torch.fl"),
-        (lambda row, target: {"labels": "cat"}, "labels of frame '0' must be .*; got str 'cat'"),
-        (lambda row, target: [{"category_id": 1}] * (row == 2), "labels of frame '2' must be .*; got list"),
-        (lambda row, target: {"labels": [1], "boxes": []}, r"boxes of frame '0' must be \(n, 4\) xyxy with n=1 labels"),
+        (
+            lambda row, target: {"labels": [0.5]},
+            r"`labels` of the target of frame '0' must be \(n,\) integers; got \(1,\) of torch.fl",
+        ),
+        (lambda row, target: {"labels": "cat"}, "`labels` of the target of frame '0' must be .*; got str 'cat'"),
+        (
+            lambda row, target: [{"category_id": 1}] * (row == 2),
+            r"target of frame '2' must be a dict with `labels`.*; got a list of dicts with \['category_id'\]. Pass `t",
+        ),
+        (
+            lambda row, target: [{"category_id": 1, "bbox": [0, 0, 1, 1]}],
+            r"got a list of dicts with \['bbox', 'category_id'\]. Wrap .* by `torchvision.datasets.wrap_dataset",
+        ),
+        (lambda row, target: {"image_id": row}, "every target holds an `image_id` and nothing else.*Pass `targets=`"),
+        (
+            lambda row, target: {"labels": [1], "boxes": []},
+            r"`boxes` of the target of frame '0' must be \(n, 4\) xyxy with n=1 labels",
+        ),
         (lambda row, target: {"labels": [1], "boxes": [[9, 9, 3, 3]]}, r"'0' must be xyxy.*got \[9.0, 9.0, 3.0, 3.0\]"),
         (lambda row, target: {"labels": [1], "boxes": [[0, 0, float("nan"), 3]]}, "finite; got nan .* frame '0'"),
         (
@@ -71,16 +86,17 @@ def test_a_loader_without_targets() -> None:
         )
 
 
-def test_boxes_of_another_format_are_refused() -> None:
-    from torchvision.tv_tensors import BoundingBoxes
+@pytest.mark.parametrize(
+    ("form", "box"), [("XYXY", [0.0, 0, 1, 2]), ("XYWH", [0.0, 0, 1, 2]), ("CXCYWH", [0.5, 1, 1, 2])]
+)
+def test_boxes_of_every_upright_format_are_understood(form: str, box: list[float]) -> None:
+    def target(row: int, target: Any) -> Any:
+        return {"labels": [1 + row % 2], "boxes": BoundingBoxes([box], format=form, canvas_size=(2, 2))}
 
-    def target(form: str) -> Any:
-        box = BoundingBoxes([[0, 0, 1, 2]], format=form, canvas_size=(2, 2))
-        return lambda row, target: {"labels": [1 + row % 2], "boxes": box}
+    same(quick(Known(target=target)), quick(Known(target=lambda row, _: {"labels": [1 + row % 2], "boxes": CORNERS})))
 
-    assert "misses" in quick(Known(target=target("XYXY"))).measures
-    with pytest.raises(InvalidInputError, match=r"must be \(n, 4\) xyxy .*; got \(1, 4\) in XYWH"):
-        quick(Known(target=target("XYWH")))
+
+CORNERS = [[0.0, 0.0, 1.0, 2.0]]
 
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, lambda values: torch.tensor(values).int()])
@@ -89,7 +105,7 @@ def test_boxes_of_another_format_are_refused() -> None:
 def test_labels_of_any_kind(kind: Any, labels: list[int]) -> None:
     boxes = [[float(k), 0.0, k + 1.0, 2.0] for k in range(len(labels))]
     made = kind(labels) if labels else []
-    assert read_target(made, "a")[0].tolist() == labels
+    assert read_target(made, "a target")[0].tolist() == labels
     found, corners = read_target({"labels": made, "boxes": np.array(boxes)}, "a")
     assert found.dtype == torch.int64
     assert found.tolist() == labels
