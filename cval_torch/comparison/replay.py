@@ -81,8 +81,9 @@ def compare(
             always there, and is no name for another.
         num_of_samples: frames that each chooses, at least 1; less than there are candidates.
         targets: `row of the dataset -> target`, where the loader's own will not do: a frame's labels (integers, [] for
-            none), or a dict of `labels` and `boxes` (xyxy). Of a `LabelPool` it is a row of its dataset. None: the
-            loader's targets are such dicts, as torchvision's detectors are trained on.
+            none), or a dict of `labels` and `boxes` (xyxy, or `BoundingBoxes` in XYXY, XYWH or CXCYWH). Objects that an
+            `iscrowd` column marks are left out. Of a `LabelPool` it is a row of its dataset. None: the loader's targets
+            are such dicts, as torchvision's detectors are trained on; a dict with `image_id` alone is an empty frame.
         labeled: ids of frames of the loader that are annotated to begin with: they are not chosen, and diversity
             strategies stay away from them. None: as said for a `LabelPool`, else no frame.
         make_loader: for a `LabelPool`: `Subset -> DataLoader`, without augmentation.

@@ -77,7 +77,8 @@ def extract(
         model: a detector of a known family (torchvision; transformers and Ultralytics if installed), or any detector
             with an `adapter`. It may be wrapped in DataParallel, DistributedDataParallel or `torch.compile`.
         loader: a `DataLoader` of images (C, H, W) in [0, 1], alone or followed by targets. It may shuffle, sample or
-            batch in any way. An incomplete last batch is kept. Only the `image_id` of targets is read.
+            batch in any way. An incomplete last batch is kept. Only the `image_id` of targets is read. Floats of 0 to
+            255 are warned of.
         adapter: reads a model of an unknown family; see `cval_torch.hooks.DetectorAdapter`.
         frame_id: a function `(row of loader.dataset, target) -> str` that names frames. Without it the id is the
             target's `image_id`, else the dataset's own id (`CocoDetection.ids`, paths of files), else the row.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,32 @@ def test_coco_images_are_called_by_their_ids(coco: CocoDetection) -> None:
     assert frame_ids_of(wrapped) == ids
     targets = [wrapped[row][1] for row in range(3)]  # the frame without annotations has an image_id only
     assert FrameNames(wrapped).name(range(3), targets) == ids
+
+
+def test_targets_that_agree_with_the_dataset_may_lack_an_image_id(coco: CocoDetection) -> None:
+    ids = frame_ids_of(coco)
+    wrapped = wrap_dataset_for_transforms_v2(coco, target_keys=("boxes", "labels"))
+    targets = [wrapped[row][1] for row in range(3)]
+    assert sorted("image_id" in target for target in targets) == [False, False, True]  # that of the empty frame
+    for order in itertools.permutations(range(3)):
+        names = FrameNames(wrapped)
+        assert [name for row in order for name in names.name([row], [targets[row]])] == [ids[row] for row in order]
+        assert names.source == "dataset"
+
+
+def test_an_image_id_that_the_dataset_does_not_know() -> None:
+    dataset = Files(3, ids=["0", "1", "3"])
+    by_target = [{"image_id": row} for row in range(3)]
+    names = FrameNames(dataset)
+    assert names.name(range(3), by_target) == ["0", "1", "2"]  # all targets have one, and they come first
+    assert names.source == "target"
+    names = FrameNames(dataset)
+    assert names.name([0, 1], by_target[:2]) == ["0", "1"]
+    assert names.source == "dataset"
+    with pytest.raises(InvalidInputError, match=r"calls row 2 '3', but its target has the `image_id` '2'.*`frame_id=`"):
+        names.name([2], by_target[2:])
+    with pytest.raises(InvalidInputError, match=r"either every target has an `image_id` or none; .* row 0 has none"):
+        FrameNames(dataset).name([2, 0], [{"image_id": 2}, {}])
 
 
 def test_files_are_called_by_their_paths_below_the_root_whatever_other_files_there_are(tmp_path: Path) -> None:

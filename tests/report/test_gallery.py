@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
@@ -100,6 +101,28 @@ def test_true_boxes_are_dashed_on_request(tmp_path: Path) -> None:
     side = {tuple(pixel) for pixel in tile[40:90, 20]}
     assert side == {gallery._PAPER, gallery._INK}  # to be seen on any ground
     assert not tile[45:85, 25:55].any()
+
+
+@pytest.mark.parametrize(
+    ("form", "box"), [("XYXY", [10, 20, 30, 45]), ("XYWH", [10, 20, 20, 25]), ("CXCYWH", [20, 32.5, 20, 25])]
+)
+def test_true_boxes_may_be_of_every_upright_format(form: str, box: list[float], tmp_path: Path) -> None:
+    boxes = BoundingBoxes([[float(number) for number in box]], format=form, canvas_size=(50, 50))
+    tile = draw(chosen_of([(BLACK, {"boxes": boxes})]), tmp_path, show_truth=True)
+    rows, columns = np.flatnonzero(tile.any(axis=(1, 2))), np.flatnonzero(tile.any(axis=(0, 2)))
+    assert (columns[0], columns[-1], rows[0], rows[-1]) == (20, 59, 40, 89)
+
+
+def test_targets_that_hold_nothing_to_draw(tmp_path: Path) -> None:
+    for target in ({"image_id": 7}, {"image_id": 7, "boxes": [], "labels": []}, [], None, 3):
+        assert not draw(chosen_of([(BLACK, target)]), tmp_path, show_truth=True).any()
+
+
+@pytest.mark.parametrize("form", [name for name in ("XYWHR", "CXCYWHR") if hasattr(BoundingBoxFormat, name)])
+def test_rotated_boxes_are_refused_by_frame_and_format(form: str, tmp_path: Path) -> None:
+    boxes = BoundingBoxes(torch.rand(1, 5), format=form, canvas_size=(50, 50))
+    with pytest.raises(InvalidInputError, match=f"`boxes` of frame 'frame-0' must .* got the format {form}"):
+        draw(chosen_of([(BLACK, {"boxes": boxes})]), tmp_path, show_truth=True)
 
 
 def test_images_keep_their_proportions(tmp_path: Path) -> None:

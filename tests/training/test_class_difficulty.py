@@ -13,6 +13,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision import tv_tensors
+from torchvision.transforms.v2.functional import convert_bounding_box_format
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.training.class_difficulty import ClassDifficulty
@@ -206,7 +208,7 @@ def test_a_state_that_is_none_changes_nothing(state: Any) -> None:
     assert difficulty.state_dict() == before
 
 
-GOOD = {"boxes": torch.rand(2, 4), "labels": torch.tensor([1, 2]), "scores": torch.rand(2)}
+GOOD = {"boxes": torch.tensor([[0.0, 0, 2, 1], [3, 3, 5, 9]]), "labels": torch.tensor([1, 2]), "scores": torch.rand(2)}
 
 
 @pytest.mark.parametrize(
@@ -214,12 +216,18 @@ GOOD = {"boxes": torch.rand(2, 4), "labels": torch.tensor([1, 2]), "scores": tor
     [
         ([GOOD], [], "one an image; got 1 and 0"),
         ([{**GOOD, "scores": None}], [GOOD], r"predictions\[0\] must have the tensor `scores`; got NoneType"),
-        ([GOOD, GOOD], [GOOD, {"boxes": GOOD["boxes"]}], r"targets\[1\] must have the tensor `labels`"),
-        ([GOOD], [{**GOOD, "labels": torch.tensor([1])}], r"`labels` of targets\[0\] must be \(2,\); got \(1,\)"),
+        ([GOOD, GOOD], [GOOD, {"boxes": GOOD["boxes"]}], r"targets\[1\] must be a dict with `labels`"),
+        ([GOOD], [{"labels": GOOD["labels"]}], r"targets\[0\] must have `boxes`; it has labels alone"),
+        (
+            [GOOD],
+            [{**GOOD, "labels": torch.tensor([1])}],
+            r"`boxes` of targets\[0\] must be .* with n=1 labels; got \(2,",
+        ),
         ([{**GOOD, "boxes": torch.rand(4, 2)}], [GOOD], r"`boxes` of predictions\[0\] must be \(2, 4\); got \(4, 2\)"),
         ([{**GOOD, "scores": torch.tensor([0.5, 1.5])}], [GOOD], r"scores in \[0, 1\]; got \[0.5, 1.5\]"),
         ([GOOD], [{**GOOD, "boxes": torch.full((2, 4), math.nan)}], r"`boxes` of targets\[0\] must be finite"),
-        ([GOOD], ["x"], r"targets\[0\] must have the tensor `boxes`"),
+        ([GOOD], ["x"], r"`labels` of targets\[0\] must be \(n,\) integers; got str 'x'"),
+        (["x"], [GOOD], r"predictions\[0\] must have the tensor `boxes`; got NoneType"),
     ],
 )
 def test_bad_batches_are_refused_and_leave_it_as_it_was(predictions: Any, targets: Any, message: str) -> None:
@@ -249,3 +257,27 @@ def test_gradients_and_half_precision_and_empty_images() -> None:
     difficulty = ClassDifficulty(xi=1)
     difficulty.update([prediction, empty, prediction], [prediction, prediction, empty])
     assert difficulty.difficulties == pytest.approx({1: 0.75}), "one found with 0.5, one missed"
+
+
+@pytest.mark.parametrize("form", ["XYXY", "XYWH", "CXCYWH"])
+def test_boxes_of_every_upright_format_on_both_sides(form: str) -> None:
+    generator = random.Random(5)
+    predicted, truth = random_images(generator, 20)
+    plain, other = ClassDifficulty(xi=0.2), ClassDifficulty(xi=0.2)
+    batches = as_dicts(predicted, scores=True), as_dicts(truth, scores=False)
+    plain.update(*batches)
+    for image in itertools.chain(*batches):
+        boxes = tv_tensors.BoundingBoxes(image["boxes"], format="XYXY", canvas_size=(99, 99))
+        image["boxes"] = convert_bounding_box_format(boxes, new_format=form)
+    other.update(*batches)
+    assert max(plain.difficulties.values()) < 0.97, "most classes are found"
+    assert other.difficulties == pytest.approx(plain.difficulties)
+
+
+def test_targets_with_an_image_id_alone_and_crowds() -> None:
+    box = torch.tensor([[0.0, 0, 10, 10]])
+    found = {"boxes": box, "labels": torch.tensor([1]), "scores": torch.tensor([0.5])}
+    crowded = {"boxes": torch.cat([box, box * 3]), "labels": torch.tensor([1, 1]), "iscrowd": [0, 1]}
+    difficulty = ClassDifficulty(xi=1)
+    difficulty.update([found, found], [{"image_id": 7}, crowded])
+    assert difficulty.difficulties == pytest.approx({1: 0.5})
