@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import hypothesis.strategies as st
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from quick_comparison import Known, quick, same
+from quick_comparison import Known, loader_of, quick, same
 from shades import OneBox, Tiny
 from torch.utils.data import DataLoader
 from torchvision.tv_tensors import BoundingBoxes
 
 from cval_torch import PassOptions, compare
-from cval_torch.comparison.truth import read_target
+from cval_torch.comparison.truth import TruthReader
 from cval_torch.errors import InvalidInputError, NoSubsetError
+from cval_torch.extraction.passes import InferencePass
 
 
 def test_truth_from_a_function() -> None:
@@ -99,15 +97,14 @@ def test_boxes_of_every_upright_format_are_understood(form: str, box: list[float
 CORNERS = [[0.0, 0.0, 1.0, 2.0]]
 
 
-@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, lambda values: torch.tensor(values).int()])
-@given(labels=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=5))
-@settings(deadline=None, max_examples=20)
-def test_labels_of_any_kind(kind: Any, labels: list[int]) -> None:
-    boxes = [[float(k), 0.0, k + 1.0, 2.0] for k in range(len(labels))]
-    made = kind(labels) if labels else []
-    assert read_target(made, "a target")[0].tolist() == labels
-    found, corners = read_target({"labels": made, "boxes": np.array(boxes)}, "a")
-    assert found.dtype == torch.int64
-    assert found.tolist() == labels
-    assert corners is not None
-    assert corners.reshape(-1, 4).tolist() == boxes
+def test_frames_whose_target_holds_an_image_id_alone_are_empty() -> None:
+    def target(row: int, target: Any) -> Any:
+        return target if len(target["labels"]) else {"image_id": row}
+
+    dataset = Known()
+    run = InferencePass(Tiny(), loader_of(dataset), PassOptions(adapter=OneBox(), progress=False))
+    reader = TruthReader(lambda row: target(row, dataset[row][1]))
+    truth = reader.truth(run.pool(), run)  # a pass without `watch`, as one that was found in its folder
+    assert truth.counts.tolist() == [row % 3 for row in range(30)]
+    assert truth.labels is not None
+    assert truth.labels.tolist() == [label for row in range(30) for label in dataset.labels(row)]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 
 from cval_torch.errors import InvalidInputError
@@ -115,3 +117,17 @@ def test_a_collated_row_is_not_an_empty_frame() -> None:
     assert holds_only_id({"image_id": 7})
     assert not holds_only_id(CollatedTarget(image_id=7))
     assert not holds_only_id([7])
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor, lambda values: torch.tensor(values).int()])
+@given(labels=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=5))
+@settings(deadline=None, max_examples=20)
+def test_labels_of_any_kind(kind: Any, labels: list[int]) -> None:
+    boxes = [[float(k), 0.0, k + 1.0, 2.0] for k in range(len(labels))]
+    made = kind(labels) if labels else []
+    assert read_target(made, "a target")[0].tolist() == labels
+    found, corners = read_target({"labels": made, "boxes": np.array(boxes)}, "a")
+    assert found.dtype == torch.int64
+    assert found.tolist() == labels
+    assert corners is not None
+    assert corners.reshape(-1, 4).tolist() == boxes
