@@ -183,10 +183,14 @@ def test_compare_counts_what_the_voc_files_say(form: str, tmp_path: Path) -> Non
     check_comparison(tiny("rcnn"), wrapped_voc(tmp_path, form=form), VOC_TRUTH, list(VOC_TRUTH))
 
 
-def check_comparison(model: Any, dataset: Any, truth: Objects, ids: list[str]) -> None:
+def test_compare_reads_what_comes_from_a_worker(tmp_path: Path) -> None:
+    check_comparison(tiny("rcnn"), wrapped_coco(tmp_path, form="CXCYWH"), coco_truth(), COCO_IDS, num_workers=1)
+
+
+def check_comparison(model: Any, dataset: Any, truth: Objects, ids: list[str], **how: Any) -> None:
     options = PassOptions(progress=False)
     found = compare(
-        model, loader_of(dataset), ["entropy", "least"], num_of_samples=3, draws=4, min_score=0, options=options
+        model, loader_of(dataset, **how), ["entropy", "least"], num_of_samples=3, draws=4, min_score=0, options=options
     )
     objects = sum(map(len, truth.values()))
     assert 0 < naive_misses(model, dataset, truth, list(range(len(ids))), ids) < objects, "both kinds occur"
