@@ -13,7 +13,7 @@ from tiny_rcnn import pairs
 from tiny_torchvision import tiny
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from torchvision.datasets import wrap_dataset_for_transforms_v2
+from torchvision.datasets import CocoDetection, wrap_dataset_for_transforms_v2
 
 from cval_torch import DetectionSampling, LabelPool, PassOptions, compare, extract, select
 from cval_torch.errors import InvalidInputError
@@ -118,19 +118,19 @@ def test_labels_are_kept_of_what_was_selected(kind: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("keys", TARGET_KEYS, ids=str)
-def test_a_pass_that_was_interrupted_goes_on(keys: Any, tmp_path: Path) -> None:
+def test_a_pass_that_was_interrupted_goes_on(keys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, model = wrapped_coco(tmp_path, keys=keys), tiny("ssd")
     whole = extract(model, loader_of(dataset, batch_size=1), progress=False)
-    inside = dataset._dataset._load_image
+    inside = CocoDetection._load_image
     calls: list[int] = []
 
-    def failing(image_id: int) -> Any:
+    def failing(dataset: CocoDetection, image_id: int) -> Any:
         calls.append(image_id)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return inside(image_id)
+        return inside(dataset, image_id)
 
-    dataset._dataset._load_image = failing
+    monkeypatch.setattr(CocoDetection, "_load_image", failing)  # of the class: the dataset itself must stay the same
     options: dict[str, Any] = {"progress": False, "cache_dir": tmp_path / "pass", "frames_per_shard": 1}
     with pytest.raises(KeyboardInterrupt):
         extract(model, loader_of(dataset, batch_size=1), **options)
