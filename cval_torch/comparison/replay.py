@@ -98,7 +98,7 @@ def compare(
         options: how the inference pass is made, and whether to show bars; None: `PassOptions()`.
         cache_dir: a folder in which the inference pass and every finished training survive the process: the same call
             goes on from there, also with strategies or `trained_draws` more. Another model, dataset or option is
-            refused; code that changed is not noticed.
+            refused; changed code of `train` and `evaluate` is not noticed.
 
     Returns:
         A `Comparison`: print it, or see its `table`, `to_csv` and `plot`.

@@ -204,7 +204,7 @@ class _Reader:
             settings[path] = f"the module {value.__name__}"
         elif isinstance(value, nn.Module):
             self._submodule(path, value)
-        elif is_machinery(value):
+        elif not isinstance(value, dict) and is_machinery(value):  # a dict of hyperparameters is no machinery
             return
         elif depth > _DEEPEST or len(settings) > self._most:
             settings[path] = dotted_name(type(value))

@@ -20,7 +20,7 @@ SHOWN = 80  # characters of a text that are kept as they are
 _SHOWN_NUMBERS = 4  # of a tensor
 _DEEPEST = 12  # containers within containers
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|xla|hpu|npu|meta)(:\d+)?")
-_SELF_NAMED = (torch.dtype, torch.layout, torch.memory_format, range, slice)
+_SELF_NAMED = (torch.dtype, torch.layout, torch.memory_format, range)
 
 
 def plain_text(value: Any) -> str | None:
@@ -99,6 +99,8 @@ def _plain(value: Any, depth: int) -> str | None:
         return _plain(value.item(), depth + 1) if not isinstance(value.item(), np.generic) else repr(value)
     if type(value) in (bool, int, float, complex):
         return repr(value)
+    if isinstance(value, slice):
+        return _plain((value.start, value.stop, value.step), depth + 1)
     if isinstance(value, type):
         return dotted_name(value)
     return _container(value, depth)

@@ -20,7 +20,7 @@ _NAMES = {
         "training",  # a pass is in eval mode
         "_compiled_call_impl",  # `module.compile()`
         "_is_torch_compile", "_compile_kwargs",  # `torch.compile(module)`, and how lightning compiles
-        "_is_hf_initialized",
+        "_is_hf_initialized", "_is_accelerate_prepared",
     },
     "torch.fx.graph_module.GraphModule": {  # its `code` is read
         "_code", "_create_node_hooks", "_deepcopy_hooks", "_erase_node_hooks", "_graph", "_lineno_map",
@@ -33,13 +33,15 @@ _NAMES = {
     },
     "transformers.configuration_utils.PreTrainedConfig": {
         "_commit_hash", "_name_or_path", "architectures", "dtype", "model_type", "torch_dtype",
-        "transformers_version", "use_pretrained_backbone", "use_timm_backbone",
+        "transformers_version", "use_cache", "use_pretrained_backbone", "use_timm_backbone",
     },
-    "ultralytics.nn.tasks.BaseModel": {"pt_path"},
+    "ultralytics.nn.tasks.BaseModel": {"criterion", "pt_path"},
+    "lightning.pytorch.core.module.LightningModule": {"_current_fx_name", "_fabric", "_trainer"},
 }  # fmt: skip
-_NAMES["transformers.configuration_utils.PretrainedConfig"] = _NAMES[
-    "transformers.configuration_utils.PreTrainedConfig"
-]
+_ALSO_CALLED = {
+    "transformers.configuration_utils.PretrainedConfig": "transformers.configuration_utils.PreTrainedConfig",
+    "pytorch_lightning.core.module.LightningModule": "lightning.pytorch.core.module.LightningModule",
+}
 
 _TRAINING_COUNTER = "num_batches_tracked"
 
@@ -62,7 +64,8 @@ def deciding(owner: object, attributes: Mapping[str, Any]) -> dict[str, Any]:
     >>> deciding(nn.Dropout(0.25), vars(nn.Dropout(0.25)))
     {'p': 0.25, 'inplace': False}
     """
-    kinds = {dotted_name(kind) for kind in type(owner).__mro__}
+    names = (dotted_name(kind) for kind in type(owner).__mro__)
+    kinds = {_ALSO_CALLED.get(name, name) for name in names}
     skipped = set().union(*(_NAMES[kind] for kind in kinds & _NAMES.keys()))
     found = {name: value for name, value in attributes.items() if isinstance(name, str) and name not in skipped}
     if "ultralytics.nn.tasks.BaseModel" in kinds and "args" in found:  # of a training; one is for inference, too

@@ -64,6 +64,7 @@ def test_texts_are_equal_exactly_if_the_values_are(one: Any, other: Any) -> None
         (torch.Size([1, 2]), "(1, 2)"),
         (np.float32(0.5), "0.5"),
         (range(3), "range(0, 3)"),
+        (slice(1, 5), "(1, 5, None)"),
         (nn.ReLU, "torch.nn.modules.activation.ReLU"),
         (torch.device("cuda:1"), "a device"),
         ("cuda:0", "a device"),
@@ -78,7 +79,9 @@ def test_each_kind_of_plain_value(value: Any, text: str) -> None:
     assert plain_text(value) == text
 
 
-@pytest.mark.parametrize("value", [object(), torch.zeros(1), np.zeros(1), nn.ReLU(), len, [object()], {"a": lambda: 0}])
+@pytest.mark.parametrize(
+    "value", [object(), slice(object()), torch.zeros(1), np.zeros(1), nn.ReLU(), len, [object()], {"a": lambda: 0}]
+)
 def test_other_values_are_not_plain(value: Any) -> None:
     assert plain_text(value) is None
 

@@ -14,23 +14,11 @@ from fresh_process import run_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model_variants import SAME, Graded, Holder, cached_pass, rcnn, with_part
-from refusals import unfinish
+from refusals import accepts, unfinish
 from tiny_torchvision import FAMILIES, tiny
 from torch import nn
 
 from cval_torch import Pool
-
-
-def accepts(folder: Path, then: Any, now: Any, adapter: Callable[[], Any] = lambda: None, **options: Any) -> None:
-    """A pass with `then` is read, and continued, with `now`; both give the rows of a pass without a cache."""
-    for finished in (True, False):
-        place = folder / str(finished)
-        begun = cached_pass(place, then(), adapter=adapter(), **options)
-        if not finished:
-            unfinish(place)
-        found = cached_pass(place, now(), adapter=adapter(), **options)
-        assert found.frame_ids == begun.frame_ids
-        assert torch.equal(found.scores, begun.scores)
 
 
 def used(make: Callable[[], Any], adapter: Any = None) -> Any:

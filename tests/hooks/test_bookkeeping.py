@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from cval_torch.extraction.model_state import read_model
+from cval_torch.extraction.user_code import UserCode
 from cval_torch.hooks.bookkeeping import deciding, is_counter, is_machinery
 
 
@@ -66,6 +68,20 @@ def test_a_metric_and_a_trainer_are_machinery_and_a_lightning_module_is_not() ->
     assert not is_machinery(lightning.LightningModule())
     assert not is_machinery(SimpleNamespace())
     assert not is_machinery([1])
+
+
+@pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
+def test_of_a_lightning_module_the_hyperparameters_count(package: str) -> None:
+    pl = pytest.importorskip(package)
+
+    class Module(pl.LightningModule):  # type: ignore[name-defined]
+        def __init__(self, limit: float, part: Any) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+
+    settings = read_model(Module(0.5, [torch.ones(1)]), UserCode()).settings
+    assert (settings["_hparams['limit']"], settings["_hparams['part'][0]"]) == ("0.5", "float32 (1.0,)")
+    assert not {"_trainer", "_fabric"} & settings.keys()
 
 
 def test_counters() -> None:
