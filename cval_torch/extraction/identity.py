@@ -146,15 +146,18 @@ def changes(
     return sorted(found)
 
 
-def _callables_of(dataset: Any, path: str = "") -> dict[str, Any]:
+def _callables_of(dataset: Any, path: str = "", within: tuple[int, ...] = ()) -> dict[str, Any]:
     """What a dataset, and datasets within it, hold that is called: transforms and loading functions, by name."""
     found: dict[str, Any] = {}
+    if id(dataset) in within:  # it refers to itself, such as to a view of itself
+        return found
     for name, value in sorted(getattr(dataset, "__dict__", {}).items()):
-        inner = value if isinstance(value, (list, tuple)) and isinstance(dataset, ConcatDataset) else [value]
-        for place, part in enumerate(inner):
-            where = f"{path}{name}" if inner is not value else f"{path}{name}[{place}]"
+        parts = {f"{path}{name}": value}
+        if isinstance(dataset, ConcatDataset) and isinstance(value, (list, tuple)):
+            parts = {f"{path}{name}[{place}]": part for place, part in enumerate(value)}
+        for where, part in parts.items():
             if isinstance(part, Dataset):
-                found |= _callables_of(part, f"{where}.")
+                found |= _callables_of(part, f"{where}.", (*within, id(dataset)))
             elif callable(part) and not isinstance(part, type):
                 found[where] = part
     return found

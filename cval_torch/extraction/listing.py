@@ -32,14 +32,17 @@ def _mark(dataset: Any, row: int) -> str | None:
     return hashlib.sha256(repr(listed).encode("utf-8", "surrogatepass")).hexdigest()[:16] if listed else None
 
 
-def _listed(dataset: Any, row: int) -> list[tuple[str, str]]:
-    """The names of a row, each behind that of its attribute."""
+def _listed(dataset: Any, row: int, within: tuple[int, ...] = ()) -> list[tuple[str, str]]:
+    """The names of a row, each behind that of its attribute; `within`: the datasets that this one was found in."""
     length = length_of(dataset)
     found: list[tuple[str, str]] = []
+    if id(dataset) in within:  # it refers to itself, such as to a view of itself
+        return found
     for attribute, value in sorted(getattr(dataset, "__dict__", {}).items()):
         if isinstance(value, Dataset):
             if length_of(value) == length:
-                found += [(f"{attribute}.{name}", listed) for name, listed in _listed(*innermost(value, row))]
+                inner = _listed(*innermost(value, row), (*within, id(dataset)))
+                found += [(f"{attribute}.{name}", listed) for name, listed in inner]
         elif _is_column(value) and len(value) == length:
             item = value.iloc[row] if hasattr(value, "iloc") else value[row]
             first = item[0] if isinstance(item, (list, tuple)) and item else item

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MethodType, ModuleType
 from typing import Any
@@ -64,7 +64,7 @@ def read_model(model: nn.Module, code: UserCode, *, parameters: bool = True) -> 
 def read_object(value: Any, code: UserCode, *, beside: nn.Module | None = None) -> State:
     """Read any other object, such as an adapter; modules of the model `beside` it are told by their names there."""
     reader = _Reader(code, {} if beside is None else _named_parts(beside))
-    reader.object("", value)
+    reader.tried("", reader.object, value)
     return reader.state
 
 
@@ -80,7 +80,7 @@ def read_functions(functions: Mapping[str, Any], code: UserCode) -> State:
     """Read the constants that functions hold; `code` takes in what they run."""
     reader = _Reader(code, {})
     for name, function in functions.items():
-        reader.called(name, function)
+        reader.tried(name, reader.called, function)
     return reader.state
 
 
@@ -100,6 +100,14 @@ class _Reader:
         self._shown: set[str] = set()
         self._most = _MOST
 
+    def tried(self, path: str, read: Callable[[str, Any], None], value: Any) -> None:
+        """Read what may resist, in whatever way: it is not ours."""
+        try:
+            read(path, value)
+        except Exception:
+            self.state.settings.setdefault(path, dotted_name(type(value)))
+            self.state.unread.append(path)
+
     # Modules
 
     def model(self, path: str, root: nn.Module) -> None:
@@ -115,10 +123,7 @@ class _Reader:
         for name, module in parts:
             if "_orig_mod" in module._modules:  # what torch.compile puts around a module
                 continue
-            try:
-                self._module(_joined(path, plain_name(name)), module)
-            except Exception:  # a module that resists, whatever it is
-                self.state.unread.append(_joined(path, plain_name(name)))
+            self.tried(_joined(path, plain_name(name)), self._module, module)
         for name, value in extra.items():
             self.value(name, value, 0)
         for name in self.state.weights.keys() & self.state.settings.keys():
@@ -183,11 +188,7 @@ class _Reader:
         """Anything at all, under this name."""
         if depth <= 1:
             self._most = len(self.state.settings) + _MOST
-        try:
-            self._value(path, value, depth)
-        except Exception:  # an object that resists, whatever it is
-            self.state.settings[path] = dotted_name(type(value))
-            self.state.unread.append(path)
+        self.tried(path, lambda path, value: self._value(path, value, depth), value)
 
     def _value(self, path: str, value: Any, depth: int) -> None:
         settings = self.state.settings

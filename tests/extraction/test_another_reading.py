@@ -12,7 +12,7 @@ from model_variants import Graded, cached_pass, rcnn, with_part
 from refusals import refused
 from tiny_rcnn import Frames, loader_of
 from torch import Tensor, nn
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 
 from cval_torch import extract
 from cval_torch.errors import InvalidInputError
@@ -149,6 +149,21 @@ def test_other_transforms_of_a_dataset_at_any_depth(tmp_path: Path) -> None:
         with pytest.raises(InvalidInputError, match="holds another pass") as caught:
             cached_pass(folder, model, frames=over(now))
         assert message in str(caught.value)
+
+
+def test_transforms_of_joined_datasets_and_of_one_that_refers_to_itself(tmp_path: Path) -> None:
+    def joined(factor: float) -> Any:
+        parts = [Transformed(Scale(0.5)), Transformed(Scale(factor))]
+        parts[0].me = parts[0]  # type: ignore[attr-defined]
+        return ConcatDataset(parts)
+
+    model = rcnn()
+    cached_pass(tmp_path, model, frames=joined(0.5))
+    cached_pass(tmp_path, model, frames=joined(0.5))
+    with pytest.raises(
+        InvalidInputError, match=r"the dataset's datasets\[1\].transform.factor was 0.5 and is 0.25 now"
+    ):
+        cached_pass(tmp_path, model, frames=joined(0.25))
 
 
 def pairs_scaled(factor: float) -> Callable[[list[Any]], Any]:

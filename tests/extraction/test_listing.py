@@ -91,3 +91,10 @@ def test_what_lists_nothing_plain_has_no_marks() -> None:
     assert row_marks(Listing(torch.zeros(2, 3)), [0, 1]) == [None, None]
     assert row_marks(Listing(Decoding()), [0, 1]) == [None, None]
     assert row_marks(TensorDataset(torch.zeros(2, 3)), [0, 1]) == [None, None]
+
+
+def test_a_dataset_that_refers_to_itself_is_read_once() -> None:
+    plain, looped = Listing(["a", "b"]), Listing(["a", "b"])
+    looped.me = looped  # type: ignore[attr-defined]
+    looped.view = Subset(looped, [1, 0])  # type: ignore[attr-defined]
+    assert row_marks(looped, [0, 1]) == row_marks(plain, [0, 1])

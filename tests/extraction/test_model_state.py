@@ -192,6 +192,29 @@ def test_odd_modules_are_read_as_far_as_they_can_be() -> None:
     assert state_of(Holder(mute=Mute())).unread == ["mute"]
 
 
+class Hostile:
+    """Raises whatever it is asked."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+    def _raise(self, *args: Any) -> Any:
+        raise RuntimeError("no")
+
+    __eq__ = __hash__ = __len__ = __iter__ = __repr__ = __str__ = __bool__ = __call__ = __reduce_ex__ = _raise  # type: ignore[assignment]
+
+
+def test_an_object_that_resists_is_told_by_its_class() -> None:
+    name = f"{__name__}.Hostile"
+    hostile: Any = Hostile()
+    state = state_of(Holder(a=hostile, b=[hostile], c={"x": hostile}))
+    assert state.unread == ["a", "b", "c"]
+    assert [state.settings[key] for key in "abc"] == [name, "builtins.list", "builtins.dict"]
+    assert read_object(hostile, UserCode()).unread == [""]
+    assert read_functions({"f": hostile}, UserCode()).unread == ["f"]
+    assert read_values({"v": hostile}, UserCode()).settings == {"v": name}
+
+
 def test_compiled_parts_have_the_names_of_the_plain_ones() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     before = state_of(model)
