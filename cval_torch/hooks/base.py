@@ -70,7 +70,8 @@ class DetectorAdapter(Protocol):
     """One family of detectors. Pass an instance as `extract(..., adapter=...)` for a model of your own.
 
     The extraction calls, in this order: `matches` (only when it looks for an adapter itself), `modules` once,
-    and then a batch at a time `forward` and `read`.
+    and then a batch at a time `forward` and `read`. With `cache_dir`, what an adapter holds and the code of its methods
+    tell one pass from another, and a copy of it reads two images of noise first.
     """
 
     name: str
