@@ -187,6 +187,30 @@ def test_compare_reads_what_comes_from_a_worker(tmp_path: Path) -> None:
     check_comparison(tiny("rcnn"), wrapped_coco(tmp_path, form="CXCYWH"), coco_truth(), COCO_IDS, num_workers=1)
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_compare_reads_targets_before_their_memory_is_pinned(form: str, tmp_path: Path) -> None:
+    """Pinning makes plain tensors of them. Where torch cannot pin, it warns, which is an error in these tests."""
+    dataset = wrapped_coco(tmp_path, form=form)
+    check_comparison(tiny("rcnn"), dataset, coco_truth(), COCO_IDS, pin_memory=True)
+
+
+def test_compare_over_a_label_pool_does_so_too(tmp_path: Path) -> None:
+    dataset, model = wrapped_coco(tmp_path, form="XYWH"), tiny("rcnn")
+    labels = LabelPool(dataset, labeled=COCO_IDS)
+    made: list[DataLoader[Any]] = []
+
+    def make_loader(frames: Any) -> DataLoader[Any]:
+        made.append(loader_of(frames, pin_memory=True))
+        return made[-1]
+
+    options = PassOptions(progress=False)
+    found = compare(model, labels, ["least"], num_of_samples=3, draws=2, options=options, make_loader=make_loader)
+    for choice in (*found.strategies.values(), *found.random):
+        expected = naive_counts(coco_truth(), choice.frame_ids)
+        assert {name: choice.values[name] for name in expected} == expected
+    assert made[0].pin_memory, "the loader of the user is left alone"
+
+
 def check_comparison(model: Any, dataset: Any, truth: Objects, ids: list[str], **how: Any) -> None:
     options = PassOptions(progress=False)
     found = compare(
@@ -215,6 +239,17 @@ def test_compare_does_not_take_joined_targets_for_empty_ones(tmp_path: Path) -> 
         InvalidInputError, match=r"target of frame '10' .* a row of columns, which a `collate_fn` joined"
     ):
         compare(tiny("ssd"), loader, ["least"], num_of_samples=1, options=PassOptions(progress=False))
+
+
+@pytest.mark.parametrize("kind", ["COCO, not wrapped", "VOC, not wrapped", "VOC, the annotation alone"])
+def test_the_contact_sheet_says_how_to_read_datasets_that_are_not_wrapped(kind: str, tmp_path: Path) -> None:
+    dataset = Subset(DATASETS[kind](tmp_path), [1])
+    stage = DetectionSampling(selection_strategy="random", num_of_samples=1)
+    chosen = select(tiny("ssd"), loader_of(dataset), stages=stage, progress=False)
+    contact_sheet(chosen, tmp_path / "sheet.png")
+    message = f"frame '{ids_of(kind)[1]}' must be a dict with `boxes`; .*wrap_dataset_for_transforms_v2"
+    with pytest.raises(InvalidInputError, match=message):
+        contact_sheet(chosen, tmp_path / "sheet.png", show_truth=True)
 
 
 def difficulty_of(predictions: list[dict[str, Tensor]], truth: Objects) -> ClassDifficulty:

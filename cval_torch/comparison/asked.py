@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,7 +56,7 @@ def frames_of(
     if not isinstance(loader, LabelPool):
         if make_loader is not None:
             raise InvalidInputError("`make_loader` is for a LabelPool; a loader is used as it is")
-        return Frames(loader, start or (), TruthReader(targets))
+        return Frames(loader if targets is not None else _unpinned(loader), start or (), TruthReader(targets))
     labels = loader
     if make_loader is None:
         raise InvalidInputError("a LabelPool needs `make_loader=`, a function from a Subset to a DataLoader over it")
@@ -72,7 +73,17 @@ def frames_of(
             "so random draws from them are better than random draws from everything",
         )
     reader = TruthReader(targets, lambda frame_id: labels.indices_of([frame_id])[0])
-    return Frames(make_loader(labels.labeled), start, reader, notes)
+    made = make_loader(labels.labeled)
+    return Frames(made if targets is not None else _unpinned(made), start, reader, notes)
+
+
+def _unpinned(loader: Iterable[Any]) -> Iterable[Any]:
+    """The same loader without pinned memory, which makes plain tensors of boxes that know their format."""
+    if not isinstance(loader, DataLoader) or not loader.pin_memory:
+        return loader
+    unpinned = copy.copy(loader)
+    unpinned.pin_memory = False
+    return unpinned
 
 
 def plans_of(

@@ -21,14 +21,14 @@ class RangeCheck:
 
     Args:
         model: the detector.
-        adapter: reads it. Only the detectors of the adapters of this library are known to expect [0, 1], or what their
-            image processor gives. A detector that subtracts means above 1 from its images expects 0 to 255.
+        adapter: runs it. Only what the `forward` of an adapter of this library runs is known to expect [0, 1], or what
+            its image processor gives. A detector that subtracts means above 1 from its images expects 0 to 255.
     """
 
     def __init__(self, model: nn.Module, adapter: DetectorAdapter) -> None:
         means = getattr(getattr(model, "transform", None), "image_mean", None)
         of_bytes = means is not None and float(torch.as_tensor(means).max()) > 1
-        self._looks = is_built_in(adapter.read) and not of_bytes
+        self._looks = is_built_in(adapter.forward) and not of_bytes
 
     def look(self, images: Any, frame_ids: Sequence[str]) -> None:
         """Look at the maximum of each image of a batch, until one was warned of.

@@ -71,20 +71,61 @@ def read_target(target: Any, what: str, *, remedy: str = "") -> tuple[Tensor, Te
     return labels[single], None if corners is None else corners[single]
 
 
+def read_boxes(target: Any, what: str) -> Tensor:
+    """(n, 4) xyxy boxes of a frame, on the CPU, to look at: they need no labels, and corners may be in any order.
+
+    Args:
+        target: see `read_target`. Anything else that is no annotation of torchvision's has no boxes.
+        what: see `read_target`.
+
+    Raises:
+        InvalidInputError: the target is as an unwrapped dataset of torchvision gives it; its boxes are rotated, not
+            finite, or of another shape.
+
+    >>> read_boxes({"boxes": [[0, 0, 9, 9]]}, "the target")
+    tensor([[0., 0., 9., 9.]])
+    >>> read_boxes({"image_id": 7}, "the target")
+    tensor([], size=(0, 4))
+    """
+    boxes = target.get("boxes") if isinstance(target, Mapping) else None
+    if boxes is None:
+        if _is_of_torchvision(target):
+            raise InvalidInputError(f"{what} must be a dict with `boxes`; got {_describe(target)}. {_WRAP}".rstrip())
+        return torch.zeros(0, 4)
+    corners = _corners(boxes, what)
+    if corners is None or corners.ndim != 2 or corners.shape[1] != 4:
+        raise InvalidInputError(f"`boxes` of {what} must be (n, 4); got {_shape_of(boxes, corners)}")
+    if not bool(corners.isfinite().all()):
+        first = corners[~corners.isfinite().all(1)][0].tolist()
+        raise InvalidInputError(f"`boxes` of {what} must be finite; got {first}")
+    return corners
+
+
 def _read_boxes(boxes: Any, count: int, what: str) -> Tensor:
-    tensor = boxes if isinstance(boxes, Tensor) else _as_tensor(boxes)
-    corners = None
-    if tensor is not None:
-        corners = torch.zeros(0, 4) if tensor.numel() == 0 else as_corners(tensor, f"`boxes` of {what}").detach().cpu()
-    if corners is None or corners.shape != (count, 4) or corners.is_complex():
-        got = type(boxes).__name__ if corners is None else f"{tuple(corners.shape)}"
+    corners = _corners(boxes, what)
+    if corners is None or corners.shape != (count, 4):
+        got = _shape_of(boxes, corners)
         raise InvalidInputError(f"`boxes` of {what} must be (n, 4) xyxy with n={count} labels; got {got}")
-    corners = corners if corners.is_floating_point() else corners.float()
     upside_down = (corners[:, 2:] < corners[:, :2]).any(1)
     if bool(upside_down.any()):
         first = corners[upside_down][0].tolist()
         raise InvalidInputError(f"`boxes` of {what} must be xyxy, x1 >= x0 and y1 >= y0; got {first}")
     return corners
+
+
+def _corners(boxes: Any, what: str) -> Tensor | None:
+    """Floats of whatever shape, on the CPU; (0, 4) of no boxes; None of what is no array of real numbers."""
+    tensor = boxes if isinstance(boxes, Tensor) else _as_tensor(boxes)
+    if tensor is None or tensor.is_complex():
+        return None
+    if tensor.numel() == 0:
+        return torch.zeros(0, 4)
+    corners = as_corners(tensor, f"`boxes` of {what}").detach().cpu()
+    return corners if corners.is_floating_point() else corners.float()
+
+
+def _shape_of(boxes: Any, corners: Tensor | None) -> str:
+    return type(boxes).__name__ if corners is None else f"{tuple(corners.shape)}"
 
 
 def _read_flags(flags: Any, count: int, what: str) -> Tensor:
@@ -113,7 +154,7 @@ def _is_annotations(value: Any) -> bool:
 def _is_of_torchvision(target: Any) -> bool:
     """Whether a target is as `CocoDetection` or `VOCDetection` gives it, unwrapped."""
     if isinstance(target, Mapping):
-        return "annotation" in target and "labels" not in target
+        return "annotation" in target and not {"boxes", "labels"} & set(target)
     return _is_annotations(target) and "bbox" in target[0]
 
 

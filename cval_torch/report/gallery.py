@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool.box_formats import as_corners
 from cval_torch.pool.pool import Pool
+from cval_torch.pool.targets import read_boxes
 from cval_torch.report.frames import ChosenFrames
 from cval_torch.report.picture_file import check_picture_file
 from cval_torch.report.pixels import as_rgb
@@ -62,7 +62,8 @@ def contact_sheet(
 
     Raises:
         InvalidInputError: no frames, an option out of range, predictions without boxes or for another number of
-            frames, an item that does not begin with an image, or rotated boxes in a target. Before any frame is
+            frames, an item that does not begin with an image; with `show_truth`, boxes of a target that are rotated,
+            not (n, 4) or not finite, or targets of a dataset of torchvision that is not wrapped. Before any frame is
             loaded: a path with no suffix of a picture, or more pixels a side than its format has: 65500 in a JPEG,
             16383 in a WebP.
         OSError: the file cannot be written.
@@ -158,10 +159,8 @@ def _predicted(pool: Pool, rank: int, min_score: float) -> tuple[Tensor, Tensor,
 
 
 def _truth(item: Any, frame_id: str) -> tuple[Tensor, Tensor, None]:
-    target = item[1] if isinstance(item, (tuple, list)) and len(item) > 1 else {}
-    boxes = target.get("boxes") if isinstance(target, Mapping) else None
-    found = torch.zeros(0, 4) if boxes is None else as_corners(torch.as_tensor(boxes), f"`boxes` of frame {frame_id!r}")
-    found = found.reshape(-1, 4)
+    target = item[1] if isinstance(item, (tuple, list)) and len(item) > 1 else None
+    found = read_boxes(target, f"the target of frame {frame_id!r}")
     return found, torch.zeros(len(found), dtype=torch.int64), None
 
 

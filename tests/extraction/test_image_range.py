@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,7 @@ from cval_torch import extract
 from cval_torch.errors import InvalidInputError
 from cval_torch.extraction.image_range import LARGEST, RangeCheck
 from cval_torch.hooks.finding import find_adapter
+from cval_torch.hooks.torchvision import SSDAdapter
 
 NOT_SCALED, SCALED, BYTES = v2.ToDtype(torch.float32), v2.ToDtype(torch.float32, scale=True), v2.Identity()
 
@@ -95,6 +97,36 @@ def test_detectors_that_expect_0_to_255_are_given_it(warned: list[warnings.Warni
 def test_nobody_knows_what_a_detector_of_ones_own_expects(warned: list[warnings.WarningMessage]) -> None:
     extract(nn.Linear(1, 1), loader_of(NOT_SCALED), adapter=OneBox(), progress=False)
     assert warned == []
+
+
+class DividesBy255(SSDAdapter):
+    """A whole adapter of this library, but for the scale of the images that it wants."""
+
+    def forward(self, model: nn.Module, images: Any) -> Any:
+        return super().forward(model, [image / 255 for image in images])
+
+
+def test_who_changes_what_the_detector_is_given_is_not_warned(warned: list[warnings.WarningMessage]) -> None:
+    found = extract(tiny("ssd"), loader_of(NOT_SCALED), adapter=DividesBy255(), progress=False)
+    assert warned == []
+    torch.testing.assert_close(found.boxes, extract(tiny("ssd"), loader_of(SCALED), progress=False).boxes)
+
+
+@pytest.mark.parametrize("world", ["tiny_yolo", "tiny_detr"])
+def test_detectors_of_other_vendors_are_looked_at_too(world: str, warned: list[warnings.WarningMessage]) -> None:
+    host = importlib.import_module(world)  # skips the test where the vendor's package is not installed
+    options: dict[str, Any] = {"progress": False}
+    if world == "tiny_yolo":
+        model = host.built("yolo11n", False).model
+    else:
+        model = host.built("DETR")
+        options["adapter"] = host.TransformersAdapter(processor=host.small_processor("DETR"))
+    for transform in (SCALED, BYTES):  # integers are scaled by the adapter
+        extract(model, loader_of(transform), **options)
+        assert [warning for warning in warned if "has values up to" in str(warning.message)] == []
+    extract(model, loader_of(NOT_SCALED), **options)
+    (told,) = [str(warning.message) for warning in warned if "has values up to" in str(warning.message)]
+    assert "'photo-3' has values up to 255" in told
 
 
 def look(*images: Any) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool.targets import CollatedTarget, holds_only_id, read_target
+from cval_torch.pool.targets import CollatedTarget, holds_only_id, read_boxes, read_target
 
 CORNERS = [[10.0, 20.0, 40.0, 60.0], [0.0, 0.0, 5.0, 7.0]]
 ROTATED = [name for name in ("XYWHR", "CXCYWHR", "XYXYXYXY") if hasattr(BoundingBoxFormat, name)]  # of new torchvision
@@ -111,6 +111,38 @@ def test_rotated_boxes_are_refused_by_name(form: str) -> None:
     boxes = BoundingBoxes(torch.rand(1, 8 if form == "XYXYXYXY" else 5), format=form, canvas_size=(9, 9))
     with pytest.raises(InvalidInputError, match=f"`boxes` of T must have sides .* got the format {form}"):
         read_target({"labels": [1], "boxes": boxes}, "T")
+
+
+@pytest.mark.parametrize(
+    ("boxes", "corners"),
+    [
+        (boxes_of(SIDES, "XYWH"), CORNERS),
+        (np.array(CORNERS, dtype=np.float32), CORNERS),
+        ([[40, 60, 10, 20]], [[40.0, 60.0, 10.0, 20.0]]),  # upside down
+        ([], []),
+        (torch.zeros(0), []),
+    ],
+)
+def test_boxes_alone(boxes: Any, corners: list[list[float]]) -> None:
+    found = read_boxes({"boxes": boxes}, "T")
+    assert type(found) is torch.Tensor
+    assert found.is_floating_point()
+    assert found.shape == (len(corners), 4)
+    assert found.tolist() == corners
+
+
+@pytest.mark.parametrize(
+    "target", [{"image_id": 7}, {"labels": [1]}, {"annotation": {}, "labels": []}, [], [3], None, 3]
+)
+def test_targets_without_boxes(target: Any) -> None:
+    assert read_boxes(target, "T").shape == (0, 4)
+
+
+@pytest.mark.parametrize("target", [[{"bbox": [0, 0, 1, 1]}], {"annotation": {"object": []}}])
+def test_boxes_of_datasets_that_are_not_wrapped_are_refused(target: Any) -> None:
+    message = r"^T must be a dict with `boxes`; got .*\. Wrap .* by `torchvision.*wrap_dataset_for_transforms_v2`\.$"
+    with pytest.raises(InvalidInputError, match=message):
+        read_boxes(target, "T")
 
 
 def test_a_collated_row_is_not_an_empty_frame() -> None:

@@ -121,8 +121,26 @@ def test_targets_that_hold_nothing_to_draw(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", [name for name in ("XYWHR", "CXCYWHR") if hasattr(BoundingBoxFormat, name)])
 def test_rotated_boxes_are_refused_by_frame_and_format(form: str, tmp_path: Path) -> None:
     boxes = BoundingBoxes(torch.rand(1, 5), format=form, canvas_size=(50, 50))
-    with pytest.raises(InvalidInputError, match=f"`boxes` of frame 'frame-0' must .* got the format {form}"):
+    with pytest.raises(InvalidInputError, match=f"`boxes` of .* frame 'frame-0' must .* got the format {form}"):
         draw(chosen_of([(BLACK, {"boxes": boxes})]), tmp_path, show_truth=True)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "got"),
+    [
+        (torch.rand(2, 6), r"must be \(n, 4\); got \(2, 6\)"),  # as many numbers as three boxes have
+        (torch.rand(4), r"must be \(n, 4\); got \(4,\)"),
+        (torch.rand(1, 4).to(torch.complex64), r"must be \(n, 4\); got Tensor"),
+        ("none", r"must be \(n, 4\); got str"),
+        ([[1, 2, 3, 4], [1, 2, float("nan"), 4]], r"must be finite; got \[1.0, 2.0, nan, 4.0\]"),
+        ([[1, 2, float("inf"), 4]], r"must be finite; got \[1.0, 2.0, inf, 4.0\]"),
+    ],
+)
+def test_true_boxes_that_cannot_be_drawn_are_refused_by_frame(boxes: Any, got: str, tmp_path: Path) -> None:
+    chosen = chosen_of([BLACK, (BLACK, {"boxes": boxes})])
+    with pytest.raises(InvalidInputError, match=f"^`boxes` of the target of frame 'frame-1' {got}$"):
+        draw(chosen, tmp_path, show_truth=True)
+    draw(chosen, tmp_path)  # not looked at
 
 
 def test_images_keep_their_proportions(tmp_path: Path) -> None:
