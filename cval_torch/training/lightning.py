@@ -175,14 +175,15 @@ class _EpochMetrics:
     def __init__(self) -> None:
         self._before: dict[str, Any] = {}  # at the start of the epoch
         self._before_validation: dict[str, Any] = {}
-        self._asked: dict[str, Any] = {}  # at its end, when the schedule was asked
+        self._asked: dict[str, Any] | None = None  # at its end, when the schedule was asked
         self._names: set[str] = set()  # that were measured in the epoch
         self._late: dict[str, float] = {}
 
     def begin(self, metrics: Mapping[str, Any]) -> dict[str, float]:
         """An epoch begins. Returns what was measured in the one before, after its `end`."""
         now = dict(metrics)
-        self._late = {name: value for name, value in _changed(self._asked, now).items() if name not in self._names}
+        since = {} if self._asked is None else _changed(self._asked, now)
+        self._late = {name: value for name, value in since.items() if name not in self._names}
         self._before, self._names = now, set()
         return self._late
 

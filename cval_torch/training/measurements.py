@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.training.schedules import Schedule, WhenStalled
+from cval_torch.training.schedules import Schedule, WhenStalled, plain
 
 
 class Measurements:
@@ -64,7 +64,7 @@ class Measurements:
     def end(self, schedule: Schedule) -> str | None:
         """Begin another training. Returns what to tell of the one that ended, if its schedule waited in vain."""
         metric, names, epochs = watched_metric(schedule), self._names, self._epochs
-        self._names, self._evaluated, self._epochs = set(), set(), 0
+        self._names, self._evaluated, self._epochs, self._unchecked = set(), set(), 0, False
         if metric is None or metric in names or not epochs:
             return None
         return (
@@ -73,9 +73,9 @@ class Measurements:
             "watch another metric, or choose after a number of epochs, by EveryEpochs"
         )
 
-    def state(self) -> list[dict[str, float]]:
-        """The evaluations that the schedule has yet to be asked about."""
-        return [dict(metrics) for metrics in self._evaluations]
+    def state(self) -> list[dict[str, float | str]]:
+        """The evaluations that the schedule has yet to be asked about, as plain values."""
+        return [{name: plain(value) for name, value in metrics.items()} for metrics in self._evaluations]
 
     @staticmethod
     def read_state(state: Any) -> list[dict[str, float]]:

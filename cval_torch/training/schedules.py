@@ -145,7 +145,7 @@ class WhenStalled:
 
     def state_dict(self) -> dict[str, Any]:
         """The best value since the last choice (left out before there is one), and the evaluations since it."""
-        best = {} if self._best == -math.inf else {"best": self._best}
+        best = {} if self._best == -math.inf else {"best": plain(self._best)}
         return {**best, "stalled": self._stalled, "measured": self.measured}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -159,3 +159,8 @@ class WhenStalled:
         if not isinstance(measured, bool):
             raise InvalidInputError(f"`measured` in the state of a WhenStalled must be a bool; got {measured!r}")
         self._best, self._stalled, self.measured = best, stalled, measured
+
+
+def plain(value: float) -> float | str:
+    """A number as JSON can have it, which knows neither NaN nor infinity; `float` reads it back."""
+    return value if math.isfinite(value) else str(value)

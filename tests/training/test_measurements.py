@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -192,6 +194,12 @@ def test_a_training_without_its_metric_is_told_once() -> None:
     (message,) = told()
     assert "it watches 'map', which was not measured in 3 epochs of this training, while ['loss'] was" in message
     assert told() == []
+    with pytest.raises(InvalidInputError, match="got 'map'"):
+        sampler.on_epoch_end(Tiny(), 0, {"mAP": 0.5})
+    sampler.on_epoch_end(Tiny(), 1, {"mAP": 0.5}, complete=False)
+    (message,) = told()
+    assert "not measured in 2 epochs of this training, while ['mAP'] was" in message
+    sampler.check_metric(-1)  # what the training before measured is not complained of in the next one
     sampler.on_epoch_end(Tiny(), 0, {"map": 0.5})
     assert told() == []
     sampler.on_epoch_end(Tiny(), 0)  # another training, of one schedule
@@ -207,13 +215,27 @@ def test_evaluations_that_the_schedule_has_not_seen_are_saved() -> None:
     assert "measured" not in sampler.state_dict()
     sampler.on_evaluation({"map": 1, "loss": float("nan")})
     state = sampler.state_dict()
-    assert state["measured"][0]["map"] == 1.0
-    assert state["measured"][0]["loss"] != state["measured"][0]["loss"]
+    assert state["measured"] == [{"map": 1.0, "loss": "nan"}]
     for again in (pickle.loads(pickle.dumps(sampler)), make(schedule=WhenStalled("map"))):
         again.load_state_dict(state)
         again.on_epoch_end(Tiny(), 0)
         assert again.schedule.state_dict() == {"best": 1.0, "stalled": 0, "measured": True}
         assert "measured" not in again.state_dict()
+
+
+def test_numbers_that_json_does_not_know_can_be_saved(tmp_path: Path) -> None:
+    """A diverged training is no reason to lose the labels."""
+    sampler = make(schedule=WhenStalled("map"), annotate=None)
+    sampler.on_epoch_end(Tiny(), 0, {"map": math.inf})
+    sampler.on_evaluation({"map": math.nan, "loss": -math.inf})
+    sampler.on_evaluation({"map": 0.5})
+    sampler.save(tmp_path / "state.json")
+    again = make(schedule=WhenStalled("map"), annotate=None)
+    again.load(tmp_path / "state.json")
+    assert again.state_dict() == sampler.state_dict()
+    for one in (sampler, again):
+        one.on_epoch_end(Tiny(), 1)
+        assert one.schedule.state_dict() == {"best": "inf", "stalled": 2, "measured": True}
 
 
 @pytest.mark.parametrize("wrong", [None, 3, {}, {"map": 1}, ["map"], [[]], [{}], [{"map": None}], [{"map": "x"}]])
