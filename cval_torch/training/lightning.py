@@ -168,23 +168,23 @@ class _EpochMetrics:
     """Tells what was measured when, from `Trainer.callback_metrics`, which keeps the last value of each name.
 
     A value that was measured anew is another tensor than before, even if it is equal. But while an epoch or a
-    validation ends, each look at the metrics makes new tensors of the same values. So names that were measured in the
-    same epoch are not taken for measured once more.
+    validation ends, each look at the metrics makes new tensors of the same values. So a name is taken for measured
+    late only if it was not measured in time; and the sampler leaves out names that validations measured.
     """
 
     def __init__(self) -> None:
         self._before: dict[str, Any] = {}  # at the start of the epoch
         self._before_validation: dict[str, Any] = {}
-        self._asked: dict[str, Any] | None = None  # at its end, when the schedule was asked
-        self._names: set[str] = set()  # that were measured in the epoch
+        self._asked: dict[str, Any] = {}  # at its end, when the schedule was asked
+        self._measured: dict[str, float] = {}  # in it
         self._late: dict[str, float] = {}
 
     def begin(self, metrics: Mapping[str, Any]) -> dict[str, float]:
         """An epoch begins. Returns what was measured in the one before, after its `end`."""
         now = dict(metrics)
-        since = {} if self._asked is None else _changed(self._asked, now)
-        self._late = {name: value for name, value in since.items() if name not in self._names}
-        self._before, self._names = now, set()
+        late = _changed(self._asked, now)
+        self._late = {name: value for name, value in late.items() if name not in self._measured}
+        self._before = now
         return self._late
 
     def begin_validation(self, metrics: Mapping[str, Any]) -> None:
@@ -193,17 +193,13 @@ class _EpochMetrics:
 
     def end_validation(self, metrics: Mapping[str, Any]) -> dict[str, float]:
         """It ends. Returns what it measured."""
-        measured = _changed(self._before_validation, metrics)
-        self._names.update(measured)
-        return measured
+        return _changed(self._before_validation, metrics)
 
     def end(self, metrics: Mapping[str, Any]) -> dict[str, float]:
-        """The epoch ends. Returns what was measured in it, but not in a validation, and late in the one before."""
-        now = dict(metrics)
-        measured = {name: value for name, value in _changed(self._before, now).items() if name not in self._names}
-        self._asked, late = now, self._late
-        self._names.update(measured)
-        return {**late, **measured}
+        """The epoch ends. Returns what was measured in it, validations included, and late in the one before."""
+        self._asked = dict(metrics)
+        self._measured = _changed(self._before, self._asked)
+        return {**self._late, **self._measured}
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, float]:

@@ -16,7 +16,7 @@ class Measurements:
         self._evaluations: list[dict[str, float]] = []
         self._unchecked = False  # whether there was an evaluation since the last look for the schedule's metric
         self._names: set[str] = set()
-        self._evaluated: set[str] = set()  # those of the names that evaluations measured
+        self._evaluated: set[str] = set()  # what evaluations measured, in any training
         self._epochs = 0  # of this training, after which the schedule was asked
 
     def add(self, metrics: Mapping[str, float]) -> None:
@@ -64,7 +64,7 @@ class Measurements:
     def end(self, schedule: Schedule) -> str | None:
         """Begin another training. Returns what to tell of the one that ended, if its schedule waited in vain."""
         metric, names, epochs = watched_metric(schedule), self._names, self._epochs
-        self._names, self._evaluated, self._epochs, self._unchecked = set(), set(), 0, False
+        self._names, self._epochs, self._unchecked = set(), 0, False
         if metric is None or metric in names or not epochs:
             return None
         return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from cval_torch.errors import InvalidInputError, MissingExtraError
@@ -74,7 +74,7 @@ class TransformersSampler(TrainerCallback):
         """Choose, if it is time; or wait for the metrics, which the host logs and evaluates only after this."""
         # the host counts what is done: 1.0 after the first, 0.5 in its middle
         self._epoch_to_ask = math.ceil(state.epoch or 0) - 1
-        to_be_logged = control.should_log and not self._has_what_is_watched(self._measured)
+        to_be_logged = control.should_log and not self._has_what_is_watched()
         if not control.should_evaluate and not to_be_logged:
             self._choose(control, kwargs["model"])
 
@@ -87,12 +87,12 @@ class TransformersSampler(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Keep what the training measured."""
-        if self._first_step is None or _is_summary(logs or {}):
+        if _is_summary(logs or {}):
             return
         metrics = _numbers(logs or {})
         self._training_metrics.update(metrics)
         self._measured.update(metrics)
-        if not control.should_evaluate and self._has_what_is_watched(metrics):
+        if not control.should_evaluate:
             self._choose(control, kwargs["model"])
 
     def on_evaluate(
@@ -109,30 +109,30 @@ class TransformersSampler(TrainerCallback):
         numbers = _numbers(metrics or {})
         self.sampler.on_evaluation(numbers)
         self._measured.update(numbers)
-        if self._has_what_is_watched(numbers):  # of several datasets, each is an evaluation; wait for that one
+        if self._has_what_is_watched():  # of several datasets, each is evaluated by itself: wait for that one
             self._choose(control, kwargs["model"])
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Warn if the training never measured what a `WhenStalled` watches."""
-        self._choose(control, kwargs["model"])
+        self._choose(control, kwargs["model"], complete=False)  # too late for an error
         self._first_step = None
         self.sampler.on_training_end()
 
-    def _has_what_is_watched(self, names: Collection[str]) -> bool:
-        """Whether the schedule need not wait for metrics after these."""
+    def _has_what_is_watched(self) -> bool:
+        """Whether the schedule need not wait for more metrics."""
         watched = self.sampler.watched_metric
-        return watched is None or watched in names
+        return watched is None or watched in self._measured
 
-    def _choose(self, control: TrainerControl, model: Any) -> None:
+    def _choose(self, control: TrainerControl, model: Any, *, complete: bool = True) -> None:
         """Ask the schedule about the epoch that ended, if it was not asked yet."""
         epoch, self._epoch_to_ask = self._epoch_to_ask, None
         if epoch is None:
             return
         metrics, self._training_metrics, self._measured = self._training_metrics, {}, set()
         detector = find_detector(model, name=self.detector, adapter=self.sampler.options.adapter)
-        chosen = self.sampler.on_epoch_end(detector, epoch, training_metrics=metrics)
+        chosen = self.sampler.on_epoch_end(detector, epoch, training_metrics=metrics, complete=complete)
         if chosen is not None:
             self.chosen = chosen
             control.should_training_stop = control.should_training_stop or self.stop_training

@@ -200,6 +200,32 @@ def test_what_the_module_logs_last_counts_an_epoch_later(tmp_path: Path) -> None
     assert epochs_of(sampler) == [2]
 
 
+def test_what_is_logged_in_some_epochs_is_heard_in_those(tmp_path: Path) -> None:
+    """By the training and by the validation; the host keeps the old values in the others."""
+    fit = Fit([0.1, 0.2, 0.3, 0.4])
+
+    class Module(type(fit.module)):  # type: ignore[misc]
+        def training_step(self, batch: Any, number: int) -> Any:
+            if self.current_epoch % 3 == 0:
+                self.log("step", 0.5 + self.current_epoch, batch_size=1)  # the host's default: not on_epoch
+                self.log("epoch", 0.5, on_step=False, on_epoch=True, batch_size=1)
+            return super().training_step(batch, number)
+
+        def on_validation_epoch_end(self) -> None:
+            if self.current_epoch % 2 == 1:
+                self.log("map75", 0.7)
+
+    fit.module = Module()
+    listener = Listener("map", "step", "epoch", "map75")
+    fit.run(tmp_path, make_sampler(schedule=listener), max_epochs=4)
+    assert listener.asked == [
+        (0, 0.1, 0.5, 0.5, None),
+        (1, 0.2, None, None, 0.7),
+        (2, 0.3, None, None, None),
+        (3, 0.4, 3.5, 0.5, 0.7),
+    ]
+
+
 def test_one_name_for_training_and_validation_is_the_validation(tmp_path: Path) -> None:
     listener = Listener("loss")
     fit = Fit([0.1, 0.2], name="loss", train_name="loss")
@@ -260,9 +286,17 @@ def saves(pl: Any, path: Path, when: Callable[[Any], bool], hook: str) -> Any:
     return type("Saves", (pl.Callback,), {hook: save})()
 
 
-@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_validation_end"])
-def test_a_fit_that_is_resumed_within_an_epoch_counts_the_same(tmp_path: Path, hook: str) -> None:
-    """Two validations an epoch of four batches; the first of epoch 1 is in the checkpoint."""
+@pytest.mark.parametrize(
+    ("hook", "batch", "before"),
+    [
+        ("on_train_batch_start", 6, 3),
+        ("on_validation_end", 5, 3),
+        ("on_validation_end", 7, 4),  # at the end of the epoch, before the schedule is asked
+        ("on_train_epoch_end", 7, 4),  # after that
+    ],
+)
+def test_a_resumed_fit_counts_the_same(tmp_path: Path, hook: str, batch: int, before: int) -> None:
+    """Two validations an epoch of four batches; some of epoch 1 are in the checkpoint."""
     values = [0.5, 0.45, 0.4, 0.35, 0.3, 0.2]
 
     def fit(values: list[float], *, resume: Path | None = None) -> tuple[SamplerCallback, Listener]:
@@ -274,7 +308,7 @@ def test_a_fit_that_is_resumed_within_an_epoch_counts_the_same(tmp_path: Path, h
         run = Fit(values, batches=4)
 
         def when(trainer: Any) -> bool:
-            return resume is None and trainer.fit_loop.epoch_loop.total_batch_idx == (6 if "batch" in hook else 5)
+            return resume is None and trainer.fit_loop.epoch_loop.total_batch_idx == batch
 
         save = saves(run.pl, tmp_path / "middle.ckpt", when, hook)
         run.run(tmp_path, sampler, save, resume=resume, max_epochs=3, val_check_interval=0.5)
@@ -283,8 +317,8 @@ def test_a_fit_that_is_resumed_within_an_epoch_counts_the_same(tmp_path: Path, h
     whole, heard = fit(values)
     assert heard.asked == [(0, 0.5), (0, 0.45), (1, 0.4), (2, 0.3), (2, 0.2)]
     assert epochs_of(whole) == [1]
-    resumed, heard = fit(values[3:], resume=tmp_path / "middle.ckpt")
-    assert heard.asked == [(1, 0.4), (2, 0.3), (2, 0.2)]
+    resumed, heard = fit(values[before:], resume=tmp_path / "middle.ckpt")
+    assert heard.asked == [*([] if hook == "on_train_epoch_end" else [(1, 0.4)]), (2, 0.3), (2, 0.2)]
     assert epochs_of(resumed) == epochs_of(whole)
     assert resumed.schedule.state_dict() == whole.schedule.state_dict()
     assert whole.schedule.state_dict() == {"best": pytest.approx(0.3), "stalled": 1, "measured": True}
@@ -318,7 +352,12 @@ if __name__ == "__main__":
 
     class Report(pl.Callback):
         def on_fit_end(self, trainer, module):
-            (root / f"rank{trainer.global_rank}.json").write_text(json.dumps(sampler.state_dict()))
+            sampler.on_epoch_end(module.model, 9)
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                sampler.on_training_end()
+            found = sampler.state_dict(), [str(one.message) for one in told]
+            (root / f"rank{trainer.global_rank}.json").write_text(json.dumps(found))
 
     trainer = trainer_of(
         pl, root, LightningSampler(sampler), Report(), max_epochs=6, check_val_every_n_epoch=2, devices=2,
@@ -334,8 +373,9 @@ if __name__ == "__main__":
 
     done = fit("map")
     assert done.returncode == 0, done.stderr
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    (first, told), (second, told_again) = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
+    assert [len(told), len(told_again)] == [1, 0]
     assert [round_.get("epoch") for round_ in first["labels"]["rounds"]] == [None, 5]
     failed = fit("mAP")
     assert failed.returncode != 0

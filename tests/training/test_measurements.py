@@ -119,6 +119,34 @@ def test_a_value_of_the_training_is_not_taken_for_one_of_an_evaluation() -> None
     assert listener.asked == [(0, 9.0), (1, 0.5), (2, None), (3, 0.5)]
 
 
+def test_evaluations_of_a_saved_state_are_known() -> None:
+    sampler = make(schedule=WhenStalled("map"))
+    sampler.on_evaluation({"loss": 0.5})
+    state = json.loads(json.dumps(sampler.state_dict()))
+
+    listener = Listener("loss")
+    again = make(schedule=listener)
+    again.load_state_dict({**state, "schedule": {}})
+    for epoch in range(3):
+        again.on_epoch_end(Tiny(), epoch, training_metrics={"loss": 9.0})
+        again.on_training_end()
+    assert listener.asked == [(0, 0.5), (1, None), (2, None)]
+
+    misspelt = make(schedule=WhenStalled("map"))
+    misspelt.load_state_dict(state)
+    with pytest.raises(
+        InvalidInputError, match=r"got 'map', but what was measured by the end of epoch 0 is \['loss'\]"
+    ):
+        misspelt.on_epoch_end(Tiny(), 0)
+
+    right = make(schedule=WhenStalled("loss"))
+    right.load_state_dict({**state, "schedule": {"stalled": 0}})
+    right.on_epoch_end(Tiny(), 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        right.on_training_end()
+
+
 def test_schedules_of_epochs_are_due_whatever_was_measured() -> None:
     for schedule, due in ((EveryEpochs(2), [1, 3]), (AtEpochs(0, 3), [0, 3])):
         sampler = make(30, schedule=schedule)

@@ -71,6 +71,7 @@ def stalled(metric: str = "eval_loss", patience: int = 1) -> WhenStalled:
         ({"eval_strategy": "steps", "eval_steps": 3, "eval_delay": 4}, [], [(0, None), (1, None), (2, 2.5)]),
         ({"eval_strategy": "no", "eval_on_start": True}, [0.1], [(0, None), (1, None), (2, None)]),
         ({"eval_strategy": "no"}, [], [(0, None), (1, None), (2, None)]),
+        ({"eval_strategy": "epoch", "logging_strategy": "epoch"}, [], [(0, 3.0), (1, 2.0), (2, 2.5)]),
     ],
 )
 def test_the_schedule_hears_each_evaluation_once(
@@ -178,6 +179,17 @@ def test_a_metric_that_no_evaluation_measures_is_an_error(tmp_path: Path, eval_d
     ):
         trainer.train()
     assert trainer.state.global_step == 2
+
+
+def test_a_metric_that_the_last_evaluation_does_not_measure_is_told(tmp_path: Path) -> None:
+    """The training is over: it is too late for an error."""
+    sampler = make_sampler(schedule=stalled("eval_map"))
+    trainer = trainer_of(make_yolos(), sampler, tmp_path, TransformersSampler(sampler), epochs=1, eval_strategy="epoch")
+    message = (
+        "could not become due: it watches 'eval_map'.*not measured in 1 epochs of this training, while .*'eval_loss'"
+    )
+    with pytest.warns(UserWarning, match=message):
+        trainer.train()
 
 
 def test_a_training_that_never_evaluates_is_told(tmp_path: Path) -> None:

@@ -102,6 +102,21 @@ def test_the_schedule_hears_each_validation_once(
     assert sampler.state_dict() == state
 
 
+def test_a_validation_of_the_users_own_is_none_of_the_training(tmp_path: Path) -> None:
+    listener = Listener("val/box_loss")
+    yolo = attach(make_sampler(schedule=listener), {})
+
+    def on_model_save(trainer: Any) -> None:
+        if trainer.epoch == 0:
+            yolo.val(
+                data=str(tmp_path / "data.yaml"), imgsz=64, device="cpu", plots=False, project=str(tmp_path / "runs")
+            )
+
+    yolo.add_callback("on_model_save", on_model_save)
+    train(yolo, write_images(tmp_path), epochs=2, val=False)
+    assert [value is not None for _, value in listener.asked] == [False, True]
+
+
 def test_a_training_stops_when_its_validations_stall(tmp_path: Path) -> None:
     sampler = make_sampler(annotate=Oracle(), schedule=WhenStalled(MAP, patience=1))
     yolo = attach(sampler, {1: 0.4, 3: 0.3, 5: 0.2}, every=2)
