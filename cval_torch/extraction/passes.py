@@ -110,7 +110,7 @@ def extract(
             Or `cache_dir` holds another pass or is in use. Or the processes differ in weights or datasets.
         HookError: a hook did not fire, or what it recorded does not fit the output.
         ExtractionError: the loader, the model or the disk raised. The original error is the cause, and the message says
-            at which position. If a frame could not be loaded, it names the id, the row and the file.
+            at which position.
         RankError: another process failed; the message says which one and why.
     """
     options = PassOptions(
