@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Subset
 from cval_torch.errors import InvalidInputError, NoSubsetError
 from cval_torch.extraction.batches import Split
 from cval_torch.extraction.ids import FrameIdOf, innermost, is_named, length_of, own_ids
-from cval_torch.extraction.options import PassOptions
+from cval_torch.extraction.options import OnError, PassOptions
 from cval_torch.extraction.passes import InferencePass
 from cval_torch.hooks.base import DetectorAdapter
 from cval_torch.pool.pool import IdSource, Pool
@@ -129,6 +129,7 @@ def select(
     device: torch.device | str | None = None,
     autocast: torch.dtype | None = None,
     embedding_dtype: torch.dtype | None = None,
+    on_error: OnError = "raise",
     progress: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
     frames_per_shard: int = PassOptions.frames_per_shard,
@@ -172,6 +173,7 @@ def select(
         device: the device to run the model on.
         autocast: a dtype to run it with, under `torch.autocast`.
         embedding_dtype: the dtype in which embeddings are kept.
+        on_error: "skip" leaves out what cannot be loaded, and lists it in `predictions.skipped`; see `extract`.
         progress: whether to show a bar.
         cache_dir: a folder that keeps the inference pass if the process is killed; see `extract`.
         frames_per_shard: frames written at a time, with `cache_dir`.
@@ -208,6 +210,7 @@ def select(
         device=device,
         autocast=autocast,
         embedding_dtype=embedding_dtype,
+        on_error=on_error,
         progress=progress,
         frames_per_shard=frames_per_shard,
     )
@@ -247,7 +250,7 @@ def select_frames(
         selection = replace(selection, stages=tuple(stages))
     else:
         selection, pool = choose_together(pool, run.places, stages, backend, run.ranks)
-    return SelectedFrames(plan.dataset, selection, pool)
+    return SelectedFrames(plan.dataset, selection, pool.with_skipped(run.skipped))
 
 
 def _stages_of(

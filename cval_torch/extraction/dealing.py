@@ -6,7 +6,7 @@ A batch is never split, and goes to one process whole, so what is read of it doe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,13 +34,19 @@ class Shares:
         """Which batches `rank` is to infer; None: all there are."""
         return None if self.owners is None else [n for n, owner in enumerate(self.owners) if owner == rank]
 
-    def places(self, rank: int) -> list[int]:
-        """For each frame that `rank` infers, in order, its row in the whole."""
+    def places(self, rank: int, *, without: Collection[int] = ()) -> list[int]:
+        """For each frame that `rank` infers, in order, its row in the whole.
+
+        Args:
+            rank: the process.
+            without: rows of the dataset that are left out, of all processes; the whole has no place for them.
+        """
         places: list[int] = []
         start = 0
         for batch, owner in zip(self.plan.batches or (), self.owners or (), strict=True):
-            places += range(start, start + len(batch)) if owner == rank else ()
-            start += len(batch)
+            left = len(batch) - sum(row in without for row in batch) if without else len(batch)
+            places += range(start, start + left) if owner == rank else ()
+            start += left
         return places
 
 

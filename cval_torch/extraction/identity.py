@@ -82,6 +82,10 @@ def model_identity(
     }
 
 
+DATASET_NAMES = ("the dataset", "the dataset's length", "the dataset's frame ids", "what the dataset lists")
+"""What of an identity may differ for a dataset to which files were added, or from which some were removed."""
+
+
 def without_parameters(model: nn.Module, adapter: object) -> dict[str, dict[str, str]]:
     """What a forward pass may change of `model_identity`, by kind and name."""
     found = model_identity(model, adapter, parameters=False)
@@ -93,6 +97,7 @@ def dataset_identity(dataset: Any) -> dict[str, Any]:
     ids, length = own_ids(dataset), length_of(dataset)
     marks = row_marks(dataset, range(length)) if ids is None and length is not None else None
     return {
+        "the dataset's kind": ", ".join(sorted(_kinds(dataset))),
         "the dataset": _structure(dataset),
         "the dataset's length": length,
         "the dataset's frame ids": None if ids is None else _digest(ids),
@@ -156,11 +161,21 @@ def _callables_of(dataset: Any, path: str = "", within: tuple[int, ...] = ()) ->
         if isinstance(dataset, ConcatDataset) and isinstance(value, (list, tuple)):
             parts = {f"{path}{name}[{place}]": part for place, part in enumerate(value)}
         for where, part in parts.items():
-            if isinstance(part, Dataset):
-                found |= _callables_of(part, f"{where}.", (*within, id(dataset)))
+            if isinstance(part, Dataset):  # a `Subset` has no say in how its frames are loaded
+                before = path if isinstance(dataset, Subset) else f"{where}."
+                found |= _callables_of(part, before, (*within, id(dataset)))
             elif callable(part) and not isinstance(part, type):
                 found[where] = part
     return found
+
+
+def _kinds(dataset: Any) -> set[str]:
+    """The classes of the datasets within all `Subset`s and `ConcatDataset`s."""
+    if isinstance(dataset, Subset):
+        return _kinds(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        return {kind for part in dataset.datasets for kind in _kinds(part)}
+    return {dotted_name(type(dataset))}
 
 
 def _structure(dataset: Any) -> Any:

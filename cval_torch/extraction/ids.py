@@ -20,7 +20,7 @@ FrameIdOf = Callable[[int, Any], str]
 """`(row of the dataset, the frame's target or None) -> the frame's id`."""
 
 _ID_ATTRIBUTES = ("frame_ids", "image_ids", "ids")
-_PATH_ATTRIBUTES = ("image_paths", "im_files", "images", "samples", "imgs", "paths", "files")
+PATH_ATTRIBUTES = ("image_paths", "im_files", "images", "samples", "imgs", "paths", "files")
 _ROOT_ATTRIBUTES = ("root", "img_path", "img_dir", "image_dir", "images_dir", "image_root", "data_dir")
 _TAIL = 100  # characters that are kept of a path that is too long for an id
 
@@ -75,6 +75,10 @@ class FrameNames:
         if self._by_target:
             return "target"
         return "row" if self._own is None else "dataset"
+
+    def known(self, index: int) -> str:
+        """The id of a frame as far as it is known without its target: the dataset's own, else the row."""
+        return str(innermost(self._dataset, index)[1]) if self._own is None else str(self._own[index])
 
     def name(self, indices: Sequence[int], targets: Sequence[Any] | None) -> list[str]:
         """The ids of the frames at `indices`.
@@ -171,7 +175,7 @@ def own_ids(dataset: Any) -> Sequence[str] | None:
         ids = _values(getattr(dataset, attribute, None), length)
         if ids is not None:
             return [_plain_id(value) for value in ids]
-    for attribute in _PATH_ATTRIBUTES:
+    for attribute in PATH_ATTRIBUTES:
         paths = _paths(_values(getattr(dataset, attribute, None), length))
         if paths is not None:
             roots = [getattr(dataset, name, None) for name in _ROOT_ATTRIBUTES]

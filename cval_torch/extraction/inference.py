@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from cval_torch.errors import ExtractionError, HookError, InvalidInputError, Loa
 from cval_torch.extraction.batches import broken_images, parts_of, sizes_of
 from cval_torch.extraction.ids import FrameNames
 from cval_torch.extraction.image_range import RangeCheck
+from cval_torch.extraction.listing import path_of
 from cval_torch.extraction.loading import LoadingPlan
 from cval_torch.extraction.options import OPTIONAL_COLUMNS, PassOptions
 from cval_torch.hooks.base import BatchParts, DetectorAdapter, FrameBatch
@@ -22,9 +24,10 @@ from cval_torch.hooks.finite import NotFiniteError, check_maps
 from cval_torch.hooks.recorder import Recorder
 from cval_torch.pool.offsets import offsets_of
 from cval_torch.pool.pool import IdSource, Pool
+from cval_torch.pool.skipped import SkippedFrame
 
-Keep = Callable[[int, Pool], None]
-"""Takes the rows of a batch, given its number in the plan."""
+Keep = Callable[[int, Pool | None, list[SkippedFrame]], None]
+"""Takes a batch, given its number in the plan: its rows, None if there are none; and the frames that are left out."""
 
 Watch = Callable[[Sequence[str], Sequence[int], Sequence[Any] | None], None]
 """Is shown the frame ids, dataset rows and targets (None: there are none) of each batch before it is inferred."""
@@ -35,7 +38,8 @@ class Inference:
 
     Attributes:
         number: of the batch that is being inferred, in the plan.
-        done: frames inferred so far.
+        done: frames inferred so far, or left out.
+        skipped: the frames that were left out.
 
     Args:
         model: the detector, unwrapped, in eval mode, on `device`.
@@ -63,6 +67,8 @@ class Inference:
         self.model, self.adapter, self.plan, self.device = model, adapter, plan, device
         self.options = options
         self.done, self.process, self.number = done, process, 0
+        self.skipped: list[SkippedFrame] = []
+        self._reading: list[str] = []  # ids of the frames that the model is given, while it is
         self.watch = watch
         self._range = RangeCheck(model, adapter)
         self._looked_at = is_built_in(adapter.read)  # whether the numbers of an adapter of the user's were
@@ -86,15 +92,20 @@ class Inference:
         def number_of(turn: int) -> int:
             return turn if numbers is None or turn >= len(numbers) else numbers[turn]
 
-        self.number = number_of(0)
+        self.number, before = number_of(0), 0
         try:
             with Recorder(dict(self.adapter.modules(self.model)), within=self.model) as recorder:
-                for turn, (indices, data) in enumerate(self.plan.load(batches)):
+                loaded = self.plan.load(batches, on_failure=partial(self._leave_out, names))
+                for turn, (indices, data) in enumerate(loaded):
                     pool = self._read(recorder, names, indices, data)
-                    keep(self.number, pool)
-                    self.done += len(pool)
-                    self.number = number_of(turn + 1)
-                    yield len(pool)
+                    skipped = self.skipped[before:]
+                    keep(self.number, pool, skipped)
+                    frames = len(skipped) + (0 if pool is None else len(pool))
+                    self.done += frames
+                    self.number, before = number_of(turn + 1), len(self.skipped)
+                    yield frames
+        except ExtractionError:
+            raise
         except (InvalidInputError, HookError) as error:  # errors of our own keep their type
             raise type(error)(f"{self.position}: {error}") from error
         except Exception as error:
@@ -108,32 +119,64 @@ class Inference:
     def failure(self, error: BaseException) -> ExtractionError:
         """What to raise from `error`, which is of somebody else's kind."""
         message = f"{self.position}: {type(error).__name__}: {error}"
+        if self._reading and "DataLoader worker" not in message:  # whose death may strike at any time
+            message += f" (when the model was given frames {self._reading[0]!r} to {self._reading[-1]!r})"
         return ExtractionError(message, batch=self.number, frames_done=self.done)
 
-    def _read(self, recorder: Recorder, names: FrameNames, indices: list[int] | None, data: Any) -> Pool:
-        plan = self.plan
-        parts = parts_of(data, self.adapter, self.options.split, single=plan.single, largest=plan.largest_batch)
-        if indices is None:
-            positions = list(range(self.done, self.done + parts.count))
-        elif len(indices) != parts.count:
-            raise LoaderOrderError(
-                f"the loader gave {parts.count} frames for {len(indices)} rows ({indices[0]} ... {indices[-1]}), so "
-                "it cannot be told which is which; its `collate_fn` must neither drop nor add frames"
-            )
-        else:
-            positions = indices
-        frame_ids = names.name(positions, parts.targets)
-        if self.watch is not None:
-            self.watch(frame_ids, positions, parts.targets)
+    def _leave_out(self, names: FrameNames, row: int, error: Exception) -> None:
+        """Record a row that cannot be loaded, or raise an error that names it."""
+        frame = SkippedFrame(names.known(row), row, path_of(self.plan.dataset, row), reason_of(error))
+        if self.options.on_error == "skip":
+            self.skipped.append(frame)
+            return
+        message = (
+            f"{self.position}: {frame}. Mend the file, or remove it from the dataset; or leave out what cannot be "
+            "loaded, by on_error='skip'"
+        )
+        raise ExtractionError(message, batch=self.number, frames_done=self.done) from error
+
+    def _read(self, recorder: Recorder, names: FrameNames, rows: list[int] | None, data: Any) -> Pool | None:
+        """The rows of the pool for one batch; None if all of its frames are left out."""
+        if rows == []:
+            return None
+        parts = self._parts(rows, data)
         broken = broken_images(parts.images, parts.count)
+        if broken and rows is not None and self.options.on_error == "skip":
+            for place in broken:
+                self._leave_out(names, rows[place], InvalidInputError("NaN or inf in the image"))
+            left = [row for place, row in enumerate(rows) if place not in broken]
+            return self._again(recorder, names, left) if left else None
+        positions = list(range(self.done, self.done + parts.count)) if rows is None else rows
+        frame_ids = names.name(positions, parts.targets)
         if broken:
             raise InvalidInputError(f"NaN or inf in the image of frame {frame_ids[broken[0]]!r}")
         self._range.look(parts.images, frame_ids)
+        if self.watch is not None:
+            self.watch(frame_ids, positions, parts.targets)
+        self._reading = frame_ids
         try:
             frames = self._frames(recorder, parts)
         except NotFiniteError as error:
             raise InvalidInputError(f"NaN or inf in {error.what} of frame {frame_ids[error.place]!r}") from error
-        return self._pool(frames, frame_ids, indices, names.source)
+        pool = self._pool(frames, frame_ids, rows, names.source)
+        self._reading = []
+        return pool
+
+    def _again(self, recorder: Recorder, names: FrameNames, rows: list[int]) -> Pool | None:
+        """Load and read some rows of a batch whose others are left out."""
+        ((left, data),) = self.plan.load([rows], on_failure=partial(self._leave_out, names))
+        return self._read(recorder, names, left, data)
+
+    def _parts(self, rows: list[int] | None, data: Any) -> BatchParts:
+        """The batch taken apart."""
+        plan = self.plan
+        parts = parts_of(data, self.adapter, self.options.split, single=plan.single, largest=plan.largest_batch)
+        if rows is not None and len(rows) != parts.count:
+            raise LoaderOrderError(
+                f"the loader gave {parts.count} frames for {len(rows)} rows ({rows[0]} ... {rows[-1]}), so "
+                "it cannot be told which is which; its `collate_fn` must neither drop nor add frames"
+            )
+        return parts
 
     def _frames(self, recorder: Recorder, parts: BatchParts) -> FrameBatch:
         """What the adapter reads of one forward pass, checked."""
@@ -173,6 +216,14 @@ class Inference:
             ids_from=ids_from,
             **columns,
         )
+
+
+def reason_of(error: Exception) -> str:
+    """The kind of an error and what it says, in one line, without the stack of the loader's worker that raised it."""
+    lines = str(error).strip().splitlines()
+    if len(lines) > 1 and lines[0].startswith("Caught "):
+        return lines[-1]
+    return f"{type(error).__name__}: {' '.join(lines)}"
 
 
 def _moved(value: Any, device: torch.device) -> Any:

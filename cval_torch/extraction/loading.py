@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,9 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Itera
 
 from cval_torch.errors import InvalidInputError, LoaderOrderError
 from cval_torch.extraction.ids import length_of
+
+OnFailure = Callable[[int, Exception], None]
+"""Is told of a row of the dataset that cannot be loaded, and why."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,28 @@ class LoadingPlan:
         return None if self.batches is None else sum(map(len, self.batches))
 
     @property
+    def batch_size(self) -> int | None:
+        """What the loader says; None if it does not."""
+        size = getattr(self.loader, "batch_size", None)
+        return size if size is not None else getattr(getattr(self.loader, "batch_sampler", None), "batch_size", None)
+
+    @property
     def largest_batch(self) -> int | None:
         """The most frames of a batch; None: not known."""
         return max(map(len, self.batches)) if self.batches else None
 
-    def load(self, batches: Sequence[list[int]] | None = None) -> Iterator[tuple[list[int] | None, Any]]:
+    def load(
+        self, batches: Sequence[list[int]] | None = None, *, on_failure: OnFailure | None = None
+    ) -> Iterator[tuple[list[int] | None, Any]]:
         """Load `batches` (all of the plan's, if None) in order, each with its rows.
 
         The user's loader is left as it was: a new one with its settings does the work.
+
+        Args:
+            batches: the rows of each.
+            on_failure: where a batch cannot be loaded, each of its rows is loaded alone, and this is told of those that
+                fail. If it does not raise, the batch goes on without these rows; without any row, its data are None.
+                None: a batch that cannot be loaded raises what the loader raised.
         """
         loader = self.loader
         if self.batches is None or not isinstance(loader, DataLoader):
@@ -63,12 +80,71 @@ class LoadingPlan:
                 yield None, data
             return
         wanted = self.batches if batches is None else list(batches)
-        order: dict[str, Any] = {"batch_sampler": wanted}
+        loaded = iter(_same_loader(loader, self._order(wanted)))
+        for rows in wanted:
+            try:
+                found: tuple[list[int], Any] = rows, next(loaded)
+            except (
+                StopIteration
+            ):  # the loader's doing, such as a patched one; it must not end this generator in silence
+                raise LoaderOrderError(f"the loader ended before it gave rows {rows[0]} ... {rows[-1]}") from None
+            except Exception as error:
+                if on_failure is None or not _is_of_the_data(error, loader):
+                    raise
+                found = self._without_failures(loader, rows, error, on_failure)
+            yield found
+
+    def _order(self, batches: list[list[int]]) -> dict[str, Any]:
+        """The options by which a `DataLoader` loads these batches."""
         if self.listed:
-            order = {"batch_size": None, "sampler": wanted}
-        elif self.single:
-            order = {"batch_size": None, "sampler": [row for batch in wanted for row in batch]}
-        yield from zip(wanted, _same_loader(loader, order), strict=True)
+            return {"batch_size": None, "sampler": batches}
+        if self.single:
+            return {"batch_size": None, "sampler": [row for batch in batches for row in batch]}
+        return {"batch_sampler": batches}
+
+    def _without_failures(
+        self, loader: DataLoader[Any], rows: list[int], error: Exception, on_failure: OnFailure
+    ) -> tuple[list[int], Any]:
+        """Those of `rows` that can be loaded alone, and their data. Raises `error` if all can, as none is at fault."""
+        if loader.num_workers:  # the text has the worker's stack; ours would keep the loader in a circle of references
+            error.__traceback__ = None
+        failed = {rows[0]: error} if len(rows) == 1 else self._failures(loader, rows)
+        if not failed:
+            raise error
+        for row, reason in failed.items():
+            on_failure(row, reason)
+        left = [row for row in rows if row not in failed]
+        again = _same_loader(loader, self._order([left]), num_workers=min(loader.num_workers, 1))
+        return left, next(iter(again)) if left else None
+
+    def _failures(self, loader: DataLoader[Any], rows: list[int]) -> dict[int, Exception]:
+        """What each of `rows` raises that cannot be loaded alone, by a loader with the user's settings."""
+        alone = _same_loader(
+            loader,
+            self._order([[row] for row in rows]),
+            num_workers=min(loader.num_workers, 1),
+            collate_fn=None if self.listed else _nothing_of,
+        )
+        loaded, failed = iter(alone), {}
+        for row in rows:
+            try:
+                next(loaded)
+            except Exception as error:
+                if not _is_of_the_data(error, loader):
+                    raise
+                failed[row] = error.with_traceback(None) if loader.num_workers else error  # as above
+        return failed
+
+
+def _nothing_of(samples: Any) -> None:
+    """A `collate_fn` for samples of which only the loading is of interest."""
+
+
+def _is_of_the_data(error: Exception, loader: DataLoader[Any]) -> bool:
+    """Whether the dataset or the `collate_fn` raised it; else it is a lack of memory, or a worker that died or hung."""
+    if isinstance(error, MemoryError):
+        return False
+    return not loader.num_workers or str(error).startswith("Caught ")  # how torch hands on what was raised in a worker
 
 
 def plan_loading(loader: Iterable[Any]) -> LoadingPlan:
@@ -201,13 +277,19 @@ def _as_row(key: Any, length: int | None) -> int:
     return row
 
 
-def _same_loader(loader: DataLoader[Any], order: dict[str, Any]) -> DataLoader[Any]:
+def _same_loader(
+    loader: DataLoader[Any],
+    order: dict[str, Any],
+    *,
+    num_workers: int | None = None,
+    collate_fn: Callable[[Any], Any] | None = None,
+) -> DataLoader[Any]:
     """A loader like the user's, in `order`, that draws nothing from the user's random state."""
     return DataLoader(
         loader.dataset,
         **order,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers if num_workers is None else num_workers,
+        collate_fn=collate_fn or loader.collate_fn,
         pin_memory=loader.pin_memory,
         timeout=loader.timeout,
         worker_init_fn=loader.worker_init_fn,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -10,6 +11,9 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.extraction.batches import Split
 from cval_torch.extraction.ids import FrameIdOf
 from cval_torch.hooks.base import DetectorAdapter
+
+OnError = Literal["raise", "skip"]
+"""What to do with a frame that cannot be loaded."""
 
 OPTIONAL_COLUMNS = ("probabilities", "box_embeddings", "frame_embeddings")
 
@@ -31,11 +35,13 @@ class PassOptions:
         probabilities: whether to keep them: (B, C) float32.
         box_embeddings: whether to keep them: (B, E).
         frame_embeddings: whether to keep them: (F, D).
+        on_error: what to do with a frame that the dataset cannot load, or whose image has NaN: "raise" an error that
+            names it, or "skip" it and list it in `Pool.skipped`.
         progress: whether to show a bar; on rank 0 only.
         frames_per_shard: with `cache_dir`, how many frames are written at a time.
 
     Raises:
-        InvalidInputError: `embedding_dtype` is no floating point dtype.
+        InvalidInputError: `embedding_dtype` is no floating point dtype, or `on_error` neither "raise" nor "skip".
 
     >>> PassOptions(device="cpu", probabilities=False).dropped
     ('probabilities',)
@@ -50,12 +56,15 @@ class PassOptions:
     probabilities: bool = True
     box_embeddings: bool = True
     frame_embeddings: bool = True
+    on_error: OnError = "raise"
     progress: bool = True
     frames_per_shard: int = 512
 
     def __post_init__(self) -> None:
         if self.embedding_dtype is not None and not self.embedding_dtype.is_floating_point:
             raise InvalidInputError(f"`embedding_dtype` must be a floating point dtype; got {self.embedding_dtype}")
+        if self.on_error not in ("raise", "skip"):
+            raise InvalidInputError(f"`on_error` must be 'raise' or 'skip'; got {self.on_error!r}")
 
     @property
     def dropped(self) -> tuple[str, ...]:

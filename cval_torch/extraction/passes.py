@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,15 +15,17 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from cval_torch.errors import CvalError, ExtractionError, InvalidInputError
+from cval_torch.errors import CvalError, ExtractionError, InvalidInputError, LoaderOrderError, warn_user
 from cval_torch.extraction.batches import Split
+from cval_torch.extraction.comparing import Ask
 from cval_torch.extraction.dealing import deal
 from cval_torch.extraction.fingerprint import model_fingerprint, model_of_rank_zero
 from cval_torch.extraction.identity import machine_identity, pass_identity, without_parameters
 from cval_torch.extraction.ids import FrameIdOf, FrameNames
 from cval_torch.extraction.inference import Inference, Keep, Watch, device_of, on_device
 from cval_torch.extraction.loading import LoadingPlan
-from cval_torch.extraction.options import PassOptions
+from cval_torch.extraction.moving import Move, find_move, join
+from cval_torch.extraction.options import OnError, PassOptions
 from cval_torch.extraction.pass_folder import PassCache
 from cval_torch.extraction.probing import Probe, ask_model
 from cval_torch.extraction.random_state import random_state_kept
@@ -34,6 +37,7 @@ from cval_torch.pool.gathering import gather_pools, same_layout
 from cval_torch.pool.layout import Gathered
 from cval_torch.pool.pool import Pool
 from cval_torch.pool.ranks import Ranks, in_rounds, show_nothing
+from cval_torch.pool.skipped import SkippedFrame
 
 
 def extract(
@@ -49,6 +53,7 @@ def extract(
     probabilities: bool = True,
     box_embeddings: bool = True,
     frame_embeddings: bool = True,
+    on_error: OnError = "raise",
     progress: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
     frames_per_shard: int = PassOptions.frames_per_shard,
@@ -89,6 +94,8 @@ def extract(
         probabilities: whether to keep the class probabilities, (B, C) float32.
         box_embeddings: whether to keep the embeddings of boxes, (B, E).
         frame_embeddings: whether to keep the embeddings of frames, (F, D).
+        on_error: what to do with a frame that the dataset cannot load, or whose image has NaN. "raise": an error that
+            names its id, row and file. "skip": leave it out, list it in `Pool.skipped` with the reason, and warn once.
         progress: whether to show a bar with frames per second. With several processes rank 0 shows one bar for all.
         cache_dir: a folder for this one pass. It is created if needed. All processes must see it.
         frames_per_shard: with `cache_dir`, the number of frames written at a time; fewer after 30 seconds. A killed
@@ -123,6 +130,7 @@ def extract(
         probabilities=probabilities,
         box_embeddings=box_embeddings,
         frame_embeddings=frame_embeddings,
+        on_error=on_error,
         progress=progress,
         frames_per_shard=frames_per_shard,
     )
@@ -142,6 +150,7 @@ class InferencePass:
     Attributes:
         ranks: the processes.
         shares: who infers what.
+        skipped: the frames that were left out, of all processes, in the order of the whole.
 
     Raises:
         CvalError: see `extract`.
@@ -162,16 +171,23 @@ class InferencePass:
         self.device = device_of(self.model, options.device)
         with random_state_kept():
             self.shares = deal(loader, self.ranks)
+        self.skipped: tuple[SkippedFrame, ...] = ()
+        if options.on_error == "skip" and self.shares.plan.batches is None:
+            raise LoaderOrderError(
+                "on_error='skip' needs a loader whose frames have rows; a stream cannot go on after a frame that failed"
+            )
 
     @property
     def places(self) -> list[int]:
-        """For each frame of this process's share, its row in the whole."""
-        return self.shares.places(self.ranks.rank)
+        """For each frame that this process has inferred, its row in the whole."""
+        return self.shares.places(self.ranks.rank, without={frame.index for frame in self.skipped})
 
     def pool(self, cache_dir: str | os.PathLike[str] | None = None, *, gather: bool = True) -> Pool:
         """What `extract` returns; `gather`: whether every process gets the whole, where each infers a share."""
         found, is_whole = self.infer(cache_dir)
-        return gather_pools(found, self.places, self.ranks) if gather and not is_whole else found
+        if is_whole or not gather:
+            return found
+        return gather_pools(found, self.places, self.ranks).with_skipped(self.skipped)
 
     def infer(self, cache_dir: str | os.PathLike[str] | None = None) -> tuple[Pool, bool]:
         """The rows of this pass, and whether these are all of them or this process's share.
@@ -186,46 +202,92 @@ class InferencePass:
     def share(self) -> Pool:
         """Infer this process's share: all of it, where there is one process."""
         ranks, gathered = self.ranks, Gathered()
+
+        def keep(_: int, pool: Pool | None, __: list[SkippedFrame]) -> None:
+            if pool is not None:
+                gathered.add(pool)
+
         with model_of_rank_zero(self.model, ranks, model_fingerprint):
-            self._infer(self.shares.plan, self.shares.numbers(ranks.rank), lambda _, pool: gathered.add(pool))
+            skipped = self._infer(self.shares.plan, self.shares.numbers(ranks.rank), keep)
+        self._tell_skipped([frame for part in ranks.exchange(lambda: list(skipped)) for frame in part])
         if ranks.size == 1:
-            return gathered.pool()
-        return same_layout(ranks.exchange_local(lambda: gathered.pool() if len(gathered) else None), ranks)
+            return gathered.pool().with_skipped(self.skipped)
+        own = ranks.exchange_local(lambda: gathered.pool() if len(gathered) else None)
+        return same_layout(own, ranks).with_skipped(self.skipped)
+
+    def _tell_skipped(self, skipped: Sequence[SkippedFrame]) -> None:
+        """Remember what all processes left out, and warn of it."""
+        rows = [row for batch in self.shares.plan.batches or () for row in batch]
+        found = {frame.index: frame for frame in skipped}
+        self.skipped = tuple(found[row] for row in rows if row in found)
+        if not self.skipped:
+            return
+        what = f"{len(self.skipped)} of {len(rows)} frames were left out; the first: {self.skipped[0]}"
+        if len(self.skipped) == len(rows):
+            raise InvalidInputError(what)
+        if self.ranks.rank == 0:
+            warn_user(f"{what}. `skipped` of the pool lists them")
 
     def cached(self, folder: str | os.PathLike[str]) -> Pool:
         """The whole, in every process; each infers its share of what `folder` has not."""
         ranks = self.ranks
-        with ExitStack() as stack:
-            cache = stack.enter_context(PassCache(Path(folder), frames_per_shard=self.options.frames_per_shard))
-            stack.enter_context(_disk_errors(cache))
-            stack.enter_context(random_state_kept())
-            stack.enter_context(model_of_rank_zero(self.model, ranks, model_fingerprint))
+        if self.shares.plan.batches is None:
+            raise LoaderOrderError("`cache_dir` needs a loader whose frames have rows; those of a stream have none")
+        cache = PassCache(Path(folder), frames_per_shard=self.options.frames_per_shard)
+        with random_state_kept(), model_of_rank_zero(self.model, ranks, model_fingerprint), _disk_errors(cache):
+            self._fill(cache, self.shares.plan, [self.shares.numbers(rank) or [] for rank in range(ranks.size)])
+            pool = ranks.exchange_local(cache.pool)
+        self._tell_skipped(pool.skipped)
+        return pool
+
+    def _fill(self, cache: PassCache, plan: LoadingPlan, shares: list[list[int]]) -> None:
+        """Infer what `cache` has not of a plan. If its dataset was another one, what is the same in both is kept."""
+        ranks, ask = self.ranks, functools.cache(self._ask)
+        identity = pass_identity(self.model, self.adapter, plan, self.options, self.device)
+        machine = machine_identity(self.device, self.model, self.adapter)
+        with cache:
+            move = ranks.from_rank_zero(lambda: self._move(cache, plan, identity, machine, ask))
+            if move is not None:
+                more = cache.folder / "more"
+                if move.missing:
+                    inner = PassCache(more, frames_per_shard=self.options.frames_per_shard)
+                    dealt = [list(range(rank, len(move.missing), ranks.size)) for rank in range(ranks.size)]
+                    self._fill(inner, replace(plan, batches=move.missing), dealt)
+                steps = join(cache, more, move, plan.dataset, identity=identity, machine=machine, ask=ask)
+                in_rounds(steps if ranks.rank == 0 else iter(()), ranks)
             plan, shares = resume(
-                cache,
-                self.shares.plan,
-                [self.shares.numbers(rank) or [] for rank in range(ranks.size)],
-                ranks,
-                loader=self.loader,
-                identity=pass_identity(self.model, self.adapter, self.shares.plan, self.options, self.device),
-                machine=machine_identity(self.device, self.model, self.adapter),
-                ask=functools.cache(self._ask),
+                cache, plan, shares, ranks, loader=self.loader, identity=identity, machine=machine, ask=ask
             )
             missing = sum(len(cache.batches[number]) for share in shares for number in share)
-            if missing:
-                try:
-                    self._infer(plan, shares[ranks.rank], cache.add, done=(plan.num_frames or 0) - missing)
-                except BaseException:  # what is whole is kept, also at Ctrl-C
-                    with suppress(OSError):
-                        cache.flush()
-                    raise
-                ranks.exchange_local(cache.flush)
-                in_rounds(cache.finish() if ranks.rank == 0 else iter(()), ranks)
-            return ranks.exchange_local(cache.pool)
+            if not missing:
+                return
+            try:
+                self._infer(plan, shares[ranks.rank], cache.add, done=(plan.num_frames or 0) - missing)
+            except BaseException:  # what is whole is kept, also at Ctrl-C
+                with suppress(OSError):
+                    cache.flush()
+                raise
+            ranks.exchange_local(cache.flush)
+            in_rounds(cache.finish() if ranks.rank == 0 else iter(()), ranks)
+
+    def _move(
+        self, cache: PassCache, plan: LoadingPlan, identity: Mapping[str, Any], machine: Mapping[str, Any], ask: Ask
+    ) -> Move | None:
+        return find_move(
+            cache,
+            plan,
+            identity=identity,
+            machine=machine,
+            ask=ask,
+            loader=self.loader,
+            retry=self.options.on_error == "raise",
+        )
 
     def _ask(self) -> Probe | None:
         return ask_model(self.model, self.adapter, self.options, self.device, without_parameters)
 
-    def _infer(self, plan: LoadingPlan, numbers: list[int] | None, keep: Keep, *, done: int = 0) -> None:
+    def _infer(self, plan: LoadingPlan, numbers: list[int] | None, keep: Keep, *, done: int = 0) -> list[SkippedFrame]:
+        """Infer some batches; the frames that were left out."""
         options, ranks = self.options, self.ranks
         with ExitStack() as stack:
             stack.enter_context(random_state_kept(self.device))
@@ -247,7 +309,7 @@ class InferencePass:
             show: Callable[[int], object] = show_nothing
             if options.progress and ranks.rank == 0:  # even a bar that is off takes a lock that forked processes share
                 bar = tqdm(total=plan.num_frames, initial=done, unit="frame", desc="extract")
-                show = partial(_show, stack.enter_context(bar), done)
+                show = partial(_show, stack.enter_context(bar), done, inference.skipped)
             names = ranks.exchange_local(lambda: FrameNames(plan.dataset, options.frame_id))
             steps = stack.enter_context(closing(inference.run(names, keep, numbers)))
             try:
@@ -262,10 +324,13 @@ class InferencePass:
                     f"either every target has an `image_id` or none; those of rank {by_target.index(False)} have none, "
                     f"those of rank {by_target.index(True)} have one. Pass `frame_id=` to name frames yourself"
                 )
+        return inference.skipped
 
 
-def _show(bar: tqdm[NoReturn], done: int, frames: int) -> None:
+def _show(bar: tqdm[NoReturn], done: int, skipped: Sequence[SkippedFrame], frames: int) -> None:
     """Move the bar to `frames` after those that were done before."""
+    if skipped:
+        bar.set_postfix(skipped=len(skipped), refresh=False)
     bar.update(done + frames - bar.n)
 
 

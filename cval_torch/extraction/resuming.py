@@ -9,6 +9,7 @@ from typing import Any
 from cval_torch.errors import InvalidInputError, LoaderOrderError
 from cval_torch.extraction.comparing import Ask, changed_answers, pass_changes, with_answers
 from cval_torch.extraction.identity import SETTINGS, UNREAD, WEIGHTS, changes
+from cval_torch.extraction.listing import frame_marks
 from cval_torch.extraction.loading import LoadingPlan, order_varies, share_of
 from cval_torch.extraction.pass_folder import PassCache
 from cval_torch.pool.ranks import Ranks
@@ -103,7 +104,9 @@ def _look(
         cache.lock(alone=True)
         manifest = cache.read()  # another run may have begun, and ended, meanwhile
         if manifest is None:
-            cache.begin(with_answers(identity, ask), machine, plan.batches or [])
+            batches = plan.batches or []
+            marks = frame_marks(plan.dataset, [row for batch in batches for row in batch])
+            cache.begin(with_answers(identity, ask), machine, batches, batch_size=plan.batch_size, marks=marks)
             return list(range(len(cache.batches)))
     same_machine = not changes(manifest["made_with"], machine)
     differing = pass_changes(manifest["of"], identity, ask, same_machine=same_machine)

@@ -2,5 +2,6 @@
 
 from cval_torch.pool.layout import Layout
 from cval_torch.pool.pool import Activation, Pool
+from cval_torch.pool.skipped import SkippedFrame
 
-__all__ = ["Activation", "Layout", "Pool"]
+__all__ = ["Activation", "Layout", "Pool", "SkippedFrame"]

@@ -120,7 +120,7 @@ class Gathered:
         if self.layout is None or not self.counts:
             raise InvalidInputError("`loader` must yield at least one frame; got none")
         counts = torch.cat(self.counts)
-        joined = {}
+        joined: dict[str, Any] = {}
         for name in list(self.columns):
             joined[name] = torch.cat(self.columns.pop(name))
         layout = self.layout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -19,6 +20,7 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.pool.box_formats import as_corners
 from cval_torch.pool.limits import MAX_FRAME_ID_LENGTH
 from cval_torch.pool.offsets import offsets_of, places_of
+from cval_torch.pool.skipped import SkippedFrame
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -54,6 +56,8 @@ class Pool:
         box_embeddings: (B, E) float of any precision.
         frame_embeddings: (F, D) float of any precision, of the whole frame.
         ids_from: where the ids come from; None if nobody says. A row is an id only within the dataset that has it.
+        skipped: the frames that the pass left out (`on_error="skip"`). They are no rows of this pool. `take` keeps the
+            whole record.
 
     Raises:
         InvalidInputError: a column of the wrong shape, type, device or range; a duplicate or overlong frame id;
@@ -77,9 +81,11 @@ class Pool:
     box_embeddings: Tensor | None = None
     frame_embeddings: Tensor | None = None
     ids_from: IdSource | None = None
+    skipped: Sequence[SkippedFrame] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "frame_ids", tuple(self.frame_ids))
+        object.__setattr__(self, "skipped", tuple(self.skipped))
         _check_frame_ids(self.frame_ids)
         _check_offsets(self.offsets, len(self.frame_ids))
         if isinstance(self.boxes, Tensor):
@@ -181,7 +187,7 @@ class Pool:
             if name != "offsets"
         }
         ids = [self.frame_ids[row] for row in picked.tolist()]
-        return Pool(ids, offsets, activation=self.activation, ids_from=self.ids_from, **columns)
+        return Pool(ids, offsets, activation=self.activation, ids_from=self.ids_from, skipped=self.skipped, **columns)
 
     @classmethod
     def cat(cls, pools: Sequence[Pool]) -> Pool:
@@ -212,7 +218,8 @@ class Pool:
         ids = [frame_id for pool in pools for frame_id in pool.frame_ids]
         offsets = offsets_of(torch.cat([pool.counts for pool in pools]))
         ids_from = first.ids_from if all(pool.ids_from == first.ids_from for pool in pools) else None
-        return cls(ids, offsets, activation=first.activation, ids_from=ids_from, **columns)
+        skipped = [frame for pool in pools for frame in pool.skipped]
+        return cls(ids, offsets, activation=first.activation, ids_from=ids_from, skipped=skipped, **columns)
 
     def to(self, device: torch.device | str) -> Pool:
         """The same pool on another device."""
@@ -221,6 +228,12 @@ class Pool:
     def replace(self, **columns: Any) -> Pool:
         """The same pool with some columns exchanged, and checked again."""
         return dataclasses.replace(self, **columns)
+
+    def with_skipped(self, skipped: Sequence[SkippedFrame]) -> Pool:
+        """The same pool with another record of what the pass left out. The columns are not checked again."""
+        made = copy.copy(self)
+        object.__setattr__(made, "skipped", tuple(skipped))
+        return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the pool to one file, whole or not at all: an older file stays intact if writing fails.
@@ -234,6 +247,7 @@ class Pool:
             "frame_ids": json.dumps(list(self.frame_ids)),
             "activation": self.activation,
             "ids_from": self.ids_from,
+            "skipped": json.dumps([frame.to_json() for frame in self.skipped]),
             "columns": {name: column.detach().cpu().contiguous() for name, column in self.columns()},
         }
         payload["checksums"] = _checksums(payload)
@@ -273,6 +287,7 @@ class Pool:
         named: dict[str, Any] = {name: payload.get(name) for name in ("activation", "ids_from")}
         try:
             _check_bytes(payload)
+            named["skipped"] = [SkippedFrame.from_json(values) for values in json.loads(payload["skipped"])]
             return cls(json.loads(payload["frame_ids"]), **payload["columns"], **named)
         except InvalidInputError as error:
             raise InvalidInputError(f"{os.fspath(path)!r} is damaged: {error}") from error
@@ -288,7 +303,7 @@ def _check_bytes(payload: Mapping[str, Any]) -> None:
 def _checksums(payload: Mapping[str, Any]) -> dict[str, int]:
     """The CRC-32 of what is no column, and of each column's bytes."""
     columns: Mapping[str, Tensor] = payload["columns"]
-    named = repr([payload["frame_ids"], payload["activation"], payload["ids_from"]])
+    named = repr([payload[name] for name in ("frame_ids", "activation", "ids_from", "skipped")])
     parts: dict[str, Any] = {name: column.reshape(-1).view(torch.uint8).numpy() for name, column in columns.items()}
     return {name: zlib.crc32(part) for name, part in [("", named.encode()), *parts.items()]}
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from cval_torch.pool.layout import FRAME_COLUMNS, Gathered, Layout
 from cval_torch.pool.offsets import offsets_of
 from cval_torch.pool.pool import Pool
+from cval_torch.pool.skipped import SkippedFrame
 
 JOURNAL = "journal"
 _IDS, _COUNTS = "frame_ids", "counts"
@@ -40,18 +41,20 @@ class Part:
 
     Attributes:
         batches: `(number of the batch, its frames)`, in the order in which they lie in the columns.
+        skipped: `(number of the batch, frame)` of the frames that are left out of their batches.
         layout: the columns; None while there are none.
     """
 
     def __init__(self, folder: Path, *, verify: bool = True) -> None:
         self.folder = folder
         self.batches: list[tuple[int, int]] = []
+        self.skipped: list[tuple[int, SkippedFrame]] = []
         self.layout: Layout | None = None
         self._sizes: dict[str, int] = {}
         self._journal_size = 0
         for line, record in _lines_of(folder / JOURNAL):
-            layout = Layout.from_json(record["layout"])
-            if self.layout not in (None, layout) or not self._is_whole(record["files"], verify=verify):
+            layout = None if record["layout"] is None else Layout.from_json(record["layout"])
+            if not self._goes_with(layout) or not self._is_whole(record["files"], verify=verify):
                 break
             self._count(record, layout, len(line))
 
@@ -60,27 +63,45 @@ class Part:
         """Frames in all shards."""
         return sum(frames for _, frames in self.batches)
 
-    def append(self, gathered: Gathered, batches: Sequence[tuple[int, int]]) -> None:
+    def sizes(self) -> dict[int, int]:
+        """How many frames each batch has, with those that are left out."""
+        sizes = dict(self.batches)
+        for number, _ in self.skipped:
+            sizes[number] = sizes.get(number, 0) + 1
+        return sizes
+
+    def append(
+        self,
+        gathered: Gathered,
+        batches: Sequence[tuple[int, int]],
+        skipped: Sequence[tuple[int, SkippedFrame]] = (),
+    ) -> None:
         """Add a shard; when this returns it is on the disk.
 
         Args:
-            gathered: its rows, at least one frame, of this part's layout.
+            gathered: its rows, of this part's layout.
             batches: which batches they are, and the frames of each.
+            skipped: which frames are left out, and of which batch.
 
         Raises:
             OSError: it could not be written; the shards before it are as they were.
         """
         layout = gathered.layout
-        if layout is None:
+        if layout is None and not skipped:
             return
         fresh = not self._journal_size
         if fresh:
             self.folder.mkdir(parents=True, exist_ok=True)
         ids = "".join(f"{json.dumps(frame_id)}\n" for frame_id in gathered.frame_ids).encode()
-        contents: dict[str, list[Any]] = {_IDS: [ids], _COUNTS: gathered.counts, **gathered.columns}
+        contents: dict[str, list[Any]] = {_IDS: [ids], _COUNTS: gathered.counts, **gathered.columns} if layout else {}
         try:
             files = {name: self._extend(name, map(_as_bytes, parts)) for name, parts in contents.items()}
-            record = {"batches": [list(batch) for batch in batches], "layout": layout.to_json(), "files": files}
+            record = {
+                "batches": [list(batch) for batch in batches],
+                "skipped": [[number, *frame.to_json()] for number, frame in skipped],
+                "layout": layout and layout.to_json(),
+                "files": files,
+            }
             line = _line_of(record)
             _write_at(self.folder / JOURNAL, self._journal_size, [line])
             if fresh:
@@ -99,9 +120,10 @@ class Part:
             if path.exists() and path.stat().st_size > size:
                 os.truncate(path, size)
 
-    def _count(self, record: Mapping[str, Any], layout: Layout, line_size: int) -> None:
-        self.layout = layout
+    def _count(self, record: Mapping[str, Any], layout: Layout | None, line_size: int) -> None:
+        self.layout = layout or self.layout
         self.batches += [(number, frames) for number, frames in record["batches"]]
+        self.skipped += [(number, SkippedFrame.from_json(values)) for number, *values in record["skipped"]]
         self._journal_size += line_size
         for name, (size, _) in record["files"].items():
             self._sizes[name] = self._sizes.get(name, 0) + size
@@ -109,6 +131,9 @@ class Part:
     def _extend(self, name: str, parts: Iterator[memoryview | bytes]) -> tuple[int, int]:
         """Append to one column; what it gained, and the checksum of that."""
         return _write_at(self.folder / name, self._sizes.get(name, 0), parts)
+
+    def _goes_with(self, layout: Layout | None) -> bool:
+        return layout is None or self.layout in (None, layout)
 
     def _is_whole(self, files: Mapping[str, Sequence[int]], *, verify: bool) -> bool:
         """Whether what a shard added to each file is there, and is what was written."""
@@ -151,7 +176,8 @@ class Part:
         columns: dict[str, Any] = dict(self.columns())
         if layout is not None:
             columns |= {"activation": layout.activation, "ids_from": layout.ids_from}
-        return Pool(self.frame_ids(), offsets_of(self.counts()), **columns)
+        skipped = [frame for _, frame in self.skipped]
+        return Pool(self.frame_ids(), offsets_of(self.counts()), skipped=skipped, **columns)
 
 
 class Slices:
@@ -167,25 +193,43 @@ class Slices:
             self._places.setdefault(number, (start, start + frames))
             start += frames
 
-    @property
-    def numbers(self) -> list[int]:
-        """The batches that there are."""
-        return list(self._places)
-
     def give(self, number: int, to: Gathered) -> int:
-        """Add batch `number` to `to`; the number of its frames."""
-        if self._layout is None:
-            return 0
-        begin, end = self._places[number]
+        """Add batch `number` to `to`; the number of its frames, 0 if there are none."""
+        begin, end = self._places.get(number, (0, 0))
+        self.give_frames(begin, end, to)
+        return end - begin
+
+    def give_frames(
+        self,
+        begin: int,
+        end: int,
+        to: Gathered,
+        *,
+        frame_ids: Sequence[str] | None = None,
+        indices: Tensor | None = None,
+    ) -> None:
+        """Add the frames from `begin` to `end`, in the order of the part, to `to`.
+
+        Args:
+            begin: the first, from 0.
+            end: behind the last.
+            to: what they are added to.
+            frame_ids: their ids; None: as they are.
+            indices: their rows of the dataset; None: as they are.
+        """
+        if self._layout is None or begin == end:
+            return
         first, last = int(self._offsets[begin]), int(self._offsets[end])
         columns = {
             name: column[begin:end] if name in FRAME_COLUMNS else column[first:last]
             for name, column in self._columns.items()
         }
+        if indices is not None:
+            columns["indices"] = indices
         if to.layout is not None:
             to.layout.check_same(self._layout)
-        to.add_rows(self._layout, self._ids[begin:end], self._counts[begin:end], columns)
-        return end - begin
+        ids = self._ids[begin:end] if frame_ids is None else frame_ids
+        to.add_rows(self._layout, ids, self._counts[begin:end], columns)
 
 
 def sync_folder(folder: Path) -> None:

@@ -138,8 +138,8 @@ def test_other_transforms_of_a_dataset_at_any_depth(tmp_path: Path) -> None:
     model = rcnn()
     for number, (then, now, message) in enumerate(
         [
-            (Scale(0.5), Scale(0.25), "the dataset's dataset.transform.factor was 0.5 and is 0.25 now"),
-            (Scale(0.5), torch.relu, "the dataset's dataset.transform was "),
+            (Scale(0.5), Scale(0.25), "the dataset's transform.factor was 0.5 and is 0.25 now"),
+            (Scale(0.5), torch.relu, "the dataset's transform was "),
             (lambda image: image / 2, lambda image: image / 4, ".<lambda> was "),
         ]
     ):

@@ -48,7 +48,7 @@ def inference(loader: Any = None, adapter: Any = None, **options: Any) -> Infere
 def ran(one: Inference, numbers: list[int] | None = None) -> list[tuple[int, Pool]]:
     kept: list[tuple[int, Pool]] = []
     with torch.no_grad():
-        for frames in one.run(FrameNames(one.plan.dataset), lambda *given: kept.append(given), numbers):
+        for frames in one.run(FrameNames(one.plan.dataset), lambda n, pool, _: kept.append((n, pool)), numbers):
             assert frames == len(kept[-1][1]), "a batch is kept before the pass goes on"
     return kept
 
@@ -182,6 +182,7 @@ def test_an_error_says_where_it_was(error: Exception, kind: type[Exception]) -> 
     assert caught.value.__cause__ is error
     if isinstance(caught.value, ExtractionError):
         assert (caught.value.batch, caught.value.frames_done) == (2, 23)
+        assert str(caught.value).endswith(" (when the model was given frames '4' to '5')")
 
 
 def test_frames_that_get_lost_are_an_error() -> None:

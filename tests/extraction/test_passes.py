@@ -195,7 +195,7 @@ def test_after_an_interruption_nothing_is_left_on_the_model(error: BaseException
 
 
 def test_an_error_of_the_loader_or_the_model_carries_the_position() -> None:
-    with pytest.raises(ExtractionError, match=r"batch 1, after 2 frames: OSError: disk") as caught:
+    with pytest.raises(ExtractionError, match=r"batch 1, after 2 frames: frame '3' .*: OSError: disk\.") as caught:
         extract(make_faster_rcnn(), loader_of(Breaks(OSError("disk"))), progress=False)
     assert (caught.value.batch, caught.value.frames_done) == (1, 2)
     assert isinstance(caught.value.__cause__, OSError)

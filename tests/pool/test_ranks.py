@@ -16,9 +16,11 @@ from cval_torch.pool.ranks import Ranks, from_rank_zero, is_rank_zero, processes
 @BOTH
 def test_an_error_in_one_rank_is_raised_in_all_and_names_it(ranks: Outcomes) -> None:
     said = errors(ranks, "an_error_in_one_is_an_error_in_all")
-    where = f"rank 1 of {len(ranks)}, batch 1, after 0 frames: OSError: unreadable"
-    assert said.pop(1) == ("ExtractionError", where)
-    assert said == [("RankError", f"rank 1 of {len(ranks)} failed: ExtractionError: {where}")] * len(said)
+    kind, message = said.pop(1)
+    assert kind == "ExtractionError"
+    where = f"rank 1 of {len(ranks)}, batch 1, after 0 frames: frame '2' (row 2 of the dataset) cannot be loaded: "
+    assert message.startswith(f"{where}OSError: unreadable. ")
+    assert said == [("RankError", f"rank 1 of {len(ranks)} failed: ExtractionError: {message}")] * len(said)
 
 
 def test_a_rank_that_is_killed_leaves_none_waiting(three: Outcomes) -> None:

@@ -20,7 +20,7 @@ from cval_torch.pool.locks import FolderLock
 def a_folder_is_shared(root: Path) -> Any:
     reference = run(Frames(15), distributed=False)
     pools = [run(Frames(15), cache_dir=root / "shared", frames_per_shard=3) for _ in range(2)]
-    names = sorted(path.name[:9] for path in (root / "shared").iterdir())
+    names = sorted(path.name.split("-")[0] for path in (root / "shared").iterdir())
     read = Watched(15, breaks=0)
     chosen = select(
         make_faster_rcnn(), loader_of(Frames(15)), num_of_samples=2, cache_dir=root / "shared", progress=False
