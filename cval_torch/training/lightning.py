@@ -41,8 +41,8 @@ class LightningSampler(Callback):
     So that a fit trains on frames that were labelled in the middle of it, its `train_dataloader` hook must make a
     loader of `labels.labeled`, and the `Trainer` must have `reload_dataloaders_every_n_epochs=1`.
 
-    A `WhenStalled` counts each validation, however many there are in an epoch or epochs there are to one. It counts
-    metrics that are logged in training once an epoch, unless validation logs the same name. What is logged in an
+    A `WhenStalled` counts each validation, with any `check_val_every_n_epoch` and `val_check_interval`. A metric that
+    is logged in training counts once an epoch, unless validation logs the same name. What is logged in an
     `on_train_epoch_end` after this callback's own, such as the module's, counts at the end of the next epoch.
 
     A sanity check does nothing. `fast_dev_run` rehearses the inference on a few frames: nothing is chosen, and nobody

@@ -40,7 +40,7 @@ class Measurements:
         return [*asked[:-1], {**_floats(own), **asked[-1]}]
 
     def check(self, schedule: Schedule, epoch: int, also: Mapping[str, float]) -> None:
-        """Whether an evaluation that lacks the schedule's metric may be followed by one that has it.
+        """Raise if there are evaluations, and they do not measure what the schedule watches.
 
         Args:
             schedule: has been asked about everything so far.
@@ -68,9 +68,9 @@ class Measurements:
         if metric is None or metric in names or not epochs:
             return None
         return (
-            f"the schedule could not become due: it watches {metric!r}, which was not measured in {epochs} epochs of "
-            f"this training, while {sorted(names) or 'nothing'} was. Have {metric!r} evaluated during the training, "
-            "watch another metric, or choose after a number of epochs, by EveryEpochs"
+            f"the schedule could not become due: it watches {metric!r}, which this training did not measure (epochs: "
+            f"{epochs}; measured: {', '.join(sorted(names)) or 'nothing'}). Have {metric!r} evaluated during the "
+            "training, watch another metric, or choose after a number of epochs, by EveryEpochs"
         )
 
     def state(self) -> list[dict[str, float | str]]:

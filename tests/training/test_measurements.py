@@ -220,19 +220,19 @@ def test_a_training_without_its_metric_is_told_once() -> None:
     for epoch in range(3):
         sampler.on_epoch_end(Tiny(), epoch, training_metrics={"loss": 1.0})
     (message,) = told()
-    assert "it watches 'map', which was not measured in 3 epochs of this training, while ['loss'] was" in message
+    assert "it watches 'map', which this training did not measure (epochs: 3; measured: loss)" in message
     assert told() == []
     with pytest.raises(InvalidInputError, match="got 'map'"):
         sampler.on_epoch_end(Tiny(), 0, {"mAP": 0.5})
     sampler.on_epoch_end(Tiny(), 1, {"mAP": 0.5}, complete=False)
     (message,) = told()
-    assert "not measured in 2 epochs of this training, while ['mAP'] was" in message
+    assert "(epochs: 2; measured: mAP)" in message
     sampler.check_metric(-1)  # what the training before measured is not complained of in the next one
     sampler.on_epoch_end(Tiny(), 0, {"map": 0.5})
     assert told() == []
     sampler.on_epoch_end(Tiny(), 0)  # another training, of one schedule
     (message,) = told()
-    assert "not measured in 1 epochs of this training, while nothing was" in message
+    assert "(epochs: 1; measured: nothing)" in message
 
 
 # State

@@ -139,7 +139,7 @@ def test_a_training_that_hardly_validates_is_told(tmp_path: Path) -> None:
         train(yolo, write_images(tmp_path), epochs=3, val=False)
     before, after = (str(one.message) for one in told if "the schedule" in str(one.message))
     assert f"watches '{MAP}', but with val=False the host validates after the last epoch alone: train with" in before
-    assert f"watches '{MAP}', which was not measured in 1 epochs of this training, while nothing was" in after
+    assert f"watches '{MAP}', which this training did not measure (epochs: 1; measured: nothing)" in after
 
 
 # Travelling
