@@ -26,7 +26,7 @@ def row_marks(dataset: Any, rows: Sequence[int]) -> list[str | None]:
     >>> row_marks(TensorDataset(torch.zeros(2, 3)), [0, 1])
     [None, None]
     """
-    return [_mark(*innermost(dataset, row)) for row in rows]
+    return [_mark(*_part_of(dataset, row)) for row in rows]
 
 
 def path_of(dataset: Any, row: int) -> str | None:

@@ -8,6 +8,7 @@ dataset now has, in its order.
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from cval_torch.extraction.comparing import Ask, changed_answers, pass_changes, with_answers
-from cval_torch.extraction.identity import DATASET_NAMES, changes
+from cval_torch.extraction.identity import DATASET_NAMES, TRANSFORMS, changes
 from cval_torch.extraction.ids import innermost, own_ids
 from cval_torch.extraction.listing import frame_marks
 from cval_torch.extraction.loading import LoadingPlan, order_varies, share_of
@@ -174,7 +175,12 @@ def join(
 
 
 def _without_dataset(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in identity.items() if name not in DATASET_NAMES}
+    """All that must not differ. A `ConcatDataset` may have other parts, if they load their frames the same way."""
+    found = {name: value for name, value in identity.items() if name not in DATASET_NAMES}
+    ways: dict[str, set[str]] = {}
+    for name, value in identity.get(TRANSFORMS, {}).items():
+        ways.setdefault(re.sub(r"datasets\[\d+\]\.", "", name), set()).add(value)
+    return found | {TRANSFORMS: {name: " or ".join(sorted(values)) for name, values in ways.items()}}
 
 
 def _rows(batches: list[list[int]]) -> list[int]:

@@ -224,8 +224,11 @@ class PassCache:
                 [(number, frame) for number, _, skipped in waiting for frame in skipped],
             )
 
-    def finish(self) -> Iterator[int]:
+    def finish(self, *, alone: bool = False) -> Iterator[int]:
         """Make of all parts one that holds every batch in order, unless one does already. For one process to do.
+
+        Args:
+            alone: take the lock first; False: it is held already.
 
         Yields:
             The frames of each shard that was copied; the last step is done only when there is no more.
@@ -237,6 +240,8 @@ class PassCache:
         parts = self.parts(verify=False)
         if self._whole(parts) is not None:
             return
+        if alone:  # an earlier run was stopped while it did this
+            self.lock(alone=True)
         if missing := self.missing(parts):
             raise ExtractionError(
                 f"batch {missing[0]} is missing from `cache_dir` {str(self.folder)!r}: was a file removed meanwhile?",

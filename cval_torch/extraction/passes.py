@@ -259,16 +259,15 @@ class InferencePass:
                 cache, plan, shares, ranks, loader=self.loader, identity=identity, machine=machine, ask=ask
             )
             missing = sum(len(cache.batches[number]) for share in shares for number in share)
-            if not missing:
-                return
-            try:
-                self._infer(plan, shares[ranks.rank], cache.add, done=(plan.num_frames or 0) - missing)
-            except BaseException:  # what is whole is kept, also at Ctrl-C
-                with suppress(OSError):
-                    cache.flush()
-                raise
-            ranks.exchange_local(cache.flush)
-            in_rounds(cache.finish() if ranks.rank == 0 else iter(()), ranks)
+            if missing:
+                try:
+                    self._infer(plan, shares[ranks.rank], cache.add, done=(plan.num_frames or 0) - missing)
+                except BaseException:  # what is whole is kept, also at Ctrl-C
+                    with suppress(OSError):
+                        cache.flush()
+                    raise
+                ranks.exchange_local(cache.flush)
+            in_rounds(cache.finish(alone=not missing) if ranks.rank == 0 else iter(()), ranks)
 
     def _move(
         self, cache: PassCache, plan: LoadingPlan, identity: Mapping[str, Any], machine: Mapping[str, Any], ask: Ask
