@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from processes import Outcomes, errors, values
+from processes import BOTH, Outcomes, errors, values
 
 REFUSALS = [
     ("an_interruption_of_one_is_an_error_in_the_others", 1, "KeyboardInterrupt", ""),
@@ -44,3 +44,20 @@ def test_the_bar_is_shown_once_and_counts_all_processes(two: Outcomes) -> None:
     bars = values(two, "the_bar_is_rank_zeros_and_counts_all")
     assert "9/9" in bars[0]
     assert bars[1] == ""
+
+
+@BOTH
+def test_frames_that_one_process_cannot_read_are_left_out_in_all(ranks: Outcomes) -> None:
+    for equal, skipped in values(ranks, "what_cannot_be_read_is_left_out"):
+        assert equal == [True] * 7
+        assert skipped == [2, 3, 7, 12]
+
+
+@BOTH
+def test_a_stored_pass_over_other_files_goes_on_in_all(ranks: Outcomes) -> None:
+    outcomes = values(ranks, "a_pass_goes_on_over_other_files")
+    assert all(same_ids and close for same_ids, close, _ in outcomes)
+    read = [number for _, _, numbers in outcomes for number in numbers]
+    assert set(read) <= {20, 21, 22, 23}
+    assert 23 in read
+    assert len(read) == len(set(read))

@@ -72,7 +72,7 @@ WINGS = {
         "read_image",
     ],
     "hooks": ["ADAPTERS", "DetectorAdapter", "FrameBatch", "KnownAdapter", "Recording", "find_adapter", "unwrap"],
-    "pool": ["Activation", "Layout", "Pool"],
+    "pool": ["Activation", "Layout", "Pool", "SkippedFrame"],
     "report": ["ChosenFrames", "contact_sheet"],
     "selection": [
         "Backend",

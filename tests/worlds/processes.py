@@ -27,6 +27,8 @@ THREE = (
     "an_error_in_one_is_an_error_in_all",
     "a_pass_goes_on_with_as_many",
     "a_pass_of_one_goes_on_together",
+    "what_cannot_be_read_is_left_out",
+    "a_pass_goes_on_over_other_files",
 )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +94,58 @@ def a_folder_in_use_is_refused(root: Path) -> Any:
         dist.barrier()
         if rank() == 0:
             lock.release()
+
+
+class Named(Frames):
+    """Frames from a list of files, of which some cannot be read; the image is a function of the file."""
+
+    def __init__(self, files: list[int], broken: Sequence[int] = ()) -> None:
+        super().__init__(max(files) + 1, size=48)
+        self.numbers, self.broken, self.read = files, set(broken), list[int]()
+        self.paths = [f"{number:02d}.jpg" for number in files]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> Any:
+        number = self.numbers[row]
+        if number in self.broken:
+            raise OSError("unreadable")
+        self.read.append(number)
+        return super().__getitem__(number)
+
+
+@scenario
+def what_cannot_be_read_is_left_out(root: Path) -> Any:
+    """Of 16 frames one process cannot read a whole batch; alone, together, chosen from, and with a folder."""
+    warnings.simplefilter("ignore")
+    broken, files = (2, 3, 7, 12), list(range(16))
+    expected = run(Named(files, broken), on_error="skip", distributed=False)
+    pools = [
+        run(Named(files, broken), on_error="skip"),
+        run(Named(files, broken), on_error="skip", cache_dir=root / "skipped", frames_per_shard=3),
+        run(Named(files, broken), on_error="skip", cache_dir=root / "skipped", frames_per_shard=3),
+    ]
+    equal = [same(pool, expected) and pool.skipped == expected.skipped for pool in pools]
+    for strategy in ("entropy", "k_center"):  # scored in shares, and gathered
+        options: dict[str, Any] = {"num_of_samples": 5, "selection_strategy": strategy, "progress": False}
+        loader = loader_of(Named(files, broken))
+        chosen = select(make_faster_rcnn(), loader, on_error="skip", **options)
+        alone = select(make_faster_rcnn(), loader, on_error="skip", distributed=False, **options)
+        equal.append(chosen.frame_ids == alone.frame_ids and chosen.indices == alone.indices)
+        equal.append(chosen.predictions.skipped == alone.predictions.skipped)
+    return equal, [frame.index for frame in pools[0].skipped]
+
+
+@scenario
+def a_pass_goes_on_over_other_files(root: Path) -> Any:
+    """Files are removed and added between two runs, and one that is added cannot be read at first."""
+    run(Named(list(range(12))), cache_dir=root / "moved", frames_per_shard=3)
+    files = [0, 1, 20, 3, 4, 5, 6, 8, 9, 10, 11, 21, 22, 23]
+    with contextlib.suppress(Exception):
+        run(Named(files, [23]), cache_dir=root / "moved", frames_per_shard=3)
+    dist.barrier()
+    dataset = Named(files)
+    pool = run(dataset, cache_dir=root / "moved", frames_per_shard=3)
+    fresh = run(Named(files), distributed=False)
+    return pool.frame_ids == fresh.frame_ids, torch.allclose(pool.boxes, fresh.boxes, atol=1e-3), dataset.read
