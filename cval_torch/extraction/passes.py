@@ -71,9 +71,10 @@ def extract(
     If the process is killed, the same call continues where it stopped, and loads no finished frame again. A finished
     folder is read back without inference. The folder remembers the order of the pass, so shuffling loaders resume too.
     Another model or adapter (modules, weights, all that they hold, your code that they run), dataset (type, length,
-    ids, transforms), loader or option is refused by name. But files may be added to the dataset or removed from it: the
-    frames that are the same by id and file are kept, and only the new ones are inferred. Not noticed are images that changed under the same name, and
-    code of the dataset's own class; in a finished folder also code of installed packages.
+    ids, transforms), loader or option is refused by name. But files may be added to the dataset, or removed from it:
+    the frames that are the same by id and file are kept, and only new ones are inferred. Not noticed are images that
+    changed under the same name, and code of the dataset's own class; in a finished folder also code of installed
+    packages.
 
     If `torch.distributed` is initialized, every process must make the call, and infers its share. Whole batches of one
     plan are dealt in turn, so the result is bit for bit that of one process. Loaders with a `DistributedSampler` keep
