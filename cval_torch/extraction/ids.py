@@ -76,9 +76,19 @@ class FrameNames:
             return "target"
         return "row" if self._own is None else "dataset"
 
-    def known(self, index: int) -> str:
-        """The id of a frame as far as it is known without its target: the dataset's own, else the row."""
-        return str(innermost(self._dataset, index)[1]) if self._own is None else str(self._own[index])
+    def known(self, index: int) -> str | None:
+        """The id of a frame that cannot be loaded, so its target is not there; None if only the target tells it."""
+        if self._by_target:
+            return None
+        try:
+            name: Any = self._of_row(index) if self._frame_id is None else self._frame_id(index, None)
+        except Exception:  # a function of the user's, which may need the target
+            return None
+        return name if isinstance(name, str) and name else None
+
+    def _of_row(self, index: int) -> Any:
+        """What the dataset calls a frame; else its row."""
+        return str(innermost(self._dataset, index)[1]) if self._own is None else self._own[index]
 
     def name(self, indices: Sequence[int], targets: Sequence[Any] | None) -> list[str]:
         """The ids of the frames at `indices`.
@@ -119,7 +129,7 @@ class FrameNames:
             )
         if given is not None:
             return given
-        return own if own is not None else str(innermost(self._dataset, index)[1])
+        return self._of_row(index)
 
     def _disagreement(self, index: int, own: str | None, given: Any) -> str:
         if own is not None and given is not None:

@@ -1,4 +1,4 @@
-"""`row_marks`: whether a row of a dataset without ids is still the frame that it was."""
+"""What a dataset lists for its rows, such as files: whether a row is still the frame that it was, and where that is."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def row_marks(dataset: Any, rows: Sequence[int]) -> list[str | None]:
 
 
 def path_of(dataset: Any, row: int) -> str | None:
-    """The file of a row, if the dataset lists files: in an attribute, or in the annotations of a `CocoDetection`.
+    """The file of a row, if the dataset lists it; else None.
+
+    It is what stands in an attribute such as `paths`, or in the annotations of a `CocoDetection`. Elsewhere it is the
+    first name listed for the row that is a file on the disk, as it is or below a folder that the dataset names.
 
     >>> from torch.utils.data import Subset
     >>> class Files(Dataset):
@@ -41,6 +44,23 @@ def path_of(dataset: Any, row: int) -> str | None:
     'b.jpg'
     """
     dataset, row = _part_of(dataset, row)
+    path = _listed_path(dataset, row)
+    if path is not None:
+        return path
+    folders = ["", *(text for _, text in _own_strings(dataset))]
+    names = [name for _, name in _listed(dataset, row)]
+    return next((str(Path(folder, name)) for name in names for folder in folders if _is_file(folder, name)), None)
+
+
+def _is_file(folder: str, name: str) -> bool:
+    try:
+        return Path(folder, name).is_file()
+    except (OSError, ValueError):  # such as a text too long for a path
+        return False
+
+
+def _listed_path(dataset: Any, row: int) -> str | None:
+    """What stands for a row where datasets keep their paths."""
     for attribute in PATH_ATTRIBUTES:
         path = _string_at(getattr(dataset, attribute, None), row, length_of(dataset))
         if path is not None:
@@ -49,8 +69,7 @@ def path_of(dataset: Any, row: int) -> str | None:
     if isinstance(images, Mapping) and isinstance(ids, Sequence) and row < len(ids):
         name = images.get(ids[row], {}).get("file_name")
         return None if name is None else str(Path(getattr(dataset, "root", ""), name))
-    listed = [name for _, name in _listed(dataset, row)]
-    return listed[0] if listed else None
+    return None
 
 
 def frame_marks(dataset: Any, rows: Sequence[int]) -> list[bytes] | None:
@@ -67,8 +86,8 @@ def frame_marks(dataset: Any, rows: Sequence[int]) -> list[bytes] | None:
         inner, inner_row = _part_of(dataset, row)
         if id(inner) not in owners:
             owners[id(inner)] = _own_strings(inner)
-        name = None if ids is None or ids[row].isdigit() else ids[row]
-        path, listed = path_of(inner, inner_row), _listed(inner, inner_row)
+        name = None if ids is None or str(ids[row]).isdigit() else str(ids[row])
+        path, listed = _listed_path(inner, inner_row), _listed(inner, inner_row)
         if all(text is None or text.isdigit() for text in [name, path, *(text for _, text in listed)]):
             return None
         text = repr([name, path, listed, owners[id(inner)]])

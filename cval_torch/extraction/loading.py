@@ -84,15 +84,14 @@ class LoadingPlan:
         for rows in wanted:
             try:
                 found: tuple[list[int], Any] = rows, next(loaded)
-            except (
-                StopIteration
-            ):  # the loader's doing, such as a patched one; it must not end this generator in silence
+            except StopIteration:  # as of a loader that was patched; it must not end this generator in silence
                 raise LoaderOrderError(f"the loader ended before it gave rows {rows[0]} ... {rows[-1]}") from None
             except Exception as error:
                 if on_failure is None or not _is_of_the_data(error, loader):
                     raise
                 found = self._without_failures(loader, rows, error, on_failure)
             yield found
+        next(loaded, None)  # there is no more, upon which the workers end
 
     def _order(self, batches: list[list[int]]) -> dict[str, Any]:
         """The options by which a `DataLoader` loads these batches."""

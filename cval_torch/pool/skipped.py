@@ -12,20 +12,22 @@ class SkippedFrame:
     """A frame that an inference pass left out, because its image could not be loaded.
 
     Attributes:
-        frame_id: its id, as far as it is known without its target: the dataset's own, else the row.
+        frame_id: its id; None if only its target could tell it.
         index: its row in the loader's dataset.
         path: its file, if the dataset lists files; else None.
         reason: the error, such as `"OSError: image file is truncated"`.
     """
 
-    frame_id: str
+    frame_id: str | None
     index: int
     path: str | None
     reason: str
 
     def __str__(self) -> str:
-        where = f"row {self.index} of the dataset" + (f", {self.path}" if self.path is not None else "")
-        return f"frame {self.frame_id!r} ({where}) cannot be loaded: {self.reason}"
+        file = "" if self.path is None else f", {self.path}"
+        if self.frame_id is None:
+            return f"the frame of row {self.index} of the dataset{file} cannot be loaded: {self.reason}"
+        return f"frame {self.frame_id!r} (row {self.index} of the dataset{file}) cannot be loaded: {self.reason}"
 
     def to_json(self) -> list[Any]:
         """As plain values."""

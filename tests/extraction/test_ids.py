@@ -56,6 +56,23 @@ def test_coco_images_are_called_by_their_ids(coco: CocoDetection) -> None:
     assert FrameNames(wrapped).name(range(3), targets) == ids
 
 
+def test_a_frame_without_its_target_is_called_by_what_is_known_of_its_row(coco: CocoDetection) -> None:
+    ids = [str(image_id) for image_id in coco.ids]
+    names = FrameNames(Subset(coco, [2, 0]))
+    assert [names.known(0), names.known(1)] == [ids[2], ids[0]]
+    names.name([0], [{"image_id": int(ids[2])}])  # the target agrees with the dataset
+    assert names.known(1) == ids[0]
+    assert FrameNames(Subset(Rows(9), [7, 4])).known(1) == "4"
+    assert FrameNames(NamedSubset(Rows(9), [7, 4], ["a", "b"])).known(1) == "b"
+    assert FrameNames(coco, lambda row, _: f"f{row}").known(1) == "f1"
+    assert FrameNames(coco, lambda row, target: target["name"]).known(1) is None
+    assert FrameNames(coco, lambda row, target: 3).known(1) is None  # type: ignore[arg-type, return-value]
+    by_target = FrameNames(Rows(9))
+    assert by_target.known(1) == "1"
+    by_target.name([0], [{"image_id": "a"}])
+    assert by_target.known(1) is None
+
+
 def test_targets_that_agree_with_the_dataset_may_lack_an_image_id(coco: CocoDetection) -> None:
     ids = frame_ids_of(coco)
     wrapped = wrap_dataset_for_transforms_v2(coco, target_keys=("boxes", "labels"))

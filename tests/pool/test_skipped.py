@@ -20,3 +20,4 @@ def test_what_it_says() -> None:
     said = "frame 'a.jpg' (row 3 of the dataset, images/a.jpg) cannot be loaded: OSError: image file is truncated"
     assert str(frame) == said
     assert str(SkippedFrame("3", 3, None, "no")) == "frame '3' (row 3 of the dataset) cannot be loaded: no"
+    assert str(SkippedFrame(None, 3, "b", "no")) == "the frame of row 3 of the dataset, b cannot be loaded: no"
