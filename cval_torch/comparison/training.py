@@ -20,7 +20,7 @@ from cval_torch.extraction.identity import changes
 from cval_torch.extraction.ids import NamedSubset
 from cval_torch.hooks.finding import unwrap
 from cval_torch.hooks.recorder import evaluating
-from cval_torch.pool.files import read_json, write_json
+from cval_torch.pool.files import read_record, write_record
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
@@ -52,7 +52,7 @@ class Record:
         self.runs: dict[str, dict[str, list[Any]]] = {}
         if path is None or not path.exists():
             return
-        state = read_json(path, what="the record of a comparison")
+        state = read_record(path, what="the record of a comparison", form=_FORMAT)
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
             raise InvalidInputError(f"{str(path)!r} is not the record of a comparison of format {_FORMAT!r}")
         if differing := changes(state["identity"], self.identity):
@@ -67,7 +67,7 @@ class Record:
     def save(self) -> None:
         """Write it, whole or not at all."""
         if self.path is not None:
-            write_json(self.path, {"format": _FORMAT, "identity": self.identity, "runs": self.runs})
+            write_record(self.path, {"format": _FORMAT, "identity": self.identity, "runs": self.runs})
 
 
 def backend_beside(labeled: Pool | None) -> LocalBackend:

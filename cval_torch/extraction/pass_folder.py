@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from cval_torch.errors import ExtractionError, InvalidInputError
-from cval_torch.pool.files import read_json, write_json
+from cval_torch.pool.files import read_record, write_record
 from cval_torch.pool.layout import Gathered, Layout
 from cval_torch.pool.locks import FolderLock
 from cval_torch.pool.pool import Pool
@@ -74,7 +74,7 @@ class PassCache:
         path = self.folder / "manifest.json"
         if not path.exists():
             return None
-        manifest = read_json(path, what="the manifest of a pass")
+        manifest = read_record(path, what="the manifest of a pass", form=FORMAT)
         found = manifest.get("format") if isinstance(manifest, dict) else type(manifest).__name__
         if isinstance(found, str) and found != FORMAT and found.startswith(FORMAT.partition("/")[0]):
             raise InvalidInputError(
@@ -123,7 +123,7 @@ class PassCache:
             "sizes": " ".join(str(len(batch)) for batch in batches),
             "rows": " ".join(str(row) for batch in batches for row in batch),
         }
-        write_json(self.folder / "manifest.json", manifest)
+        write_record(self.folder / "manifest.json", manifest)
         sync_folder(self.folder)
         self.read()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -44,6 +45,31 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """
     with replacing(path) as file:
         json.dump(value, file, indent=1, allow_nan=False)
+
+
+def write_record(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+    """Write a dict of plain values with a checksum of them. Raises as `write_json` does."""
+    write_json(path, {**record, _CHECKSUM: _checksum(record)})
+
+
+def read_record(path: str | os.PathLike[str], *, what: str, form: str) -> Any:
+    """Read what `write_record` wrote. Raises as `read_json` does, and `InvalidInputError` for other content than that.
+
+    A file whose `format` is not `form`, for the caller to refuse, is returned as it is.
+    """
+    found = read_json(path, what=what)
+    if isinstance(found, dict) and found.get("format") == form:
+        checksum = found.pop(_CHECKSUM, None)
+        if checksum != _checksum(found):
+            raise InvalidInputError(f"{os.fspath(path)!r} is not {what} as it was written: it was damaged or edited")
+    return found
+
+
+_CHECKSUM = "checksum"
+
+
+def _checksum(record: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
 def read_json(path: str | os.PathLike[str], *, what: str) -> Any:

@@ -20,7 +20,7 @@ from cval_torch.extraction.ids import (
     own_ids,
 )
 from cval_torch.extraction.listing import row_marks
-from cval_torch.pool.files import read_json, write_json
+from cval_torch.pool.files import read_record, write_record
 from cval_torch.selection.stage import DetectionSampling, describe_stage
 from cval_torch.training.rounds import Round, as_scores
 
@@ -330,7 +330,7 @@ class LabelPool:
         Raises:
             OSError: the disk is full or read-only.
         """
-        write_json(path, self.state_dict())
+        write_record(path, self.state_dict())
 
     def load(self, path: str | os.PathLike[str], *, strict: bool = True) -> None:
         """Take over the record that `save` wrote, as `load_state_dict` does.
@@ -339,7 +339,7 @@ class LabelPool:
             InvalidInputError: the file is no such record, or of another dataset.
             OSError: it cannot be read.
         """
-        state = read_json(path, what="a saved LabelPool")
+        state = read_record(path, what="a saved LabelPool", form=STATE_FORMAT)
         try:
             self.load_state_dict(state, strict=strict)
         except InvalidInputError as error:

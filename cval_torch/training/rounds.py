@@ -69,6 +69,9 @@ class Round:
         """
         frame_ids, stages = state["frame_ids"], state["stages"]
         _check_list("frame_ids", frame_ids, str)
+        if len(set(frame_ids)) != len(frame_ids):
+            twice = next(frame_id for place, frame_id in enumerate(frame_ids) if frame_id in frame_ids[:place])
+            raise ValueError(f"frame {twice!r} is named twice in one round")
         _check_list("stages", stages, Mapping)
         for stage in stages:
             _check_value("selection_strategy", stage["selection_strategy"], str)

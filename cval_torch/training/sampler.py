@@ -18,7 +18,7 @@ from cval_torch.extraction.options import PassOptions
 from cval_torch.extraction.passes import InferencePass
 from cval_torch.hooks.finding import unwrap
 from cval_torch.pipeline import SelectedFrames, select_frames
-from cval_torch.pool.files import read_json, write_json
+from cval_torch.pool.files import read_record, write_record
 from cval_torch.pool.ranks import Ranks, from_rank_zero, is_rank_zero
 from cval_torch.selection.backend import Backend
 from cval_torch.selection.class_weights import class_counts
@@ -284,7 +284,7 @@ class SamplerCallback:
             raise InvalidInputError(f"`state` must be a SamplerCallback state of {STATE_FORMAT!r}; got {found!r}")
         try:
             waiting = Round.from_state(state["pending"]) if "pending" in state else None
-            labels, rounds_chosen = state["labels"], int(state["rounds_chosen"])
+            labels, rounds_chosen = state["labels"], _as_count(state["rounds_chosen"])
             measured = Measurements.read_state(state.get("measured", []))
             schedule = self.schedule.state_dict()
             self.schedule.load_state_dict(state["schedule"])
@@ -318,11 +318,12 @@ class SamplerCallback:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `state_dict` as JSON, whole or not at all. Raises OSError."""
-        write_json(path, self.state_dict())
+        write_record(path, self.state_dict())
 
     def load(self, path: str | os.PathLike[str], *, strict: bool = True) -> None:
         """Take over what `save`, or `save_to`, wrote. Raises as `load_state_dict` does, and OSError."""
-        self.load_state_dict(read_json(path, what="a saved SamplerCallback"), strict=strict)
+        state = read_record(path, what="a saved SamplerCallback", form=STATE_FORMAT)
+        self.load_state_dict(state, strict=strict)
 
     def _may_choose(self) -> bool:
         """Whether a choice can be made at all. Frames that wait for labels are worth a word, once."""
@@ -379,6 +380,12 @@ class SamplerCallback:
     def _changed(self) -> None:
         if self.save_to is not None and is_rank_zero():
             self.save(self.save_to)
+
+
+def _as_count(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"`rounds_chosen` is {value!r}")
+    return value
 
 
 def _distributed(ranks: Ranks) -> bool | None:

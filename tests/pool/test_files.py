@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool.files import read_json, replacing, write_json
+from cval_torch.pool.files import read_json, read_record, replacing, write_json, write_record
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -116,3 +116,19 @@ def test_nesting_without_end_and_no_file_at_all(tmp_path: Path) -> None:
         read_json(tmp_path / "deep", what="a saved thing")
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none", what="a saved thing")
+
+
+def test_a_record_comes_back_and_one_that_was_changed_does_not(tmp_path: Path) -> None:
+    record = {"format": "f/1", "numbers": [0.1, -1e300, 3], "text": "ü\u2028", "none": None}
+    write_record(tmp_path / "record", record)
+    assert read_record(tmp_path / "record", what="a record", form="f/1") == record
+    text = (tmp_path / "record").read_text(encoding="utf-8")
+    for old, new in (("0.1", "0.2"), ('"text"', '"test"'), ("null", "true"), ('"checksum": ', '"checksum": 1')):
+        assert old in text
+        (tmp_path / "record").write_text(text.replace(old, new), encoding="utf-8")
+        with pytest.raises(
+            InvalidInputError, match="record' is not a record as it was written: it was damaged or edit"
+        ):
+            read_record(tmp_path / "record", what="a record", form="f/1")
+    write_json(tmp_path / "other", {"a": 1})
+    assert read_record(tmp_path / "other", what="a record", form="f/1") == {"a": 1}

@@ -250,7 +250,7 @@ def test_files(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(InvalidInputError, match=r"broken.json' is not a saved LabelPool"):
         again.load(tmp_path / "broken.json")
-    (tmp_path / "other.json").write_text(json.dumps(LabelPool([0], frame_ids=["x"]).state_dict()))
+    LabelPool([0], frame_ids=["x"]).save(tmp_path / "other.json")
     with pytest.raises(InvalidInputError, match=r"other.json': `state` is of another dataset"):
         again.load(tmp_path / "other.json")
     with pytest.raises(FileNotFoundError):
