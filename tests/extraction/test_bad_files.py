@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,34 @@ def test_a_lack_of_memory_is_no_fault_of_the_file(folder: Path) -> None:
 
     with pytest.raises(ExtractionError, match=r"batch 0, after 0 frames: MemoryError: no room"):
         read(loader_over(Short(folder)), on_error="skip")
+
+
+class Hanging(Photos):
+    def __getitem__(self, row: int) -> Any:
+        if row == 5:
+            threading.Event().wait()
+        return super().__getitem__(row)
+
+
+def test_a_worker_that_hangs_is_no_fault_of_the_file(folder: Path) -> None:
+    loader = loader_over(Hanging(folder), num_workers=1, timeout=1)
+    with pytest.raises(ExtractionError, match="batch 2, after 4 frames: RuntimeError: DataLoader timed out"):
+        read(loader, on_error="skip")
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_an_error_that_does_not_come_again_is_still_one(folder: Path, on_error: str) -> None:
+    class Passing(Photos):
+        failures = 1
+
+        def __getitem__(self, row: int) -> Any:
+            if row == 1 and self.failures:
+                self.failures -= 1
+                raise OSError("the network is away")
+            return super().__getitem__(row)
+
+    with pytest.raises(ExtractionError, match="batch 0, after 0 frames: OSError: the network is away"):
+        read(loader_over(Passing(folder)), on_error=on_error)
 
 
 @LEFT_OUT
