@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from naive_descriptors import naive_descriptors
 from tiny_rcnn import Frames, Stream, loader_of, make_faster_rcnn
 from torch.utils.data import Subset
 
 from cval_torch import DetectionSampling, LabelPool, LocalBackend, Pool, SelectedFrames, extract, select
 from cval_torch.errors import InvalidInputError, NoSubsetError
 from cval_torch.strategies.class_gain import class_gain
-from cval_torch.strategies.descriptor import frame_descriptors
 
 
 def naive_entropy_max(pool: Pool) -> list[tuple[float, str]]:
@@ -195,11 +195,12 @@ def test_budgets_distances_and_quotas_of_a_real_detector() -> None:
     assert chosen.estimated_boxes.tolist() == pytest.approx([boxes[frame_id] for frame_id in ranked[:4]])
     assert f"about {chosen.num_of_boxes:.4g} boxes" in repr(chosen)
 
-    points = dict(zip(pool.frame_ids, frame_descriptors(pool).double(), strict=True))
-    radius = sorted(float(torch.dist(points[a], points[b])) for a in ranked for b in ranked if a < b)[20]
+    points = dict(zip(pool.frame_ids, naive_descriptors(pool), strict=True))
+    distances = sorted(math.dist(points[a], points[b]) for a in ranked for b in ranked if a < b)
+    radius = (distances[20] + distances[21]) / 2
     apart: list[str] = []
     for frame_id in ranked:
-        if all(float(torch.dist(points[frame_id], points[other])) >= radius for other in apart):
+        if all(math.dist(points[frame_id], points[other]) >= radius for other in apart):
             apart.append(frame_id)
     chosen = select(model, loader_of(frames), num_of_samples=3, min_distance=radius, progress=False, **ENTROPY)
     assert chosen.frame_ids == tuple(apart[:3]) != tuple(ranked[:3])

@@ -11,12 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive_descriptors import naive_descriptors
 
 from cval_torch import LocalBackend, Pool
 from cval_torch.errors import InvalidInputError
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.strategies.class_gain import class_gain
-from cval_torch.strategies.descriptor import classes_of, frame_descriptors
 
 
 def make_pool(counts: list[int], seed: int, *, prefix: str = "f", classes: int = 4, kind: str = "sigmoid") -> Pool:
@@ -45,7 +45,7 @@ def entropy_of(row: list[float], kind: str) -> float:
 
 def naive(pool: Pool, n: int, labeled: Pool | None) -> list[int]:
     """By the docstring, box by box."""
-    classes = classes_of(pool) if labeled is None else classes_of(pool, labeled)
+    classes = sorted({label for each in (pool, labeled) if each is not None for label in each.labels.tolist()})  # type: ignore[union-attr]
     known = Counter[int]()
     if labeled is not None:
         for label, score in zip(labeled.labels.tolist(), labeled.scores.tolist(), strict=True):  # type: ignore[union-attr]
@@ -54,7 +54,7 @@ def naive(pool: Pool, n: int, labeled: Pool | None) -> list[int]:
     frames = torch.cat([each.frame_embeddings for each in pools]).double()  # type: ignore[misc]
     frames = (frames - frames.mean(0)) / frames.std(0, correction=0)
     frames = frames / frames.norm(dim=1, keepdim=True)
-    looks = torch.cat([frame_descriptors(each, classes=classes).double() for each in pools])
+    looks = torch.tensor([row for each in pools for row in naive_descriptors(each, classes=classes)]).double()
     places = torch.cat([looks, frames], dim=1)
     taken = list(range(len(pool), len(places)))
     chosen: list[int] = []

@@ -7,15 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from naive_descriptors import CLASS_SCALE, naive_descriptors
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
-from cval_torch.strategies.descriptor import CLASS_SCALE, classes_of, frame_descriptors, unit_rows
-
-
-def unit(vector: list[float]) -> list[float]:
-    length = math.sqrt(sum(value * value for value in vector))
-    return [value / length for value in vector] if length else vector
+from cval_torch.strategies.descriptor import classes_of, frame_descriptors, unit_rows
 
 
 def make(counts: list[int], *, width: int = 5, frame_width: int = 5, dtype: torch.dtype = torch.float32) -> Pool:
@@ -31,34 +27,12 @@ def make(counts: list[int], *, width: int = 5, frame_width: int = 5, dtype: torc
     )
 
 
-def naive(pool: Pool) -> list[list[float]]:
-    width, classes = pool.box_embeddings.shape[1], sorted(set(pool.labels.tolist()))
-    frame_width = pool.frame_embeddings.shape[1]
-    own = 0 if frame_width == width else frame_width
-    rows = []
-    for frame, (begin, end) in enumerate(zip(pool.offsets[:-1].tolist(), pool.offsets[1:].tolist(), strict=True)):
-        looks, apart, shares = [0.0] * width, [0.0] * own, [0.0] * (1 + len(classes))
-        weights = pool.scores[begin:end].tolist()
-        if not sum(weights):
-            weights = [1.0] * (end - begin)
-        for box, weight in zip(range(begin, end), weights, strict=True):
-            for column, value in enumerate(unit(pool.box_embeddings[box].tolist())):
-                looks[column] += weight * value
-            shares[1 + classes.index(pool.labels[box].item())] += weight / sum(weights) * CLASS_SCALE
-        if begin == end:
-            shares[0] = CLASS_SCALE
-            embedding = unit(pool.frame_embeddings[frame].tolist())
-            looks, apart = (looks, embedding) if own else (embedding, apart)
-        rows.append(unit(looks) + apart + shares)
-    return rows
-
-
 @pytest.mark.parametrize("frame_width", [5, 3, 8])
 @pytest.mark.parametrize("chunk", [2**22, 1])
 def test_against_a_loop(frame_width: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cval_torch.strategies.descriptor._CHUNK_ELEMENTS", chunk)
     pool = make([2, 0, 1, 9, 0, 0, 4], frame_width=frame_width)
-    assert torch.allclose(frame_descriptors(pool), torch.tensor(naive(pool)), atol=1e-6)
+    assert torch.allclose(frame_descriptors(pool), torch.tensor(naive_descriptors(pool)), atol=1e-6)
 
 
 def test_a_frame_does_not_depend_on_the_others() -> None:
@@ -71,7 +45,7 @@ def test_a_frame_does_not_depend_on_the_others() -> None:
 def test_scores_of_zero_weigh_alike() -> None:
     pool = make([2, 3])
     silent = pool.replace(scores=torch.cat([torch.zeros(2), pool.scores[2:]]))
-    assert torch.allclose(frame_descriptors(silent), torch.tensor(naive(silent)), atol=1e-6)
+    assert torch.allclose(frame_descriptors(silent), torch.tensor(naive_descriptors(silent)), atol=1e-6)
     assert torch.allclose(frame_descriptors(pool.replace(scores=None))[0], frame_descriptors(silent)[0])
 
 
@@ -130,7 +104,7 @@ def test_half_precision_is_worked_on_in_float32() -> None:
     pool = make([2, 0, 3], dtype=torch.float16)
     got = frame_descriptors(pool)
     assert got.dtype == torch.float32
-    assert torch.allclose(got, torch.tensor(naive(pool)), atol=1e-6)
+    assert torch.allclose(got, torch.tensor(naive_descriptors(pool)), atol=1e-6)
 
 
 SIZES = {torch.float16: 6e4, torch.bfloat16: 1e38, torch.float32: 1e38, torch.float64: 1e300}

@@ -7,12 +7,12 @@ import warnings
 from typing import Any
 
 import torch
+from naive_descriptors import naive_descriptors
 
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.ranking import frame_scores
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.selection.stages import run_stages
-from cval_torch.strategies.descriptor import frame_descriptors
 
 
 class Oracle:
@@ -25,7 +25,7 @@ class Oracle:
         self.points: dict[str, list[float]] = {}
         if one.min_distance is not None:
             whole = pool if labeled is None else Pool.cat([pool, labeled])
-            self.points.update(zip(whole.frame_ids, frame_descriptors(whole).tolist(), strict=True))
+            self.points.update(zip(whole.frame_ids, naive_descriptors(whole), strict=True))
         self.labeled = [] if labeled is None else list(labeled.frame_ids)
 
     def boxes(self, row: int, label: int | None) -> list[float]:
