@@ -106,7 +106,7 @@ NAMES = [f"{number:02d}.jpg" for number in range(12)]
     batch_size=st.integers(1, 4),
     broken=st.sets(st.sampled_from(NAMES), max_size=3),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, derandomize=True)
 @LEFT_OUT
 def test_any_list_of_files_gives_the_pool_of_a_fresh_pass(
     tmp_path_factory: pytest.TempPathFactory,
