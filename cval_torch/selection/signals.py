@@ -10,8 +10,10 @@ from torch import Tensor
 
 from cval_torch.errors import InvalidInputError, callable_name
 from cval_torch.pool.pool import Pool
+from cval_torch.selection.columns import columns_read
 from cval_torch.selection.ranking import frame_scores
 from cval_torch.selection.stage import DetectionSampling
+from cval_torch.strategies.columns import COLUMNS
 from cval_torch.strategies.registry import STRATEGIES, find_strategy
 
 Signal = str | tuple[str, str] | DetectionSampling | Callable[[Pool], Any]
@@ -64,6 +66,8 @@ class MaxZScore:
     def __init__(self, signals: tuple[Signal, ...]) -> None:
         self.signals = signals
         self._parts = [_part(signal) for signal in signals]
+        read = {column for part in self._parts for column in columns_read(part)}
+        self.needs = tuple(column for column in COLUMNS if column in read)
         self.__name__ = self.__qualname__ = repr(self)  # what messages and histories call a strategy
 
     def __call__(self, pool: Pool) -> Tensor:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cval_torch.pool.pool import Pool
-from cval_torch.strategies.descriptor import classes_of, frame_descriptors, in_one_space
+from cval_torch.strategies.descriptor import Descriptors, beside, classes_of
 
 _BLOCK_FRAMES = 1024
+
+
+class Rows(Protocol):
+    """N vectors, some of which can be asked for."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """(r, D), those at (r,) int64 `rows`."""
 
 
 class Spacing:
@@ -20,26 +31,34 @@ class Spacing:
     Distances are Euclidean, between `frame_descriptors`, and computed in float64: right to some 1e-7.
 
     Args:
-        pool: F frames with the columns that descriptors need.
+        points: (F, D), where the frames lie.
         distance: frames that are nearer than this are too near.
-        labeled: frames that are as good as taken.
+        labeled: (L, D), where frames lie that are as good as taken.
     """
 
-    def __init__(self, pool: Pool, distance: float, *, labeled: Pool | None = None) -> None:
-        if labeled is None or len(labeled) == 0:
-            labeled, self._classes = None, classes_of(pool)
-        else:
-            (pool, labeled), self._classes = in_one_space(pool, labeled)
-        self._pool, self._limit = pool, distance**2 * (1 - 1e-9)  # just the distance is not nearer, however it rounds
+    def __init__(self, points: Rows, distance: float, *, labeled: Rows | None = None) -> None:
+        self._points, self._limit = points, distance**2 * (1 - 1e-9)  # just the distance is not nearer, rounded or not
         self._taken: list[Tensor] = []  # (n, E), of at most two blocks each
         self._fresh: list[Tensor] = []  # (1, E), those taken since
         if labeled is not None:
-            for rows in torch.split(torch.arange(len(labeled), device=labeled.device), _BLOCK_FRAMES):
-                self._taken.append(self._describe(labeled, rows))
+            for begin in range(0, len(labeled), _BLOCK_FRAMES):
+                self._taken.append(labeled[torch.arange(begin, min(begin + _BLOCK_FRAMES, len(labeled)))])
+
+    @classmethod
+    def of(cls, pool: Pool, distance: float, *, labeled: Pool | None = None) -> Spacing:
+        """Of the frames of a pool with the columns that descriptors need; they are described when they are asked for.
+
+        Raises:
+            InvalidInputError: there are none; or `labeled` has other columns or widths.
+        """
+        with_boxes = (~pool.is_empty).nonzero().squeeze(1)[:1]
+        told = Descriptors.of(pool.take(with_boxes), classes=classes_of(pool), part=True)
+        ours, theirs = beside(told, None if labeled is None else Descriptors.of(labeled, part=True))
+        return cls(_Described(pool, ours), distance, labeled=theirs)
 
     def take(self, rows: Tensor) -> None:
         """Take all of (n,) rows, whatever is near them."""
-        self._taken += [self._describe(self._pool, block) for block in torch.split(rows, _BLOCK_FRAMES)]
+        self._taken += [self._points[block] for block in torch.split(rows, _BLOCK_FRAMES)]
 
     def pass_over(self, rows: Tensor) -> Iterator[int]:
         """Those of (n,) `rows` that are far enough from all before them, in order; what is yielded is taken.
@@ -47,7 +66,7 @@ class Spacing:
         Frames are described and compared a block at a time, as far as the iterator is drawn from.
         """
         for block in torch.split(rows, _BLOCK_FRAMES):
-            points = self._describe(self._pool, block)
+            points = self._points[block]
             far = ~self._is_near_taken(points)
             points = points[far]
             near = self._near(points, points).cpu().numpy()
@@ -57,9 +76,6 @@ class Spacing:
                     blocked |= near[place]
                     self._fresh.append(points[place : place + 1])
                     yield row
-
-    def _describe(self, pool: Pool, rows: Tensor) -> Tensor:
-        return frame_descriptors(pool.take(rows), classes=self._classes, part=True)
 
     def _is_near_taken(self, points: Tensor) -> Tensor:
         """(n,) bool."""
@@ -78,3 +94,16 @@ class Spacing:
         points, others = points.double(), others.double()
         squares = (points * points).sum(1)[:, None] + (others * others).sum(1)
         return torch.addmm(squares, points, others.T, alpha=-2) < self._limit
+
+
+class _Described:
+    """The frames of a pool in the space of `like`, described when they are asked for."""
+
+    def __init__(self, pool: Pool, like: Descriptors) -> None:
+        self._pool, self._like = pool, like
+
+    def __len__(self) -> int:
+        return len(self._pool)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        return Descriptors.of(self._pool.take(rows), part=True).like(self._like)[:]

@@ -23,14 +23,14 @@ from cval_torch.errors import InvalidInputError, warn_user
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.checks import check_apart, checked_stages
 from cval_torch.selection.class_weights import counts_for, with_known_weights
-from cval_torch.selection.constraints import bounds_of, check_labels
 from cval_torch.selection.null_policy import SetApart
 from cval_torch.selection.order import rows_by_id
-from cval_torch.selection.scored import Chosen, bounded_choice, ranked_choice, score_frames
+from cval_torch.selection.scored import Chosen, bounded_choice, ranked_choice
 from cval_torch.selection.spacing import Spacing
 from cval_torch.selection.stage import DetectionSampling
-from cval_torch.strategies.descriptor import descriptors_beside
-from cval_torch.strategies.registry import Strategy, find_strategy
+from cval_torch.selection.summary import Summary
+from cval_torch.strategies.class_gain import Contents
+from cval_torch.strategies.registry import find_strategy
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,18 +133,17 @@ def narrow(kept: Kept, stages: Sequence[DetectionSampling], counts: Mapping[int,
 
 
 def _run_stage(kept: Kept, stage: DetectionSampling) -> Kept:
-    pool, strategy = kept.pool, find_strategy(stage.selection_strategy)
-    new_spacing = None
-    if stage.min_distance is not None:
-        new_spacing = partial(Spacing, pool, stage.min_distance, labeled=kept.labeled)
+    summary = Summary.of(kept.pool, stage)
+    return after_choice(
+        kept, stage, summary, choose_among(summary, stage, labeled=kept.labeled, weights=kept.weights())
+    )
+
+
+def after_choice(kept: Kept, stage: DetectionSampling, summary: Summary, chosen: Chosen) -> Kept:
+    """What is kept of the frames that a stage chose from, all of which `kept` has."""
     scores, descending = kept.scores, kept.descending
-    if strategy.is_diversity:
-        chosen = _diverse_choice(kept, stage, strategy, new_spacing)
-    else:
-        scored = score_frames(pool, stage)
-        if strategy.scores_frames:
-            scores, descending = scored.scores, stage.descending
-        chosen = ranked_choice(scored, stage, new_spacing=new_spacing)
+    if find_strategy(stage.selection_strategy).scores_frames:
+        scores, descending = summary.scored.scores, stage.descending
     return replace(
         kept,
         rows=kept.rows[chosen.rows],
@@ -155,19 +154,36 @@ def _run_stage(kept: Kept, stage: DetectionSampling) -> Kept:
     )
 
 
-def _diverse_choice(
-    kept: Kept, stage: DetectionSampling, strategy: Strategy, new_spacing: Callable[[], Spacing] | None
+def choose_among(
+    summary: Summary, stage: DetectionSampling, *, labeled: Pool | None = None, weights: Tensor | None = None
 ) -> Chosen:
-    pool = kept.pool
-    check_labels(pool, stage)
-    apart = SetApart.of(pool.is_empty, pool.frame_ids, stage)
-    competing = torch.arange(len(pool), device=pool.device) if apart.competing is None else apart.competing
-    by_id, passed = rows_by_id(pool.frame_ids, competing), competing[:0]
+    """What a stage chooses.
+
+    Args:
+        summary: of F frames, made for this stage.
+        stage: the stage, checked.
+        labeled: what is annotated already.
+        weights: (F,) non-negative, how informative frames are by an earlier stage; None if there was none.
+
+    Raises:
+        InvalidInputError: see `SetApart.of`, and the strategies.
+    """
+    scored, strategy = summary.scored, find_strategy(stage.selection_strategy)
+    new_spacing = summary.spacing(stage, labeled)
+    if not strategy.is_diversity:
+        return ranked_choice(scored, stage, new_spacing=new_spacing)
+    apart = SetApart.of(scored.is_empty, scored.frame_ids, stage)
+    everything = torch.arange(len(scored), device=scored.is_empty.device)
+    competing = everything if apart.competing is None else apart.competing
+    by_id, passed = rows_by_id(scored.frame_ids, competing), competing[:0]
     if new_spacing is not None:
-        by_id, passed = _thinned(by_id, kept.weights(), new_spacing())
-    first = _first_of_diversity(kept, stage, strategy, by_id, passed)
-    costs, shown = bounds_of(pool, stage)
-    return bounded_choice(first, apart, stage, costs=costs, shown=shown, new_spacing=new_spacing)
+        by_id, passed = _thinned(by_id, weights, new_spacing())
+    choose = None
+    if len(by_id):
+        by_id_weights = None if weights is None else weights[by_id]
+        choose = _diversity(summary, stage, by_id, labeled=labeled, weights=by_id_weights)
+    first = _first_of_diversity(choose, by_id, passed, greedy=strategy.greedy)
+    return bounded_choice(first, apart, stage, costs=scored.costs, shown=scored.shown, new_spacing=new_spacing)
 
 
 def _thinned(by_id: Tensor, weights: Tensor | None, spacing: Spacing) -> tuple[Tensor, Tensor]:
@@ -178,33 +194,37 @@ def _thinned(by_id: Tensor, weights: Tensor | None, spacing: Spacing) -> tuple[T
 
 
 def _first_of_diversity(
-    kept: Kept, stage: DetectionSampling, strategy: Strategy, by_id: Tensor, passed: Tensor
+    choose: Callable[[int], Tensor] | None, by_id: Tensor, passed: Tensor, *, greedy: bool
 ) -> Callable[[int], Tensor]:
     """From a number to so many rows: chosen among `by_id` by diversity, and filled up from those `passed` over."""
-    choose = _diversity(kept, stage, strategy, by_id) if len(by_id) else None
     longest = by_id[:0]
 
     @cache
     def first(n: int) -> Tensor:
         nonlocal longest
         m = min(n, len(by_id))
-        if choose is not None and (m > len(longest) or not strategy.greedy):
+        if choose is not None and (m > len(longest) or not greedy):
             longest = by_id[choose(m)] if m else by_id[:0]
         return torch.cat([longest[:m], passed[: n - m]])
 
     return first
 
 
-def _diversity(kept: Kept, stage: DetectionSampling, strategy: Strategy, by_id: Tensor) -> Callable[[int], Tensor]:
+def _diversity(
+    summary: Summary, stage: DetectionSampling, by_id: Tensor, *, labeled: Pool | None, weights: Tensor | None
+) -> Callable[[int], Tensor]:
     """The diversity strategy of the stage: from a number to so many positions in `by_id`."""
-    if strategy.function is None:
-        raise InvalidInputError(f"{strategy.name!r} has no function to choose frames with")
-    frames, weights = kept.pool.take(by_id), kept.weights()
-    weights = None if weights is None else weights[by_id]
-    if strategy.sees == "boxes":
-        return partial(strategy.function, frames, seed=stage.seed, labeled=kept.labeled, weights=weights)
+    strategy = find_strategy(stage.selection_strategy)
     choose = strategy.function
+    if choose is None:
+        raise InvalidInputError(f"{strategy.name!r} has no function to choose frames with")
     if strategy.takes_clusters:
         choose = partial(choose, num_of_clusters=stage.num_of_clusters)
-    descriptors, labeled = descriptors_beside(frames, kept.labeled)
-    return partial(choose, descriptors, seed=stage.seed, labeled=labeled, weights=weights)
+    if summary.contents is not None:
+        known = None if labeled is None else Contents.of(labeled, name="labeled")
+        return partial(choose, summary.contents.take(by_id), seed=stage.seed, labeled=known, weights=weights)
+    if strategy.sees == "boxes" and summary.pool is not None:
+        return partial(choose, summary.pool.take(by_id), seed=stage.seed, labeled=labeled, weights=weights)
+    ours, theirs = summary.described_beside(labeled)
+    around = None if theirs is None else theirs[:]
+    return partial(choose, ours.take(by_id), seed=stage.seed, labeled=around, weights=weights)

@@ -207,7 +207,7 @@ class Asking:
         row_of = {frame_id: row for row, frame_id in enumerate(self.pool.frame_ids) if frame_id in seen}
         rows = torch.tensor([row_of[frame_id] for frame_id in chosen], dtype=torch.int64)
         stage = self.stages[number]
-        new_spacing = None if stage.min_distance is None else partial(Spacing, self.pool, stage.min_distance)
+        new_spacing = None if stage.min_distance is None else partial(Spacing.of, self.pool, stage.min_distance)
         costs, shown = bounds_of(self.pool, stage)
         self._remark(stage, remarks_on_bounds(rows, stage, costs=costs, shown=shown, new_spacing=new_spacing))
         return rows

@@ -2,20 +2,116 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from cval_torch.pool.offsets import places_of
 from cval_torch.pool.pool import Pool
+from cval_torch.strategies.class_sums import ClassSums
 from cval_torch.strategies.columns import UNCERTAIN_CLASSES, check_columns
-from cval_torch.strategies.descriptor import classes_of, descriptors_beside, unit_rows
+from cval_torch.strategies.descriptor import Descriptors, beside, check_described, unit_rows
 from cval_torch.strategies.k_center import first_greatest
-from cval_torch.strategies.kmeans import nearest_of, squared_distances
+from cval_torch.strategies.kmeans import squared_distances
 from cval_torch.strategies.scores import box_evidence, entropy
 
 _CHUNK_BOXES = 2**18
+_BLOCK_FRAMES = 2**14
+# Frames that may be chosen next are looked at so many at a time.
+_CANDIDATES = 1024
+# No two places are as far apart, squared: lengths are at most the root of 1 + 1 (looks, place) + 1/4 (classes).
+_FARTHER_THAN_ANY = 9.0
 
 
-def class_gain(pool: Pool, n: int, *, seed: int, labeled: Pool | None = None, weights: Tensor | None = None) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """What `class_gain` reads of F frames: a vector or two, and a few numbers for each class that a frame shows.
+
+    Attributes:
+        descriptors: (F,), of half precision.
+        objects: of each frame and class the doubtful and the expected objects, sums of `s H` and `s`.
+        frame_embeddings: (F, D), to be standardised over all frames; None: there are none, or nothing beside them.
+        rows: (F',) int64, the rows of `frame_embeddings` that are meant; None: all.
+    """
+
+    descriptors: Descriptors
+    objects: ClassSums
+    frame_embeddings: Tensor | None
+    rows: Tensor | None = None
+
+    @classmethod
+    def of(cls, pool: Pool, *, part: bool = False, name: str = "pool") -> Contents:
+        """Read a pool.
+
+        Args:
+            pool: F frames with the columns that `class_gain` needs.
+            part: whether these are some frames of a larger pool.
+            name: what to call the pool in a message.
+
+        Raises:
+            InvalidInputError: a column is missing.
+        """
+        check_columns(pool, UNCERTAIN_CLASSES, "class_gain", name=name)
+        descriptors = Descriptors.of(pool, part=True, dtype=torch.float16)
+        if not part:
+            check_described(descriptors)
+        scores = _confidences(pool)
+        labels = scores[:0].long() if pool.labels is None else pool.labels
+        objects = ClassSums.of(pool.offsets, labels, torch.stack([scores * _entropies(pool), scores], 1))
+        beside_looks = pool.box_embeddings is not None and descriptors.shares is not None
+        return cls(descriptors, objects, pool.frame_embeddings if beside_looks else None)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Contents], *, looks: Tensor | None = None, frames: Tensor | None = None) -> Contents:
+        """One after another, the frames of one or more parts of one pool, each with all of its rows.
+
+        Args:
+            parts: the parts.
+            looks: those of the descriptors, where they are joined already.
+            frames: the frame embeddings, where they are joined already.
+        """
+        own = [part.frame_embeddings for part in parts if part.frame_embeddings is not None]
+        return cls(
+            Descriptors.cat([part.descriptors for part in parts], looks=looks),
+            ClassSums.cat([part.objects for part in parts]),
+            torch.cat(own) if own and frames is None else frames,
+        )
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def take(self, rows: Tensor) -> Contents:
+        """The frames at (n,) int64 `rows`, in that order; vectors are not copied."""
+        own = rows if self.rows is None else self.rows[rows]
+        return Contents(self.descriptors.take(rows), self.objects.take(rows), self.frame_embeddings, own)
+
+    def frames_at(self, rows: Tensor | slice) -> Tensor | None:
+        """(r, D) float64, the frame embeddings of some frames; None where there are none."""
+        if self.frame_embeddings is None:
+            return None
+        return self.frame_embeddings[rows if self.rows is None else self.rows[rows]].double()
+
+    def sums_of_frames(self, around: Tensor | None = None) -> Tensor:
+        """(D,) float64, the sum of all frame embeddings, or of their squared differences from a point."""
+        total = torch.zeros((), dtype=torch.float64)
+        for begin in range(0, len(self), _BLOCK_FRAMES):
+            block = self.frames_at(slice(begin, begin + _BLOCK_FRAMES))
+            if block is not None:
+                total = total.to(block) + (block.sum(0) if around is None else (block - around).square_().sum(0))
+        return total
+
+
+def class_gain(
+    pool: Pool | Contents,
+    n: int,
+    *,
+    seed: int,
+    labeled: Pool | Contents | None = None,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Expected gain in doubtful objects of scarce classes, times the squared distance to what is labeled or chosen.
 
     Greedy. With `s_b` the score of a box, `H_b` its entropy (see `strategies.scores.entropy`) and `N_c` the objects of
@@ -27,15 +123,21 @@ def class_gain(pool: Pool, n: int, *, seed: int, labeled: Pool | None = None, we
     is well served, others come first. `d(f)` is the distance to the nearest labeled or chosen frame, so that a
     near-duplicate is worth next to nothing, whatever it shows, and no radius has to be chosen. The root of the expected
     objects, which is what annotation costs, stands between the best gain a frame and the best gain a box.
-    Distances are those of `frame_descriptors`, beside which stand, where the pool has them, the frames' own embeddings,
-    standardised over both pools and made unit vectors: the objects and the place count alike.
+    Distances are those of `frame_descriptors`, whose looks are rounded to half precision, beside which stand, where the
+    pool has them, the frames' own embeddings, standardised over both pools and made unit vectors: the objects and the
+    place count alike.
+
+    Exact, though most frames are compared with few choices: gains and distances only fall, so a frame need not be
+    looked at again before all that were worth more are chosen, or worth less. Memory is that of `Contents`, some
+    numbers a frame, and blocks.
 
     It does what an annotator with all labels would do, as far as predictions tell: scarce classes, and one frame of
     each scene. The powers were settled on pools of composed frames that no published table uses
     (`examples/benchmarks/label_efficiency.py`). Related: submodular coverage of classes, and BADGE's volume.
 
     Args:
-        pool: N frames; needs `labels`, `scores` or `probabilities`, and embeddings of boxes or frames.
+        pool: N frames; needs `labels`, `scores` or `probabilities`, and embeddings of boxes or frames. Or what
+            `Contents.of` made of them.
         n: frames to choose, 1 to N.
         seed: not used.
         labeled: the frames that are annotated already.
@@ -48,38 +150,163 @@ def class_gain(pool: Pool, n: int, *, seed: int, labeled: Pool | None = None, we
     Raises:
         InvalidInputError: a column is missing.
     """
-    check_columns(pool, UNCERTAIN_CLASSES, "class_gain")
-    if labeled is not None:
-        check_columns(labeled, UNCERTAIN_CLASSES, "class_gain", name="labeled")
-    scarce, expected, known = _contents(pool, labeled)
-    scarce = scarce / (expected.sum(1, keepdim=True) + 0.5).sqrt()
-    places, squares, nearest = _places(pool, labeled)
-    chosen = torch.empty(n, dtype=torch.int64, device=pool.device)
-    for turn in range(n):
-        gains = scarce @ (1 / (known + 1))
-        worth = gains * nearest
-        worth[chosen[:turn]] = -1
-        row = first_greatest(worth)
-        if float(worth[row]) == 0:
-            far = nearest.clone()
-            far[chosen[:turn]] = -1
-            row = first_greatest(far)
-        chosen[turn] = row
-        known = known + expected[row]
-        nearest = torch.minimum(nearest, squared_distances(places, places[row : row + 1], squares).squeeze(1))
-    return chosen
+    frames = pool if isinstance(pool, Contents) else Contents.of(pool)
+    known = Contents.of(labeled, name="labeled") if isinstance(labeled, Pool) else labeled
+    return _Greedy(frames, known, n).chosen
 
 
-def _contents(pool: Pool, labeled: Pool | None) -> tuple[Tensor, Tensor, Tensor]:
-    """By frame and class the doubtful and the expected objects, (N, K) each; by class those of `labeled`, (K,)."""
-    classes = classes_of(pool) if labeled is None else classes_of(pool, labeled)
-    scores = _confidences(pool)
-    doubtful = _by_class(pool, scores * _entropies(pool), classes)
-    expected = _by_class(pool, scores, classes)
-    known = torch.zeros(len(classes), device=pool.device)
-    if labeled is not None and labeled.num_boxes:
-        known = _by_class(labeled, _confidences(labeled), classes).sum(0)
-    return doubtful, expected, known
+class _Greedy:
+    """The choice so far; of each frame what it may be worth at the most, and how many centres it was compared with.
+
+    Centres are the labeled frames and the chosen ones, in this order. A frame's `nearest` is the squared distance to
+    the nearest of those that it has `seen`.
+    """
+
+    def __init__(self, frames: Contents, labeled: Contents | None, n: int) -> None:
+        ours, theirs = beside(frames.descriptors, None if labeled is None else labeled.descriptors)
+        held = labeled if labeled is not None and theirs is not None else None
+        standard = _Standard.of([frames] if held is None else [frames, held])
+        device = ours.device
+        self.places = _Places(ours, frames, standard)
+        everything = torch.arange(len(frames), device=device)
+        self.centres = self.places[everything[:0]]
+        objects = [frames.objects] if held is None else [frames.objects, held.objects]
+        classes = torch.unique(torch.cat([each.labels for each in objects]), sorted=True)
+        self.known = torch.zeros(len(classes), dtype=torch.float64, device=device)
+        if held is not None and theirs is not None:
+            self.centres = _Places(theirs, held, standard)[torch.arange(len(held), device=device)]
+            self._add_known(_Gains(held.objects, classes))
+        self.gains = _Gains(frames.objects, classes)
+        self.chosen = torch.empty(n, dtype=torch.int64, device=device)
+        self.count = 0
+        self.free = torch.ones(len(frames), dtype=torch.bool, device=device)
+        self.nearest = torch.full((len(frames),), _FARTHER_THAN_ANY, dtype=torch.float64, device=device)
+        self.seen = torch.zeros(len(frames), dtype=torch.int64, device=device)
+        self.gaining = True
+        self._compare(everything)
+        while self.count < n:
+            alone = len(self.centres) == 0
+            self._choose_some()
+            if alone:  # until now nothing was near anything, which bounds nothing
+                self._compare(everything)
+
+    def _choose_some(self) -> None:
+        """Bring the frames that may be worth most up to date, and choose among them while no other can be better."""
+        worth = self._worth(self.gains, self.nearest, self.free)
+        rows, bound, next_row = most_promising(worth, _CANDIDATES)
+        self._compare(rows)
+        points, gains, alone = self.places[rows], self.gains.take(rows), len(self.centres) == 0
+        nearest, free = self.nearest[rows], self.free[rows]
+        while self.count < len(self.chosen):
+            worth = self._worth(gains, nearest, free)
+            place = first_greatest(worth)
+            value, row = float(worth[place]), int(rows[place])
+            if value < bound or (value == bound and row > next_row):
+                break
+            if value == 0 and self.gaining:  # nothing has a gain any more, so the farthest are next
+                self.gaining = False
+                return
+            self.chosen[self.count] = row
+            self.count += 1
+            self._add_known(gains.take(torch.tensor([place], device=rows.device)))
+            self.centres = torch.cat([self.centres, points[place : place + 1]])
+            nearest = torch.minimum(nearest, squared_distances(points, points[place : place + 1]).squeeze(1))
+            free[place] = False
+            self.nearest[rows], self.free[rows], self.seen[rows] = nearest, free, len(self.centres)
+            if alone:
+                break
+
+    def _worth(self, gains: _Gains, nearest: Tensor, free: Tensor) -> Tensor:
+        """(N,) float32, what frames are worth, or how far they are; -1 for those that are chosen."""
+        worth = nearest * gains.of_frames(self.known) if self.gaining else nearest
+        return torch.where(free, worth, -1).float()
+
+    def _add_known(self, gains: _Gains) -> None:
+        """Count the objects that are to be expected in some frames."""
+        # sorted, so that a GPU adds in one order too
+        columns, order = gains.columns.sort(stable=True)
+        self.known.index_add_(0, columns, gains.objects.sums[order, 1].double())
+
+    def _compare(self, rows: Tensor) -> None:
+        """Bring the distances of some rows up to date."""
+        centres = len(self.centres)
+        stale = rows[self.seen[rows] < centres]
+        stale = stale[self.seen[stale].argsort(stable=True)]
+        for block in torch.split(stale, _CANDIDATES) if len(stale) else ():
+            points, nearest = self.places[block], self.nearest[block]
+            for begin in range(int(self.seen[block[0]]), centres, _CANDIDATES):
+                others = self.centres[begin : min(begin + _CANDIDATES, centres)]
+                nearest = torch.minimum(nearest, squared_distances(points, others).amin(1))
+            self.nearest[block], self.seen[block] = nearest, centres
+
+
+class _Gains:
+    """The objects of frames, and what is worked out of them once: of each pair its class, of each frame its cost."""
+
+    def __init__(self, objects: ClassSums, classes: Tensor) -> None:
+        self.objects = objects
+        self.columns = torch.searchsorted(classes, objects.labels)
+        expected = ClassSums(objects.offsets, objects.labels, objects.sums[:, 1:])
+        total = expected.by_frame(torch.ones(len(self.columns), dtype=torch.float64, device=classes.device))
+        self.roots = (total + 0.5).sqrt_()
+
+    def take(self, rows: Tensor) -> _Gains:
+        """The frames at (n,) rows."""
+        taken = copy.copy(self)
+        places, offsets = places_of(self.objects.offsets, rows)
+        taken.objects = ClassSums(offsets, self.objects.labels[places], self.objects.sums[places])
+        taken.columns, taken.roots = self.columns[places], self.roots[rows]
+        return taken
+
+    def of_frames(self, known: Tensor) -> Tensor:
+        """(N,) float64, the gain of each frame over the root of its cost, with (K,) `known` objects of each class."""
+        return self.objects.by_frame((1 / (known + 1))[self.columns]).div_(self.roots)
+
+
+@dataclass(frozen=True, eq=False)
+class _Standard:
+    """Means and deviations (D,) of frame embeddings, float64; None where frames have none to compare."""
+
+    middle: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, pools: Sequence[Contents]) -> _Standard | None:
+        """Those of all frames of some pools."""
+        if any(each.frame_embeddings is None for each in pools):
+            return None
+        count = sum(map(len, pools))
+        middle = torch.stack([each.sums_of_frames() for each in pools]).sum(0) / count
+        squares = torch.stack([each.sums_of_frames(around=middle) for each in pools]).sum(0)
+        return cls(middle, (squares / count).sqrt().clamp_min(torch.finfo(torch.float64).tiny))
+
+
+class _Places:
+    """Where frames lie: their descriptors, and beside these, where there are any, standardised frame embeddings."""
+
+    def __init__(self, descriptors: Descriptors, frames: Contents, standard: _Standard | None) -> None:
+        self.descriptors, self.frames, self.standard = descriptors, frames, standard
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """(r, D) float64."""
+        looks, frames = self.descriptors[rows].double(), self.frames.frames_at(rows)
+        if self.standard is None or frames is None:
+            return looks
+        standardised = frames.sub_(self.standard.middle).div_(self.standard.spread)
+        return torch.cat([looks, unit_rows(standardised).double()], 1)
+
+
+def most_promising(worth: Tensor, count: int) -> tuple[Tensor, float, int]:
+    """(r,) rows of the greatest of (N,) values, rising; what any other row has at the most, and the first that has it.
+
+    Of equal values the first rows are taken. With `count` rows or fewer, all of them; then nothing bounds the others.
+    """
+    if len(worth) <= count:
+        return torch.arange(len(worth), device=worth.device), -torch.inf, len(worth)
+    bound = worth.topk(count + 1).values[-1]
+    above, equal = (worth > bound).nonzero().squeeze(1), (worth == bound).nonzero().squeeze(1)
+    room = count - len(above)
+    return torch.cat([above, equal[:room]]).sort().values, float(bound), int(equal[room])
 
 
 def _confidences(pool: Pool) -> Tensor:
@@ -96,31 +323,3 @@ def _entropies(pool: Pool) -> Tensor:
         last = min(first + _CHUNK_BOXES, pool.num_boxes)
         result[first:last] = entropy(box_evidence(pool, first, last))
     return result
-
-
-def _by_class(pool: Pool, values: Tensor, classes: Tensor) -> Tensor:
-    """(N, K) sums of (B,) values by frame and class."""
-    sums = torch.zeros(len(pool), len(classes), device=pool.device)
-    if pool.labels is None or pool.num_boxes == 0:
-        return sums
-    place = pool.frame_rows * len(classes) + torch.searchsorted(classes, pool.labels)
-    # sorted, so that a GPU adds in one order too
-    place, order = place.sort(stable=True)
-    return sums.view(-1).index_add_(0, place, values[order]).view_as(sums)
-
-
-def _places(pool: Pool, labeled: Pool | None) -> tuple[Tensor, Tensor, Tensor]:
-    """(N, D) where the frames lie, their (N,) squared lengths and squared distances to the nearest labeled one."""
-    places, around = descriptors_beside(pool, labeled)
-    held = None if around is None else labeled
-    frames = [each.frame_embeddings for each in (pool, held) if each is not None]
-    if pool.box_embeddings is not None and all(each is not None for each in frames):
-        both = torch.cat([each.float() for each in frames if each is not None])
-        spread = both.std(0, correction=0).clamp_min(torch.finfo(both.dtype).tiny)
-        standard = unit_rows((both - both.mean(0)) / spread)
-        places = torch.cat([places, standard[: len(pool)]], dim=1)
-        around = None if around is None else torch.cat([around, standard[len(pool) :]], dim=1)
-    # farther than any two: with nothing labeled the first choice is by gain alone
-    squares = (places * places).sum(1)
-    nearest = torch.full((len(pool),), 4 * float(squares.amax()), device=pool.device)
-    return places, squares, nearest if around is None else nearest_of(places, squares, around, nearest)

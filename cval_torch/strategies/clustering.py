@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from cval_torch.strategies.kmeans import kmeans_beside
+from cval_torch.strategies.points import Points
 
 
 def clustering(
-    embeddings: Tensor,
+    embeddings: Points,
     n: int,
     *,
     seed: int,

@@ -20,17 +20,167 @@ far as they look alike.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.offsets import chunks
 from cval_torch.pool.pool import Pool
+from cval_torch.strategies.class_sums import ClassSums
 from cval_torch.strategies.reduce import sum as sum_of_frames
 
 CLASS_SCALE = 0.5
 
 _CHUNK_ELEMENTS = 2**22
+
+
+@dataclass(frozen=True, eq=False)
+class Descriptors:
+    """Where each of F frames lies, in few bytes, and dense rows of it on request.
+
+    Frames have objects or the embedding of the whole frame, never both, and a handful of many classes. So one vector a
+    frame is kept and a list of its classes, while the coordinates are those that `frame_descriptors` documents. It can
+    be given to every strategy that takes `Points`.
+
+    Attributes:
+        looks: (F, W) float32 or float16: of frames with boxes the mean look of these, (E,); of others the unit
+            embedding of the frame, (D,); W is the greater of the two.
+        is_null: (F,) bool, whether a frame has no boxes.
+        shares: of each frame the share of its classes, times `CLASS_SCALE`. None: there is no class coordinate at all,
+            because frames are described by their own embeddings alone.
+        widths: E and D; None for what there is no column of.
+        classes: (K,) int64, sorted, the labels that have a coordinate.
+        rows: (F',) int64, the rows of `looks` and of the others that are meant, in that order; None: all.
+    """
+
+    looks: Tensor
+    is_null: Tensor
+    shares: ClassSums | None
+    widths: tuple[int | None, int | None]
+    classes: Tensor
+    rows: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, pool: Pool, *, classes: Tensor | None = None, part: bool = False, dtype: torch.dtype | None = None
+    ) -> Descriptors:
+        """Describe the frames of a pool.
+
+        Args:
+            pool: F frames with the columns that `frame_descriptors` needs.
+            classes: (K,) sorted labels that have a coordinate; None: those that occur.
+            part: whether these are some frames of a larger pool, where it is no error that none of them has boxes.
+            dtype: to keep looks in; None: float32.
+
+        Raises:
+            InvalidInputError: no embeddings to describe the frames by.
+        """
+        boxes, frames = pool.box_embeddings, pool.frame_embeddings
+        if boxes is None or (boxes.numel() == 0 and boxes.shape[1] == 0 and frames is not None):
+            if frames is None:
+                raise InvalidInputError(
+                    "diversity and `min_distance` need the column `box_embeddings` or `frame_embeddings`: "
+                    "extract(..., box_embeddings=True), or upload embeddings"
+                )
+            looks = torch.empty(frames.shape, dtype=dtype or torch.float32, device=pool.device)
+            step = max(_CHUNK_ELEMENTS // max(frames.shape[1], 1), 1)
+            for begin in range(0, len(frames), step):
+                looks[begin : begin + step] = unit_rows(frames[begin : begin + step])
+            none = torch.empty(0, dtype=torch.int64, device=pool.device)
+            return cls(looks, pool.is_empty, None, (None if boxes is None else 0, frames.shape[1]), none)
+        width, frame_width = boxes.shape[1], None if frames is None else frames.shape[1]
+        looks = torch.zeros(len(pool), max(width, frame_width or 0), dtype=dtype or torch.float32, device=pool.device)
+        shares = [_no_shares(0, looks)]
+        for begin, end in chunks(pool.offsets, boxes=max(_CHUNK_ELEMENTS // max(width, 1), 1)):
+            looks[begin:end, :width], share = _describe(pool, begin, end)
+            shares.append(share)
+        nulls = pool.is_empty.nonzero().squeeze(1)
+        if frames is not None:
+            looks[nulls, : frames.shape[1]] = unit_rows(frames[nulls]).to(looks)
+        classes = classes_of(pool) if classes is None else classes
+        found = cls(looks, pool.is_empty, ClassSums.cat(shares), (width, frame_width), classes)
+        if not part:
+            check_described(found)
+        return found
+
+    @classmethod
+    def cat(cls, parts: Sequence[Descriptors], *, looks: Tensor | None = None) -> Descriptors:
+        """One after another, the frames of one or more parts of one pool.
+
+        Args:
+            parts: each with all of its rows.
+            looks: those of all parts, where they are joined already; None: joins them.
+        """
+        first = parts[0]
+        shares = [part.shares for part in parts if part.shares is not None]
+        return cls(
+            torch.cat([part.looks for part in parts]) if looks is None else looks,
+            torch.cat([part.is_null for part in parts]),
+            ClassSums.cat(shares) if shares else None,
+            first.widths,
+            torch.unique(torch.cat([part.classes for part in parts]), sorted=True),
+        )
+
+    def __len__(self) -> int:
+        return len(self.looks) if self.rows is None else len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(F, the number of coordinates)."""
+        if self.shares is None:
+            return len(self), self.looks.shape[1]
+        return len(self), (self.widths[0] or 0) + self._own + 1 + len(self.classes)
+
+    @property
+    def _own(self) -> int:
+        """The coordinates that only frames without boxes have: D where it is not E."""
+        width, frame_width = self.widths
+        return 0 if frame_width is None or frame_width == width else frame_width
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.looks.device
+
+    def take(self, rows: Tensor) -> Descriptors:
+        """The frames at (n,) int64 `rows`, in that order; nothing is copied."""
+        if len(rows) == len(self) and torch.equal(rows, torch.arange(len(rows), device=rows.device)):
+            return self
+        return replace(self, rows=rows if self.rows is None else self.rows[rows])
+
+    def like(self, others: Descriptors) -> Descriptors:
+        """The same frames in the space of others of the same pool, which have all of their classes."""
+        return self if self.shares is None else replace(_of_width(self, others.widths[0]), classes=others.classes)
+
+    def __getitem__(self, rows: Tensor | slice | list[int]) -> Tensor:
+        """(r, D) float32, the dense rows of some frames."""
+        if isinstance(rows, slice):
+            picked = torch.arange(len(self), device=self.device)[rows] if self.rows is None else self.rows[rows]
+            plain = self.rows is None and rows.step in (None, 1)
+            looks = self.looks[rows] if plain else self.looks[picked]
+        else:
+            picked = torch.as_tensor(rows, dtype=torch.int64, device=self.device)
+            picked = picked if self.rows is None else self.rows[picked]
+            looks = self.looks[picked]
+        if self.shares is None:
+            return looks.float()
+        width, own = self.widths[0] or 0, self._own
+        result = torch.zeros(len(picked), self.shape[1], device=self.device)
+        nulls = self.is_null[picked]
+        if own:
+            result[:, :width] = looks[:, :width].float().masked_fill(nulls[:, None], 0)
+            result[nulls, width : width + own] = looks[nulls, :own].float()
+        else:
+            result[:, :width] = looks
+        begin = width + own
+        result[nulls, begin] = CLASS_SCALE
+        shown = self.shares.take(picked)
+        owners = torch.arange(len(picked), device=self.device).repeat_interleave(shown.offsets.diff())
+        result[owners, begin + 1 + torch.searchsorted(self.classes, shown.labels)] = shown.sums[:, 0]
+        return result
 
 
 def frame_descriptors(pool: Pool, *, classes: Tensor | None = None, part: bool = False) -> Tensor:
@@ -56,65 +206,27 @@ def frame_descriptors(pool: Pool, *, classes: Tensor | None = None, part: bool =
     tensor([[1., 0., 0.],
             [0., 1., 0.]])
     """
-    boxes, frames = pool.box_embeddings, pool.frame_embeddings
-    if boxes is None or (boxes.numel() == 0 and boxes.shape[1] == 0 and frames is not None):
-        if frames is None:
-            raise InvalidInputError(
-                "diversity and `min_distance` need the column `box_embeddings` or `frame_embeddings`: "
-                "extract(..., box_embeddings=True), or upload embeddings"
-            )
-        return unit_rows(frames)
-    if pool.num_boxes == 0 and frames is None and not part:
-        raise InvalidInputError(
-            "no frame has boxes, so diversity and `min_distance` need the column `frame_embeddings`: "
-            "extract(..., frame_embeddings=True)"
-        )
-    classes = classes_of(pool) if classes is None else classes
-    width = boxes.shape[1]
-    own = 0 if frames is None or frames.shape[1] == width else frames.shape[1]
-    result = torch.zeros(len(pool), width + own + 1 + len(classes), device=pool.device)
-    looks, shares = result[:, :width], result[:, width + own :]
-    for begin, end in chunks(pool.offsets, boxes=max(_CHUNK_ELEMENTS // (width + len(classes) + 1), 1)):
-        looks[begin:end], shares[begin:end, 1:] = _describe(pool, begin, end, classes)
-    nulls = pool.is_empty.nonzero().squeeze(1)
-    shares[nulls, 0] = CLASS_SCALE
-    if frames is not None:
-        place = result[:, width : width + own] if own else looks
-        place[nulls] = unit_rows(frames[nulls])
-    return result
+    return Descriptors.of(pool, classes=classes, part=part)[:]
 
 
-def descriptors_beside(pool: Pool, labeled: Pool | None) -> tuple[Tensor, Tensor | None]:
-    """`frame_descriptors` of both pools in one space.
+def beside(ours: Descriptors, labeled: Descriptors | None) -> tuple[Descriptors, Descriptors | None]:
+    """Both in one space: with a coordinate for the classes of both.
 
     Raises:
-        InvalidInputError: as `frame_descriptors`; the pools' embeddings differ in width, or only one has a column.
+        InvalidInputError: no frame has boxes, and there are no embeddings of frames; or the embeddings of the two
+            differ in width, or only one has a column.
     """
+    check_described(ours)
     if labeled is None or len(labeled) == 0:
-        return frame_descriptors(pool), None
-    (pool, labeled), classes = in_one_space(pool, labeled)
-    return frame_descriptors(pool, classes=classes), frame_descriptors(labeled, classes=classes)
-
-
-def in_one_space(pool: Pool, labeled: Pool) -> tuple[tuple[Pool, Pool], Tensor]:
-    """The pools as they have to be described, and the `classes` to describe them with.
-
-    Raises:
-        InvalidInputError: as `descriptors_beside`.
-    """
-    pools = [pool, labeled]
-    widths = [each.box_embeddings.shape[1] for each in pools if each.box_embeddings is not None and each.num_boxes]
-    for number, each in enumerate(pools):
-        if each.box_embeddings is not None and each.num_boxes == 0 and widths:  # no box told the width
-            pools[number] = each.replace(box_embeddings=each.box_embeddings.new_zeros(0, widths[0]))
-    classes = classes_of(*pools)
-    ours, theirs = (frame_descriptors(each.take([]), classes=classes, part=True) for each in pools)
-    if ours.shape[1] != theirs.shape[1]:
+        return ours, None
+    ours, labeled = _of_width(ours, labeled.widths[0]), _of_width(labeled, ours.widths[0])
+    if ours.widths != labeled.widths or (ours.shares is None) != (labeled.shares is None):
         raise InvalidInputError(
             "`labeled` must have the embedding columns of `pool`, and their widths, as one model gives them; "
-            f"`pool` is {pool!r}, `labeled` is {labeled!r}"
+            f"`pool` has (box_embeddings, frame_embeddings) of {ours.widths}, `labeled` of {labeled.widths}"
         )
-    return (pools[0], pools[1]), classes
+    classes = torch.unique(torch.cat([ours.classes, labeled.classes.to(ours.device)]), sorted=True)
+    return _among(ours, classes), _among(labeled, classes)
 
 
 def classes_of(*pools: Pool) -> Tensor:
@@ -136,20 +248,20 @@ def unit_rows(vectors: Tensor) -> Tensor:
     return scaled / lengths.clamp_min(1)  # the largest entry is 1, or the row is zero
 
 
-def _describe(pool: Pool, begin: int, end: int, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Looks (f, E) and class shares (f, K) of the frames `begin:end`; zeros for frames without boxes."""
+def _describe(pool: Pool, begin: int, end: int) -> tuple[Tensor, ClassSums]:
+    """Looks (f, E) and class shares of the frames `begin:end`; zeros, and no class, for frames without boxes."""
     offsets = pool.offsets[begin : end + 1]
     first, last = int(offsets[0]), int(offsets[-1])
     offsets = offsets - first
     weights = _weights(pool, first, last, offsets)
     boxes = weights[:, :0] if pool.box_embeddings is None else unit_rows(pool.box_embeddings[first:last])
     looks = unit_rows(sum_of_frames(boxes * weights, offsets))
-    if pool.labels is None or len(classes) == 0:
-        return looks, looks.new_zeros(end - begin, len(classes))
-    column = torch.searchsorted(classes, pool.labels[first:last])
-    one_hot = torch.nn.functional.one_hot(column, len(classes)) * weights
+    if pool.labels is None:
+        return looks, _no_shares(end - begin, looks)
+    found = ClassSums.of(offsets, pool.labels[first:last], weights)
     total = sum_of_frames(weights, offsets).clamp_min_(torch.finfo(torch.float32).tiny)
-    return looks, sum_of_frames(one_hot, offsets) / total * CLASS_SCALE
+    total = total.repeat_interleave(found.offsets.diff(), dim=0)
+    return looks, replace(found, sums=(found.sums.double() / total * CLASS_SCALE).float())
 
 
 def _weights(pool: Pool, first: int, last: int, offsets: Tensor) -> Tensor:
@@ -159,3 +271,34 @@ def _weights(pool: Pool, first: int, last: int, offsets: Tensor) -> Tensor:
     scores = pool.scores[first:last, None].float()
     silent = (sum_of_frames(scores, offsets) == 0).repeat_interleave(offsets.diff(), dim=0)
     return torch.where(silent, 1.0, scores)
+
+
+def check_described(frames: Descriptors) -> None:
+    """Raise an `InvalidInputError` where no frame has boxes, and no embedding of a frame stands for them."""
+    if frames.shares is not None and frames.widths[1] is None and bool(frames.is_null.all()):
+        raise InvalidInputError(
+            "no frame has boxes, so diversity and `min_distance` need the column `frame_embeddings`: "
+            "extract(..., frame_embeddings=True)"
+        )
+
+
+def _among(frames: Descriptors, classes: Tensor) -> Descriptors:
+    return frames if frames.shares is None else replace(frames, classes=classes)
+
+
+def _of_width(frames: Descriptors, wider: int | None) -> Descriptors:
+    """The frames with room for boxes of another width, if they have none that told one."""
+    width, frame_width = frames.widths
+    if width is None or wider is None or width == wider or not bool(frames.is_null.all()):
+        return frames
+    looks = frames.looks.new_zeros(len(frames.looks), max(wider, frame_width or 0))
+    if frame_width is not None:
+        looks[:, :frame_width] = frames.looks[:, :frame_width]
+    shares = _no_shares(len(looks), looks) if frames.shares is None else frames.shares
+    return replace(frames, looks=looks, shares=shares, widths=(wider, frame_width))
+
+
+def _no_shares(frames: int, like: Tensor) -> ClassSums:
+    """Of so many frames without a class."""
+    offsets = torch.zeros(frames + 1, dtype=torch.int64, device=like.device)
+    return ClassSums(offsets, offsets[:0], like.new_zeros(0, 1, dtype=torch.float32))

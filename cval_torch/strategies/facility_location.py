@@ -7,13 +7,14 @@ from torch import Tensor
 
 from cval_torch.strategies.k_center import first_greatest
 from cval_torch.strategies.kmeans import Cloud, mean_of, squared_distances
+from cval_torch.strategies.points import Points
 
 # Gains are worked out anew for so many candidates at a time.
 _CANDIDATES = 64
 
 
 def facility_location(
-    embeddings: Tensor, n: int, *, seed: int, labeled: Tensor | None = None, weights: Tensor | None = None
+    embeddings: Points, n: int, *, seed: int, labeled: Tensor | None = None, weights: Tensor | None = None
 ) -> Tensor:
     """Greedy maximisation of the facility location function, lazily (Minoux 1978), without an N x N matrix.
 
@@ -49,7 +50,7 @@ class _Gains:
     of a candidate up to date takes a look at those alone that were written down since the last time.
     """
 
-    def __init__(self, embeddings: Tensor, labeled: Tensor | None, weights: Tensor | None) -> None:
+    def __init__(self, embeddings: Points, labeled: Tensor | None, weights: Tensor | None) -> None:
         self.cloud = Cloud(embeddings, mean_of(embeddings).float(), weights)
         squares = torch.empty_like(self.cloud.pull)
         for rows, block in self.cloud.blocks(1):

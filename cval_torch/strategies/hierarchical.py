@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cval_torch.strategies.clustering import rows_by_turns
 from cval_torch.strategies.kmeans import kmeans
+from cval_torch.strategies.points import Joined, Points
 from cval_torch.strategies.silhouette import candidate_counts, silhouette_score
 
 # Up to here every pair of points is looked at: a float64 matrix of 128 MiB, and about two seconds of one core.
@@ -24,7 +25,7 @@ Merges = npt.NDArray[np.int64]
 
 
 def hierarchical(
-    embeddings: Tensor,
+    embeddings: Points,
     n: int,
     *,
     seed: int,
@@ -50,7 +51,7 @@ def hierarchical(
     Returns:
         (n,) int64 distinct rows: one of each cluster, then another of each, and so on.
     """
-    points = embeddings if labeled is None else torch.cat([embeddings, labeled.to(embeddings)])
+    points = embeddings if labeled is None else Joined(embeddings, labeled)
     generator = torch.Generator().manual_seed(seed)
     groups, sizes, centres = _grouped(points, seed)
     merges = ward_merges(centres, sizes)
@@ -155,10 +156,10 @@ def _merge(
     mass[kept] = a + b
 
 
-def _grouped(points: Tensor, seed: int) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
+def _grouped(points: Points, seed: int) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
     """The group of each point, and the groups' sizes and centres; each point is one unless there are too many."""
     if len(points) <= MOST_POINTS:
-        return np.arange(len(points)), np.ones(len(points)), points.double().cpu().numpy()
+        return np.arange(len(points)), np.ones(len(points)), points[:].double().cpu().numpy()
     found = kmeans(points, _GROUPS, seed=seed, iterations=_GROUPING_ITERATIONS)
     filled, groups = torch.unique(found.labels, return_inverse=True)
     sizes = torch.bincount(groups).double()

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from cval_torch.strategies.kmeans import mean_of, squared_distances
+from cval_torch.strategies.points import Points
 
 # Rows that may be chosen next are looked at so many at a time, others not until they may be.
 _CANDIDATES = 1024
 
 
 def k_center(
-    embeddings: Tensor, n: int, *, seed: int, labeled: Tensor | None = None, weights: Tensor | None = None
+    embeddings: Points, n: int, *, seed: int, labeled: Tensor | None = None, weights: Tensor | None = None
 ) -> Tensor:
     """Greedy k-centre, or core-set selection (Gonzalez 1985; Sener and Savarese 2018, arXiv 1708.00489).
 
@@ -41,7 +42,7 @@ def k_center(
 class _Farthest:
     """The choice so far, and of each row the squared distance to the nearest centre among the first few."""
 
-    def __init__(self, embeddings: Tensor, n: int, labeled: Tensor | None) -> None:
+    def __init__(self, embeddings: Points, n: int, labeled: Tensor | None) -> None:
         self.embeddings = embeddings
         self.labeled = embeddings[:0] if labeled is None else labeled
         self.middle = mean_of(embeddings)

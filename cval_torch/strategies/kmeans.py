@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cval_torch.strategies.points import Points, blocks_of
+
 # Distances are worked on in blocks of rows, so that memory is this many numbers, not N x k.
 _BLOCK_ELEMENTS = 2**20
 # Squared distances below this share of the squared lengths are rounding (expanded square): the same point.
@@ -38,7 +40,7 @@ class Clusters:
 
 
 def kmeans(
-    points: Tensor,
+    points: Points,
     k: int,
     *,
     seed: int,
@@ -81,7 +83,7 @@ def kmeans(
 
 
 def kmeans_beside(
-    points: Tensor, k: int, n: int, *, seed: int, labeled: Tensor | None, weights: Tensor | None = None
+    points: Points, k: int, n: int, *, seed: int, labeled: Tensor | None, weights: Tensor | None = None
 ) -> tuple[Clusters, Tensor]:
     """New clusters beside what is labeled, which keeps up to `n` centres of its own.
 
@@ -103,10 +105,10 @@ def kmeans_beside(
     return found, found.labels < (0 if fixed is None else len(fixed))
 
 
-def mean_of(points: Tensor) -> Tensor:
+def mean_of(points: Points) -> Tensor:
     """(D,) float64, the mean of (N, D) points, without a copy of them."""
     total = torch.zeros(points.shape[1], dtype=torch.float64, device=points.device)
-    for block in torch.split(points, max(_BLOCK_ELEMENTS // max(points.shape[1], 1), 1)):
+    for _, block in blocks_of(points):
         total += block.sum(0, dtype=torch.float64)
     return total / len(points)
 
@@ -136,7 +138,7 @@ class Cloud:
     from using the place of a block again, and memory grows by all of them.
     """
 
-    def __init__(self, points: Tensor, middle: Tensor, weights: Tensor | None) -> None:
+    def __init__(self, points: Points, middle: Tensor, weights: Tensor | None) -> None:
         self.points, self.middle = points, middle
         self.pull = torch.ones(len(points), device=points.device) if weights is None else weights.to(middle)
 
@@ -145,7 +147,7 @@ class Cloud:
 
     def rows(self, rows: Tensor | list[int]) -> Tensor:
         """(r, D) float32."""
-        return self.points[rows].float() - self.middle
+        return self.points[torch.as_tensor(rows, dtype=torch.int64, device=self.points.device)].float() - self.middle
 
     def blocks(self, columns: int) -> Iterator[tuple[slice, Tensor]]:
         """All rows in order, so many at a time that as many numbers by `columns` are a block."""

@@ -7,12 +7,13 @@ from torch import Tensor
 
 from cval_torch.strategies.k_center import first_greatest
 from cval_torch.strategies.kmeans import SAME_POINT
+from cval_torch.strategies.points import Points, blocks_of
 
 _BLOCK = 4096
 
 
 def kmeans_plus_plus(
-    embeddings: Tensor, n: int, *, seed: int, labeled: Tensor | None = None, weights: Tensor | None = None
+    embeddings: Points, n: int, *, seed: int, labeled: Tensor | None = None, weights: Tensor | None = None
 ) -> Tensor:
     """k-means++ draws on embeddings scaled by uncertainty, after BADGE (Ash et al. 2020, arXiv 1906.03671).
 
@@ -33,7 +34,7 @@ def kmeans_plus_plus(
     scales = torch.ones(len(embeddings), device=embeddings.device)
     if weights is not None:
         scales = (weights / weights.amax().clamp_min(torch.finfo(torch.float64).tiny)).to(scales)
-    lengths = torch.cat([block.float().square().sum(1) for block in torch.split(embeddings, _BLOCK)]) * scales.square()
+    lengths = torch.cat([block.float().square().sum(1) for _, block in blocks_of(embeddings, _BLOCK)]) * scales.square()
     draws = torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).tolist()
     chosen: list[int] = []
     closest = lengths
@@ -54,9 +55,9 @@ def kmeans_plus_plus(
     return torch.tensor(chosen, dtype=torch.int64, device=embeddings.device)
 
 
-def _distances_to(row: int, embeddings: Tensor, scales: Tensor, lengths: Tensor) -> Tensor:
+def _distances_to(row: int, embeddings: Points, scales: Tensor, lengths: Tensor) -> Tensor:
     """(N,) squared distances of all scaled rows to that one; 0 where rounding cannot tell them apart."""
-    end = embeddings[row].float() * scales[row]
-    dots = torch.cat([block.float() @ end for block in torch.split(embeddings, _BLOCK)]) * scales
+    end = embeddings[row : row + 1][0].float() * scales[row]
+    dots = torch.cat([block.float() @ end for _, block in blocks_of(embeddings, _BLOCK)]) * scales
     both = lengths + lengths[row]
     return torch.where(both - 2 * dots <= SAME_POINT[dots.dtype] * both, 0, both - 2 * dots)

@@ -17,12 +17,14 @@ from cval_torch.strategies.class_gain import class_gain
 from cval_torch.strategies.clustering import clustering
 from cval_torch.strategies.columns import (
     CONFIDENCES,
+    DESCRIBED,
     EMBEDDINGS,
     OBJECTS,
     UNCERTAIN,
     UNCERTAIN_CLASSES,
     UNCERTAIN_OBJECTS,
     Needs,
+    columns_needed,
 )
 from cval_torch.strategies.diverse_prototypes import diverse_prototypes
 from cval_torch.strategies.facility_location import facility_location
@@ -34,7 +36,7 @@ from cval_torch.strategies.scores import entropy, least, margin, ratio
 from cval_torch.strategies.typicality import typicality
 from cval_torch.strategies.weighted_kmeans import weighted_kmeans
 
-Sees = Literal["distributions", "confidences", "vectors", "boxes", "pool", "nothing"]
+Sees = Literal["distributions", "confidences", "vectors", "contents", "boxes", "pool", "nothing"]
 Served = Literal["cval.ai", "own server", "in process"]
 
 
@@ -49,14 +51,15 @@ class Strategy:
             - `distributions`: (B, n) class distributions or (B,) confidences, to (B,) uncertainties.
             - `confidences`: nothing; the confidences of the boxes are their scores, and there is no function.
             - `vectors`: (N, D), one vector a frame, and how many to choose; to (n,) rows in rank order.
+            - `contents`: `Contents`, which are made of each frame's own boxes, and how many to choose; to (n,) rows.
             - `boxes`: a `Pool`, and how many to choose; to (n,) rows in rank order.
             - `pool`: a `Pool`; to (F,) frame scores. This is a user's callable.
             - `nothing`: it draws at random, and there is no function.
         function: the strategy itself. One that chooses rows also takes `seed`, `labeled` (what is annotated already)
             and `weights` (how informative each frame is), and may leave them unused.
-        needs: the columns that it reads.
+        needs: the columns that it cannot do without.
+        reads: all columns that it looks at, where they are there. A pass need not keep others for it.
         served: the smallest place that has it: cval.ai and every server, a server of one's own, or this process only.
-        reads_probabilities: whether it reads the class vectors of boxes where there are some.
         greedy: whether its choice of n rows begins with its choice of fewer.
         takes_clusters: whether it takes `num_of_clusters`.
         knows_labeled: whether it stays away from frames that are annotated already.
@@ -66,11 +69,16 @@ class Strategy:
     sees: Sees
     function: Callable[..., Tensor] | None = None
     needs: Needs = ()
+    reads: tuple[str, ...] = ()
     served: Served = "own server"
-    reads_probabilities: bool = False
     greedy: bool = False
     takes_clusters: bool = False
     knows_labeled: bool = False
+
+    @property
+    def reads_probabilities(self) -> bool:
+        """Whether it reads the class vectors of boxes, where there are some."""
+        return "probabilities" in self.reads
 
     @property
     def scores_frames(self) -> bool:
@@ -83,9 +91,14 @@ class Strategy:
         return self.sees in ("distributions", "confidences")
 
     @property
+    def reads_embeddings(self) -> bool:
+        """Whether it looks at embeddings of boxes or frames."""
+        return "box_embeddings" in self.reads or "frame_embeddings" in self.reads
+
+    @property
     def is_diversity(self) -> bool:
         """Whether it chooses frames that differ, all of them together, by their embeddings."""
-        return self.sees in ("vectors", "boxes")
+        return self.sees in ("vectors", "contents", "boxes")
 
     def box_scores(self, values: Tensor) -> Tensor:
         """(B,) scores of boxes from (B, n) class distributions or (B,) confidences. Needs `scores_boxes`."""
@@ -98,18 +111,18 @@ def _uncertainty(name: str, function: Callable[[Tensor], Tensor]) -> Strategy:
         sees="distributions",
         function=function,
         needs=UNCERTAIN,
+        reads=("scores", "probabilities"),
         served="cval.ai",
-        reads_probabilities=True,
     )
 
 
 _CLASS_GAIN = Strategy(
     name="class_gain",
-    sees="boxes",
+    sees="contents",
     function=class_gain,
     needs=UNCERTAIN_CLASSES,
+    reads=("labels", "scores", "probabilities", "box_embeddings", "frame_embeddings"),
     served="in process",
-    reads_probabilities=True,
     greedy=True,
     knows_labeled=True,
 )
@@ -119,12 +132,13 @@ _RECORDS = (
     _uncertainty("margin", margin),
     _uncertainty("ratio", ratio),
     _uncertainty("entropy", entropy),
-    Strategy(name="probability", sees="confidences", needs=CONFIDENCES, served="cval.ai"),
+    Strategy(name="probability", sees="confidences", needs=CONFIDENCES, reads=("scores",), served="cval.ai"),
     Strategy(
         name="clustering",
         sees="vectors",
         function=clustering,
         needs=EMBEDDINGS,
+        reads=DESCRIBED,
         served="cval.ai",
         takes_clusters=True,
         knows_labeled=True,
@@ -134,31 +148,50 @@ _RECORDS = (
         sees="vectors",
         function=hierarchical,
         needs=EMBEDDINGS,
+        reads=DESCRIBED,
         served="cval.ai",
         takes_clusters=True,
         knows_labeled=True,
     ),
-    Strategy(name="k_center", sees="vectors", function=k_center, needs=EMBEDDINGS, greedy=True, knows_labeled=True),
-    Strategy(name="weighted_kmeans", sees="vectors", function=weighted_kmeans, needs=EMBEDDINGS, knows_labeled=True),
+    Strategy(
+        name="k_center",
+        sees="vectors",
+        function=k_center,
+        needs=EMBEDDINGS,
+        reads=DESCRIBED,
+        greedy=True,
+        knows_labeled=True,
+    ),
+    Strategy(
+        name="weighted_kmeans",
+        sees="vectors",
+        function=weighted_kmeans,
+        needs=EMBEDDINGS,
+        reads=DESCRIBED,
+        knows_labeled=True,
+    ),
     Strategy(name="kmeans_plus_plus", sees="vectors", function=kmeans_plus_plus, needs=EMBEDDINGS),
-    Strategy(name="typicality", sees="vectors", function=typicality, needs=EMBEDDINGS, knows_labeled=True),
+    Strategy(
+        name="typicality", sees="vectors", function=typicality, needs=EMBEDDINGS, reads=DESCRIBED, knows_labeled=True
+    ),
     Strategy(
         name="facility_location",
         sees="vectors",
         function=facility_location,
         needs=EMBEDDINGS,
+        reads=DESCRIBED,
         greedy=True,
         knows_labeled=True,
     ),
     replace(_CLASS_GAIN, name="auto"),  # the recipe that needs the fewest labels in our experiments; it may change
     _CLASS_GAIN,
-    Strategy(name="ppal", sees="boxes", function=ppal, needs=OBJECTS, knows_labeled=True),
+    Strategy(name="ppal", sees="boxes", function=ppal, needs=OBJECTS, reads=DESCRIBED, knows_labeled=True),
     Strategy(
         name="diverse_prototypes",
         sees="boxes",
         function=diverse_prototypes,
         needs=UNCERTAIN_OBJECTS,
-        reads_probabilities=True,
+        reads=("labels", "scores", "probabilities", "box_embeddings"),
         knows_labeled=True,
     ),
     Strategy(name="random", sees="nothing"),
@@ -178,7 +211,8 @@ def find_strategy(strategy: str | Callable[..., Any]) -> Strategy:
     'boxes'
     """
     if callable(strategy):
-        return Strategy(name=callable_name(strategy), sees="pool", function=strategy, served="in process")
+        name, reads = callable_name(strategy), columns_needed(strategy)
+        return Strategy(name=name, sees="pool", function=strategy, reads=reads, served="in process")
     if strategy not in STRATEGIES:
         raise InvalidInputError(
             f"`selection_strategy` must be a callable or one of {', '.join(STRATEGIES)}; got {strategy!r}"

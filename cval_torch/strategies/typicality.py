@@ -7,13 +7,14 @@ from torch import Tensor
 
 from cval_torch.strategies.clustering import rows_by_turns
 from cval_torch.strategies.kmeans import kmeans
+from cval_torch.strategies.points import Joined, Points
 
 NEIGHBOURS = 20
 MOST_CLUSTERS = 500
 
 
 def typicality(
-    embeddings: Tensor, n: int, *, seed: int, labeled: Tensor | None = None, weights: Tensor | None = None
+    embeddings: Points, n: int, *, seed: int, labeled: Tensor | None = None, weights: Tensor | None = None
 ) -> Tensor:
     """TypiClust (Hacohen, Dekel and Weinshall 2022, arXiv 2202.02794): for small budgets, dense regions first.
 
@@ -32,7 +33,7 @@ def typicality(
         (n,) int64 distinct rows, in rank order.
     """
     known = 0 if labeled is None else len(labeled)
-    points = embeddings.float() if labeled is None else torch.cat([embeddings.float(), labeled.to(embeddings).float()])
+    points = embeddings if labeled is None else Joined(embeddings, labeled)
     found = kmeans(points, min(n + known, MOST_CLUSTERS, len(points)), seed=seed)
     labels = found.labels[: len(embeddings)]
     typical = torch.empty(len(embeddings), device=embeddings.device)

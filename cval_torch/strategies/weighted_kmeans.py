@@ -6,10 +6,11 @@ from torch import Tensor
 
 from cval_torch.strategies.clustering import rows_by_turns
 from cval_torch.strategies.kmeans import kmeans_beside
+from cval_torch.strategies.points import Points
 
 
 def weighted_kmeans(
-    embeddings: Tensor, n: int, *, seed: int, labeled: Tensor | None = None, weights: Tensor | None = None
+    embeddings: Points, n: int, *, seed: int, labeled: Tensor | None = None, weights: Tensor | None = None
 ) -> Tensor:
     """k-means whose points pull by how informative they are, and of each cluster the most informative one.
 

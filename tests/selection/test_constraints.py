@@ -344,7 +344,7 @@ class TestPieces:
         )
         far = [row for place, row in enumerate(rows) if looks[row] not in {looks[each] for each in rows[:place]}][:n]
         near = [row for row in rows if row not in far]
-        assert filled(Spacing(pool, 0.5), torch.tensor(rows), n).tolist() == [*far, *near][:n]
+        assert filled(Spacing.of(pool, 0.5), torch.tensor(rows), n).tolist() == [*far, *near][:n]
 
     def test_what_is_said_of_rules_that_are_not_kept(self) -> None:
         pool = Pool(
@@ -358,7 +358,7 @@ class TestPieces:
         costs, shown = bounds_of(pool, one)
 
         def said(*rows: int) -> list[str]:
-            spacing = partial(Spacing, pool, 0.5)
+            spacing = partial(Spacing.of, pool, 0.5)
             return remarks_on_bounds(torch.tensor(rows), one, costs=costs, shown=shown, new_spacing=spacing)
 
         assert said(0, 1) == [

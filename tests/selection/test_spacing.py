@@ -25,7 +25,7 @@ def stage(strategy: Any = "entropy", n: int | None = None, **options: Any) -> De
 def test_copies_are_near_however_small_the_distance() -> None:
     vectors = torch.randn(1, 300).repeat(50, 1)
     pool = Pool([f"{row:02d}" for row in range(50)], torch.zeros(51, dtype=torch.int64), frame_embeddings=vectors)
-    assert list(Spacing(pool, 1e-6).pass_over(torch.arange(50))) == [0]
+    assert list(Spacing.of(pool, 1e-6).pass_over(torch.arange(50))) == [0]
 
 
 def test_a_large_pool_is_walked_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_who_is_passed_over_against_a_loop(places: list[int], known: list[int], 
     forced, first, second = rows[: cuts[0]], rows[cuts[0] : cuts[1]], rows[cuts[1] :]
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(spacing, "_BLOCK_FRAMES", 3)
-        apart = Spacing(frames_at(places), LIMIT, labeled=frames_at(known, "k") if known else None)
+        apart = Spacing.of(frames_at(places), LIMIT, labeled=frames_at(known, "k") if known else None)
         apart.take(torch.tensor(forced, dtype=torch.int64))
         taken = known + [places[row] for row in forced]
         got = list(apart.pass_over(torch.tensor(first, dtype=torch.int64)))
@@ -99,7 +99,7 @@ def test_who_is_passed_over_against_a_loop(places: list[int], known: list[int], 
 
 
 def test_only_what_was_drawn_is_taken() -> None:
-    apart = Spacing(frames_at([0, 3, 5]), LIMIT)
+    apart = Spacing.of(frames_at([0, 3, 5]), LIMIT)
     assert list(itertools.islice(apart.pass_over(torch.tensor([0, 1])), 1)) == [0]
     assert list(apart.pass_over(torch.tensor([1, 2]))) == [1, 2]
 
@@ -107,13 +107,13 @@ def test_only_what_was_drawn_is_taken() -> None:
 @pytest.mark.parametrize(("distance", "kept"), [(math.sqrt(2), [0, 1]), (math.sqrt(2) + 1e-6, [0])])
 def test_just_the_distance_is_not_too_near(distance: float, kept: list[int]) -> None:
     pool = Pool(["a", "b"], torch.zeros(3, dtype=torch.int64), frame_embeddings=torch.eye(2))
-    assert list(Spacing(pool, distance).pass_over(torch.arange(2))) == kept
+    assert list(Spacing.of(pool, distance).pass_over(torch.arange(2))) == kept
 
 
 def test_frames_of_other_classes_are_apart() -> None:
     """One look, one box each: of two classes they are 0.5 * sqrt(2) apart, also beside labeled frames."""
     pool = Pool(["a", "b"], torch.arange(3), labels=torch.tensor([3, 7]), box_embeddings=torch.ones(2, 4))
-    assert list(Spacing(pool, 0.70).pass_over(torch.arange(2))) == [0, 1]
-    assert list(Spacing(pool, 0.71).pass_over(torch.arange(2))) == [0]
+    assert list(Spacing.of(pool, 0.70).pass_over(torch.arange(2))) == [0, 1]
+    assert list(Spacing.of(pool, 0.71).pass_over(torch.arange(2))) == [0]
     labeled = pool.take([1]).replace(frame_ids=["c"])
-    assert list(Spacing(pool, 0.70, labeled=labeled).pass_over(torch.arange(2))) == [0]
+    assert list(Spacing.of(pool, 0.70, labeled=labeled).pass_over(torch.arange(2))) == [0]

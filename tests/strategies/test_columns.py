@@ -20,7 +20,11 @@ COLUMNS = {
     "box_embeddings": torch.rand(3, 4),
     "frame_embeddings": torch.rand(2, 4),
 }
-NEEDS = {name: value for name, value in vars(columns).items() if name.isupper() and not name.startswith("_")}
+NEEDS = {
+    name: value
+    for name, value in vars(columns).items()
+    if name.isupper() and not name.startswith("_") and all(isinstance(group, tuple) for group in value)
+}
 
 
 def pool_with(names: set[str], *, boxes: int = 3) -> Pool:

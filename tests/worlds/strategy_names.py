@@ -15,7 +15,7 @@ def _functions(chosen: Callable[[Strategy], bool]) -> dict[str, Callable[..., Te
 
 UNCERTAINTIES = _functions(lambda record: record.sees == "distributions")
 DIVERSITIES = _functions(lambda record: record.sees == "vectors")
-POOL_DIVERSITIES = _functions(lambda record: record.sees == "boxes")
+POOL_DIVERSITIES = _functions(lambda record: record.sees in ("contents", "boxes"))
 GREEDY = frozenset(name for name, record in STRATEGIES.items() if record.greedy)
 ON_OBJECTS = frozenset({"ppal", "diverse_prototypes"})
 IN_PROCESS = frozenset(name for name, record in STRATEGIES.items() if record.served == "in process")
