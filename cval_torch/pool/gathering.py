@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,24 +69,13 @@ def gather_pools(pool: Pool, places: Sequence[int], ranks: Ranks, *, to: int | N
         for row, frame_id in zip(rows, ids, strict=True):
             frame_ids[row] = frame_id
     offsets = offsets_of(counts)
-    receiving = to is None or to == ranks.rank
-    whole = ranks.exchange_local(lambda: _room_for(layout, offsets) if receiving else {})
-    for source, (rows, _, _) in enumerate(shares):
-        frame_rows = torch.tensor(rows, dtype=torch.int64)
-        box_rows, _ = places_of(offsets, frame_rows)
-        for name, dtype, width in layout.columns:
-            target = frame_rows if name in FRAME_COLUMNS else box_rows
-            step = max(2**26 // (dtype.itemsize * (width or 1)), 1)
-            for start in range(0, len(target), step):
-                part = target[start : start + step]
-                if ranks.rank == source:
-                    piece = getattr(pool, name)[start : start + step].contiguous()
-                else:
-                    piece = torch.empty((len(part),) if width is None else (len(part), width), dtype=dtype)
-                ranks.send(piece, source=source, to=to)
-                if receiving:
-                    whole[name][part] = piece
-    if not receiving:
+    places_by_rank = [torch.tensor(rows, dtype=torch.int64) for rows, _, _ in shares]
+    boxes_by_rank = [places_of(offsets, rows)[0] for rows in places_by_rank]
+    whole: dict[str, Any] = {}
+    for name, _, _ in layout.columns:
+        targets = places_by_rank if name in FRAME_COLUMNS else boxes_by_rank
+        whole[name] = gather_rows(getattr(pool, name), targets, ranks, to=to)
+    if to is not None and to != ranks.rank:
         ranks.exchange(lambda: None)  # in which they hear how the others fare below
         return pool
     return ranks.exchange_local(
@@ -93,10 +83,30 @@ def gather_pools(pool: Pool, places: Sequence[int], ranks: Ranks, *, to: int | N
     )
 
 
-def _room_for(layout: Layout, offsets: Tensor) -> dict[str, Any]:
-    frames, boxes = len(offsets) - 1, int(offsets[-1])
-    rows = {name: frames if name in FRAME_COLUMNS else boxes for name, _, _ in layout.columns}
-    return {
-        name: torch.empty(rows[name] if width is None else (rows[name], width), dtype=dtype)
-        for name, dtype, width in layout.columns
-    }
+def gather_rows(column: Tensor, places: Sequence[Tensor], ranks: Ranks, *, to: int | None = None) -> Tensor:
+    """Bring the rows of a column of all processes together.
+
+    Args:
+        column: (n, ...), this process's; of one dtype and width in all of them.
+        places: for each rank the (n,) int64 places of its rows in the whole, which together are `range(N)`.
+        ranks: the processes; all must call this.
+        to: the rank that gets the whole; the others get no rows. None: every process gets it.
+
+    Raises:
+        RankError: another process failed, or ran out of memory.
+    """
+    receiving = to is None or to == ranks.rank
+    rows = sum(map(len, places)) if receiving else 0
+    whole = ranks.exchange_local(lambda: column.new_empty(rows, *column.shape[1:]))
+    step = max(2**26 // max(column.element_size() * math.prod(column.shape[1:]), 1), 1)  # the same in all processes
+    for source, targets in enumerate(places):
+        for start in range(0, len(targets), step):
+            part = targets[start : start + step]
+            if ranks.rank == source:
+                piece = column[start : start + step].contiguous()
+            else:
+                piece = column.new_empty(len(part), *column.shape[1:])
+            ranks.send(piece, source=source, to=to)
+            if receiving:
+                whole[part] = piece
+    return whole

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
+from cval_torch.pool.growing import GrowingColumn
 from cval_torch.pool.offsets import offsets_of
 from cval_torch.pool.pool import Activation, IdSource, Pool
 
@@ -72,20 +73,20 @@ class Layout:
 
 
 class Gathered:
-    """The columns of many batches, joined at the end; each part is let go as its column is joined.
+    """The columns of many batches, in memory once, also while they are joined.
 
     Attributes:
         layout: what every batch has; None before the first.
         frame_ids: of all frames so far.
-        counts: int64 vectors, the boxes of each frame.
-        columns: of each column its parts.
     """
 
     def __init__(self, layout: Layout | None = None) -> None:
-        self.layout = layout
+        self.layout: Layout | None = None
         self.frame_ids: list[str] = []
-        self.counts: list[Tensor] = []
-        self.columns: dict[str, list[Tensor]] = {} if layout is None else {name: [] for name, *_ in layout.columns}
+        self._counts = GrowingColumn()
+        self._columns: dict[str, GrowingColumn] = {}
+        if layout is not None:
+            self._begin(layout)
 
     def __len__(self) -> int:
         return len(self.frame_ids)
@@ -104,12 +105,22 @@ class Gathered:
     def add_rows(self, layout: Layout, frame_ids: Sequence[str], counts: Tensor, columns: Mapping[str, Tensor]) -> None:
         """Take in rows that were checked before."""
         if self.layout is None:
-            self.layout = layout
-            self.columns = {name: [] for name, *_ in layout.columns}
-        for name, parts in self.columns.items():
-            parts.append(columns[name])
+            self._begin(layout)
+        for name, column in self._columns.items():
+            column.append(columns[name])
         self.frame_ids += frame_ids
-        self.counts.append(counts)
+        self._counts.append(counts)
+
+    def _begin(self, layout: Layout) -> None:
+        self.layout = layout
+        self._counts.append(torch.empty(0, dtype=torch.int64))
+        for name, dtype, width in layout.columns:
+            self._columns[name] = GrowingColumn()
+            self._columns[name].append(torch.empty(0 if width is None else (0, width), dtype=dtype))
+
+    def join(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """(F,) int64 boxes of each frame, and the columns; what was gathered is gone then."""
+        return self._counts.join(), {name: self._columns.pop(name).join() for name in list(self._columns)}
 
     def pool(self) -> Pool:
         """All of it as one pool, on the CPU; what was gathered is gone then.
@@ -117,12 +128,10 @@ class Gathered:
         Raises:
             InvalidInputError: nothing was gathered; an id twice.
         """
-        if self.layout is None or not self.counts:
+        if self.layout is None or not self.frame_ids:
             raise InvalidInputError("`loader` must yield at least one frame; got none")
-        counts = torch.cat(self.counts)
-        joined: dict[str, Any] = {}
-        for name in list(self.columns):
-            joined[name] = torch.cat(self.columns.pop(name))
+        counts, columns = self.join()
+        joined: dict[str, Any] = dict(columns)
         layout = self.layout
         return Pool(
             self.frame_ids, offsets_of(counts), activation=layout.activation, ids_from=layout.ids_from, **joined

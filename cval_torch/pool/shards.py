@@ -93,9 +93,10 @@ class Part:
         if fresh:
             self.folder.mkdir(parents=True, exist_ok=True)
         ids = "".join(f"{json.dumps(frame_id)}\n" for frame_id in gathered.frame_ids).encode()
-        contents: dict[str, list[Any]] = {_IDS: [ids], _COUNTS: gathered.counts, **gathered.columns} if layout else {}
+        counts, columns = gathered.join()
+        contents: dict[str, Any] = {_IDS: ids, _COUNTS: counts, **columns} if layout else {}
         try:
-            files = {name: self._extend(name, map(_as_bytes, parts)) for name, parts in contents.items()}
+            files = {name: self._extend(name, _as_bytes(content)) for name, content in contents.items()}
             record = {
                 "batches": [list(batch) for batch in batches],
                 "skipped": [[number, *frame.to_json()] for number, frame in skipped],
@@ -103,7 +104,7 @@ class Part:
                 "files": files,
             }
             line = _line_of(record)
-            _write_at(self.folder / JOURNAL, self._journal_size, [line])
+            _write_at(self.folder / JOURNAL, self._journal_size, line)
             if fresh:
                 sync_folder(self.folder)
                 sync_folder(self.folder.parent)
@@ -128,9 +129,9 @@ class Part:
         for name, (size, _) in record["files"].items():
             self._sizes[name] = self._sizes.get(name, 0) + size
 
-    def _extend(self, name: str, parts: Iterator[memoryview | bytes]) -> tuple[int, int]:
+    def _extend(self, name: str, content: memoryview | bytes) -> tuple[int, int]:
         """Append to one column; what it gained, and the checksum of that."""
-        return _write_at(self.folder / name, self._sizes.get(name, 0), parts)
+        return _write_at(self.folder / name, self._sizes.get(name, 0), content)
 
     def _goes_with(self, layout: Layout | None) -> bool:
         return layout is None or self.layout in (None, layout)
@@ -243,25 +244,21 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _as_bytes(part: Tensor | bytes) -> memoryview | bytes:
-    if isinstance(part, bytes):
-        return part
-    return part.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+def _as_bytes(content: Tensor | bytes) -> memoryview | bytes:
+    if isinstance(content, bytes):
+        return content
+    return content.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def _write_at(path: Path, start: int, parts: Iterator[memoryview | bytes] | Sequence[bytes]) -> tuple[int, int]:
-    """Write `parts` from `start` on, as the end of the file, and force them to the disk; their size and checksum."""
-    size = checksum = 0
+def _write_at(path: Path, start: int, content: memoryview | bytes) -> tuple[int, int]:
+    """Write from `start` on, as the end of the file, and force it to the disk; the size and checksum of `content`."""
     with path.open("r+b" if path.exists() else "xb") as file:
         file.truncate(start)
         file.seek(start)
-        for part in parts:
-            file.write(part)
-            size += len(part)
-            checksum = zlib.crc32(part, checksum)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    return size, checksum
+    return len(content), zlib.crc32(content)
 
 
 def _checksum(path: Path, start: int, size: int) -> int:

@@ -30,6 +30,7 @@ from cval_torch.selection.spacing import Spacing
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.selection.summary import Summary
 from cval_torch.strategies.class_gain import Contents
+from cval_torch.strategies.descriptor import Descriptors
 from cval_torch.strategies.registry import find_strategy
 
 
@@ -45,6 +46,8 @@ class Kept:
         labeled: what is annotated already.
         remarks: what the user should know of the choice, of all stages so far.
         is_whole: whether `rows` are all of `source` in its own order.
+        vectors: where the frames of `source` lie, where that is known and its embeddings are not there.
+        contents: the same for strategies that see these.
     """
 
     source: Pool
@@ -54,6 +57,8 @@ class Kept:
     labeled: Pool | None = None
     remarks: tuple[str, ...] = ()
     is_whole: bool = False
+    vectors: Descriptors | None = None
+    contents: Contents | None = None
 
     @classmethod
     def everything(cls, pool: Pool, labeled: Pool | None) -> Kept:
@@ -65,6 +70,12 @@ class Kept:
     def pool(self) -> Pool:
         """The F frames that are kept; copied only if another stage looks at them."""
         return self.source if self.is_whole else self.source.take(self.rows)
+
+    def summary(self, stage: DetectionSampling) -> Summary:
+        """What a stage reads of the frames that are kept. Raises as `Summary.of` does."""
+        vectors = None if self.vectors is None else self.vectors.take(self.rows).copied()
+        contents = None if self.contents is None else self.contents.take(self.rows).copied()
+        return Summary.of(self.pool, stage, vectors=vectors, contents=contents)
 
     def weights(self) -> Tensor | None:
         """(F,) non-negative, higher = more informative: the scores, mirrored if low ones came first.
@@ -133,14 +144,8 @@ def narrow(kept: Kept, stages: Sequence[DetectionSampling], counts: Mapping[int,
 
 
 def _run_stage(kept: Kept, stage: DetectionSampling) -> Kept:
-    summary = Summary.of(kept.pool, stage)
-    return after_choice(
-        kept, stage, summary, choose_among(summary, stage, labeled=kept.labeled, weights=kept.weights())
-    )
-
-
-def after_choice(kept: Kept, stage: DetectionSampling, summary: Summary, chosen: Chosen) -> Kept:
-    """What is kept of the frames that a stage chose from, all of which `kept` has."""
+    summary = kept.summary(stage)
+    chosen = choose_among(summary, stage, labeled=kept.labeled, weights=kept.weights())
     scores, descending = kept.scores, kept.descending
     if find_strategy(stage.selection_strategy).scores_frames:
         scores, descending = summary.scored.scores, stage.descending

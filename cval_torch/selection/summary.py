@@ -6,12 +6,15 @@ model infers them, and everything else can be let go. Only strategies that compa
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from cval_torch.pool.growing import GrowingColumn
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.constraints import bounds_of, check_labels
 from cval_torch.selection.null_policy import check_null_detections
@@ -19,8 +22,10 @@ from cval_torch.selection.scored import Scored, score_frames
 from cval_torch.selection.spacing import Spacing
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.strategies.class_gain import Contents
-from cval_torch.strategies.descriptor import Descriptors, beside
+from cval_torch.strategies.descriptor import Descriptors, beside, check_described
 from cval_torch.strategies.registry import find_strategy
+
+_FRAMES = 4096  # small parts are joined once there are so many frames in them
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +46,23 @@ class Summary:
     pool: Pool | None = None
 
     @classmethod
-    def of(cls, pool: Pool, stage: DetectionSampling, *, part: bool = False) -> Summary:
+    def of(
+        cls,
+        pool: Pool,
+        stage: DetectionSampling,
+        *,
+        part: bool = False,
+        vectors: Descriptors | None = None,
+        contents: Contents | None = None,
+    ) -> Summary:
         """Read a pool.
 
         Args:
             pool: F frames.
             stage: what is to be done with them. Weights of classes must be numbers.
             part: whether these are some frames of a larger pool, which is not going to be there.
+            vectors: those of these frames, where they are known already.
+            contents: the same.
 
         Raises:
             InvalidInputError: a missing column; see `score_frames`.
@@ -61,12 +76,63 @@ class Summary:
         else:
             scored = score_frames(pool, stage)
         spaced = stage.min_distance is not None
-        vectors = strategy.sees == "vectors" or (spaced and part)
+        if vectors is not None:
+            check_described(vectors)
+        elif strategy.sees == "vectors" or (spaced and part):
+            vectors = Descriptors.of(pool, part=part)
+        if strategy.sees == "contents" and contents is None:
+            contents = Contents.of(pool, part=part)
+        looked_at = strategy.sees == "boxes" or (spaced and vectors is None)
+        return cls(scored, vectors, contents, pool if looked_at else None)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Summary]) -> Summary:
+        """One after another, the frames of one or more parts that were made for the same stage.
+
+        Raises:
+            InvalidInputError: a frame in two of them.
+        """
+        vectors = [part.vectors for part in parts if part.vectors is not None]
+        contents = [part.contents for part in parts if part.contents is not None]
         return cls(
-            scored,
-            Descriptors.of(pool, part=part) if vectors else None,
-            Contents.of(pool, part=part) if strategy.sees == "contents" else None,
-            pool if strategy.sees == "boxes" or (spaced and not part) else None,
+            Scored.cat([part.scored for part in parts]),
+            Descriptors.cat(vectors) if vectors else None,
+            Contents.cat(contents) if contents else None,
+        )
+
+    def without_vectors(self) -> Summary:
+        """The small part of it, where long vectors are elsewhere."""
+        vectors, contents = self.vectors, self.contents
+        return replace(
+            self,
+            vectors=None if vectors is None else vectors.without_looks(),
+            contents=None if contents is None else contents.without_vectors(),
+        )
+
+    def long_vectors(self) -> dict[str, Tensor]:
+        """The vectors that `without_vectors` leaves out, by name, (F, ...) each."""
+        if self.contents is not None:
+            descriptors, frames = self.contents.descriptors, self.contents.frame_embeddings
+            found = {"looks": descriptors.looks}
+            return found if frames is None else {**found, "frames": frames}
+        return {} if self.vectors is None else {"looks": self.vectors.looks}
+
+    def with_vectors(self, long: Mapping[str, Tensor]) -> Summary:
+        """The same with its vectors, as `long_vectors` names them."""
+        vectors, contents = self.vectors, self.contents
+        return replace(
+            self,
+            vectors=None if vectors is None else replace(vectors, looks=long["looks"]),
+            contents=None if contents is None else contents.with_vectors(long["looks"], long.get("frames")),
+        )
+
+    def take(self, rows: Tensor) -> Summary:
+        """The small part of the frames at (n,) int64 `rows`, in that order."""
+        vectors, contents = self.vectors, self.contents
+        return Summary(
+            self.scored.take(rows),
+            None if vectors is None else vectors.without_looks(rows),
+            None if contents is None else contents.without_vectors(rows),
         )
 
     def __len__(self) -> int:
@@ -86,3 +152,36 @@ class Summary:
         if self.vectors is None:
             raise ValueError("this summary was made for a stage that sees no vectors")
         return beside(self.vectors, None if labeled is None else Descriptors.of(labeled, part=True))
+
+
+class GrowingSummary:
+    """The summary of frames that come batch by batch; long vectors are in memory once, or in files.
+
+    Args:
+        scratch: a folder for the vectors; None: memory.
+    """
+
+    def __init__(self, scratch: Path | None = None) -> None:
+        self._scratch = scratch
+        self._long: dict[str, GrowingColumn] = {}
+        self._joined: list[Summary] = []
+        self._fresh: list[Summary] = []
+        self._fresh_frames = 0
+
+    def add(self, summary: Summary) -> None:
+        """Take in a part, made for the same stage as those before, and without a pool."""
+        for name, vectors in summary.long_vectors().items():
+            if name not in self._long:
+                self._long[name] = GrowingColumn(None if self._scratch is None else self._scratch / name)
+            self._long[name].append(vectors)
+        self._fresh.append(summary.without_vectors())
+        self._fresh_frames += len(summary)
+        if self._fresh_frames >= _FRAMES:
+            self._joined.append(Summary.cat(self._fresh))
+            self._fresh, self._fresh_frames = [], 0
+
+    def join(self) -> Summary:
+        """All of it. Nothing can be taken in after that. Raises as `Summary.cat` does."""
+        found = Summary.cat(self._joined + self._fresh)
+        self._joined, self._fresh = [], []
+        return found.with_vectors({name: column.join() for name, column in self._long.items()})

@@ -1,38 +1,129 @@
-"""One choice by many processes, each of which has a share of the frames in memory.
+"""One choice from frames that come batch by batch, by one process or by many that have a share of the frames each.
 
-A stage that scores each frame by its own boxes needs no pool in one place: each process scores its share, and what
-travels of a frame is what `Scored` holds of it, some thirty bytes. The choice is made from these, on rank 0, by the
-code that makes it in one process. Only the frames that it keeps bring their boxes and embeddings together, for the
-stages that follow. Where the first stage must see all frames at once (a diversity strategy, a callable, or one with a
-`min_distance`), rank 0 gathers them all.
+What a choice needs of a frame is small (`Summary`), and is made where the frame is. The choice is made from the
+summaries of all frames, on rank 0, by the code that makes it in one process. Only of the frames that it keeps the
+predictions come together, for the stages that follow. Where the first stage compares single boxes, or calls a function
+of the user's, rank 0 gathers what that reads of all frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from cval_torch.errors import warn_user
-from cval_torch.pool.gathering import gather_pools
+from cval_torch.errors import InvalidInputError, warn_user
+from cval_torch.pool.gathering import gather_pools, gather_rows, same_layout
 from cval_torch.pool.pool import Pool
 from cval_torch.pool.ranks import Ranks
 from cval_torch.selection.backend import Backend, Selection
+from cval_torch.selection.candidates import Predicted
 from cval_torch.selection.checks import check_apart, checked_stages
-from cval_torch.selection.class_weights import counts_for, with_known_weights
+from cval_torch.selection.class_weights import counts_for
 from cval_torch.selection.local import LocalBackend
-from cval_torch.selection.scored import Chosen, Scored, ranked_choice, score_frames
+from cval_torch.selection.out_of_core import FirstLook, first_look
+from cval_torch.selection.scored import Chosen
 from cval_torch.selection.stage import ClassWeights, DetectionSampling
-from cval_torch.selection.stages import Kept, narrow
+from cval_torch.selection.stages import Kept, choose_among, narrow
+from cval_torch.selection.summary import Summary
 from cval_torch.strategies.registry import find_strategy
+
+Again = Callable[[Tensor], Pool]
+"""Gives, on rank 0, the frames at some places of the whole, in that order, as they were predicted once more. Every
+process must call it."""
+
+
+def begin_look(
+    stages: Sequence[DetectionSampling],
+    backend: LocalBackend,
+    ranks: Ranks,
+    *,
+    predictions: bool = False,
+    scratch: Path | None = None,
+) -> FirstLook:
+    """What the stages need of frames that are going to come; every process must call this.
+
+    Args:
+        stages: one or more.
+        backend: rank 0's says what is annotated.
+        ranks: the processes.
+        predictions: see `first_look`.
+        scratch: see `first_look`.
+
+    Raises:
+        InvalidInputError: see `checked_stages`; classes to be balanced, and nothing to count.
+        RankError: another process failed.
+    """
+    first, *others = ranks.exchange_local(lambda: checked_stages(stages))
+
+    # what a process saw in training, or knows to be annotated, may differ
+    def known() -> tuple[ClassWeights | Literal["balanced"] | None, Mapping[int, float] | None]:
+        return first.class_weights, _counts_for([first], backend)
+
+    weights, counts = ranks.from_rank_zero(known)
+    first = first.model_copy(update={"class_weights": weights})
+    return first_look([first, *others], counts=counts, predictions=predictions, scratch=scratch)
+
+
+def choose_from(
+    look: FirstLook, places: Sequence[int], backend: LocalBackend, ranks: Ranks, *, again: Again
+) -> tuple[Selection, Pool]:
+    """Choose from the frames of all processes, as one process would that had them all; every process must call this.
+
+    Args:
+        look: has seen this process's frames.
+        places: for each of them its row in the whole.
+        backend: rank 0's says what is annotated.
+        ranks: the processes.
+        again: is asked for the predictions of the frames that the first stage chose, where nobody kept them.
+
+    Returns:
+        In every process the selection, without its stages, whose rows are those of the pool beside it: the chosen
+        frames in rank order, without embeddings.
+
+    Raises:
+        Exception: whatever the choice raised, on rank 0.
+        RankError: on the others.
+    """
+    whole = _gathered(look, places, ranks)
+
+    def choose() -> Chosen:
+        if whole is None:
+            raise InvalidInputError("`loader` must yield at least one frame; got none")
+        check_apart(whole.scored.frame_ids, backend.labeled)
+        return choose_among(whole, look.stage, labeled=backend.labeled)
+
+    chosen = ranks.from_rank_zero(choose)
+    predicted = _predicted(look, places, chosen.rows, ranks, again)
+
+    def go_on() -> tuple[Selection, Pool]:
+        scores = None if whole is None else chosen.scores_from(whole.scored.scores)
+        scoring = find_strategy(look.stage.selection_strategy).scores_frames
+        kept = Kept.everything(predicted.pool, backend.labeled)
+        kept = replace(
+            kept,
+            scores=kept.scores if scores is None or not scoring else scores,
+            descending=look.stage.descending if scoring else True,
+            remarks=chosen.remarks,
+            vectors=predicted.vectors,
+            contents=predicted.contents,
+        )
+        kept = narrow(kept, look.others, _counts_for(look.others, backend))
+        for remark in kept.remarks:
+            warn_user(remark)
+        return picked(Selection.of(kept.source, kept.rows, kept.scores, (), remarks=kept.remarks), kept.source)
+
+    return ranks.from_rank_zero(go_on)
 
 
 def choose_together(
     share: Pool, places: Sequence[int], stages: Sequence[DetectionSampling], backend: Backend, ranks: Ranks
 ) -> tuple[Selection, Pool]:
-    """Choose from the frames of all processes, as one process would that had them all; every process must call this.
+    """Choose from the pools of all processes, as one process would that had one of all; every process must call this.
 
     Args:
         share: this process's frames; all processes have the same columns.
@@ -49,12 +140,18 @@ def choose_together(
         Exception: whatever the choice raised, on rank 0.
         RankError: on the others.
     """
-    if type(backend) is LocalBackend and stages and _scores_each_frame(stages[0]):
-        chosen = _from_scores(share, places, stages, backend, ranks)
-    else:
+    if type(backend) is not LocalBackend:
         whole = gather_pools(share, places, ranks, to=0)
-        chosen = ranks.from_rank_zero(lambda: picked(backend.select(whole, stages), whole))
-    selection, pool = chosen
+        selection, pool = ranks.from_rank_zero(lambda: picked(backend.select(whole, stages), whole))
+        return replace(selection, stages=tuple(stages)), pool
+    look = begin_look(stages, backend, ranks)
+    ranks.exchange_local(lambda: look.add(share))
+
+    def again(rows: Tensor) -> Pool:
+        mine, order = _own(rows, places)
+        return gather_pools(share.take(mine), order, ranks, to=0)
+
+    selection, pool = choose_from(look, places, backend, ranks, again=again)
     return replace(selection, stages=tuple(stages)), pool
 
 
@@ -64,68 +161,52 @@ def picked(selection: Selection, pool: Pool) -> tuple[Selection, Pool]:
     return replace(selection, rows=torch.arange(len(selection)), stages=()), chosen
 
 
-def _scores_each_frame(stage: DetectionSampling) -> bool:
-    """Whether the stage's score of a frame depends on nothing but that frame's boxes, for certain."""
-    if callable(stage.selection_strategy) or callable(stage.bbox_selection_policy) or stage.min_distance is not None:
-        return False
-    strategy = find_strategy(stage.selection_strategy)
-    return strategy.scores_boxes or strategy.sees == "nothing"
-
-
-def _from_scores(
-    share: Pool, places: Sequence[int], stages: Sequence[DetectionSampling], backend: LocalBackend, ranks: Ranks
-) -> tuple[Selection, Pool]:
-    first, *others = ranks.exchange_local(lambda: checked_stages(stages))
-    first = _with_weights_of_rank_zero(first, share, backend, ranks)
-    scored = ranks.exchange_local(lambda: score_frames(share, first))
-    whole = _gathered(scored, places, ranks)
-
-    def choose() -> Chosen:
-        check_apart(whole.frame_ids, backend.labeled)
-        return ranked_choice(whole, first)
-
-    chosen = ranks.from_rank_zero(choose)
+def _own(rows: Tensor, places: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Of some frames of the whole those that this process has: their rows here, and their positions in `rows`."""
     own_rows = {place: row for row, place in enumerate(places)}
-    mine = [(rank, own_rows[place]) for rank, place in enumerate(chosen.rows.tolist()) if place in own_rows]
-    bringing = share if others else share.replace(box_embeddings=None, frame_embeddings=None)
-    pool = gather_pools(bringing.take([row for _, row in mine]), [rank for rank, _ in mine], ranks, to=0)
-
-    def go_on() -> tuple[Selection, Pool]:
-        kept = replace(
-            Kept.everything(pool, backend.labeled),
-            scores=chosen.scores_from(whole.scores),
-            descending=first.descending or find_strategy(first.selection_strategy).sees == "nothing",
-            remarks=chosen.remarks,
-        )
-        kept = narrow(kept, others, _counts_for(others, backend))
-        for remark in kept.remarks:
-            warn_user(remark)
-        return picked(Selection.of(pool, kept.rows, kept.scores, (), remarks=kept.remarks), pool)
-
-    return ranks.from_rank_zero(go_on)
+    found = [(own_rows[place], rank) for rank, place in enumerate(rows.tolist()) if place in own_rows]
+    return [row for row, _ in found], [rank for _, rank in found]
 
 
-def _gathered(scored: Scored, places: Sequence[int], ranks: Ranks) -> Scored:
-    """The frames of all processes in the order of the whole, on rank 0; on the others this process's own."""
-    parts = ranks.exchange(lambda: (scored, list(places)))
-    if ranks.rank != 0:
-        return scored
-    order = torch.tensor([place for _, own in parts for place in own], dtype=torch.int64)
-    return Scored.cat([part for part, _ in parts]).take(order.argsort())
+def _gathered(look: FirstLook, places: Sequence[int], ranks: Ranks) -> Summary | None:
+    """The summary of all frames, in the order of the whole, on rank 0; None on others, and where there is no frame."""
+    if ranks.size == 1:
+        return look.summary()
+    if look.keeps_pool:
+        share = same_layout(ranks.exchange_local(lambda: look.pool if look.num_frames else None), ranks)
+        whole = gather_pools(share, places, ranks, to=0)
+        return ranks.exchange_local(lambda: look.summary_of(whole) if ranks.rank == 0 else None)
+    own = ranks.exchange_local(lambda: look.summary() if look.num_frames else None)
+    parts = ranks.exchange(lambda: (None if own is None else own.without_vectors(), list(places)))
+    order = torch.tensor([place for _, theirs in parts for place in theirs], dtype=torch.int64)
+    there = [part for part, _ in parts if part is not None]
+    if not there:
+        return None
+    by_rank = [torch.tensor(theirs, dtype=torch.int64) for _, theirs in parts]
+    like = {name: column[:0] for name, column in there[0].long_vectors().items()}
+    mine = like if own is None else own.long_vectors()
+    long = {name: gather_rows(mine.get(name, like[name]), by_rank, ranks, to=0) for name in like}
+
+    def join() -> Summary | None:
+        return Summary.cat(there).take(order.argsort()).with_vectors(long) if ranks.rank == 0 else None
+
+    return ranks.exchange_local(join)
 
 
-def _with_weights_of_rank_zero(
-    stage: DetectionSampling, share: Pool, backend: LocalBackend, ranks: Ranks
-) -> DetectionSampling:
-    """The stage, with rank 0's class weights: what a process saw in training, or knows to be annotated, may differ."""
-    if stage.class_weights is None:
-        return stage
-
-    def known() -> tuple[ClassWeights | Literal["balanced"] | None, Mapping[int, float] | None]:
-        return stage.class_weights, _counts_for([stage], backend)
-
-    weights, counts = ranks.from_rank_zero(known)
-    return with_known_weights(stage.model_copy(update={"class_weights": weights}), share, counts)
+def _predicted(look: FirstLook, places: Sequence[int], rows: Tensor, ranks: Ranks, again: Again) -> Predicted:
+    """What is known of the chosen frames, at `rows` of the whole, on rank 0."""
+    if look.has_to_look_again:
+        return Predicted(again(rows))
+    mine, order = _own(rows, places)
+    own = ranks.exchange_local(lambda: look.predicted(torch.tensor(mine, dtype=torch.int64)) if mine else None)
+    if ranks.size == 1 and own is not None:
+        return own
+    share = same_layout(None if own is None else own.pool, ranks)
+    pool = gather_pools(share, order, ranks, to=0)
+    parts = ranks.exchange(lambda: None if own is None else (order, replace(own, pool=share.take([]))))
+    there = [part for part in parts if part is not None]
+    back = torch.tensor([place for theirs, _ in there for place in theirs], dtype=torch.int64).argsort()
+    return replace(Predicted.cat([part for _, part in there]).take_vectors(back), pool=pool)
 
 
 def _counts_for(stages: Sequence[DetectionSampling], backend: LocalBackend) -> dict[int, float] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -65,19 +65,13 @@ class Contents:
         return cls(descriptors, objects, pool.frame_embeddings if beside_looks else None)
 
     @classmethod
-    def cat(cls, parts: Sequence[Contents], *, looks: Tensor | None = None, frames: Tensor | None = None) -> Contents:
-        """One after another, the frames of one or more parts of one pool, each with all of its rows.
-
-        Args:
-            parts: the parts.
-            looks: those of the descriptors, where they are joined already.
-            frames: the frame embeddings, where they are joined already.
-        """
-        own = [part.frame_embeddings for part in parts if part.frame_embeddings is not None]
+    def cat(cls, parts: Sequence[Contents]) -> Contents:
+        """One after another, the frames of one or more parts of one pool, each with all of its rows."""
+        frames = [part.frame_embeddings for part in parts if part.frame_embeddings is not None]
         return cls(
-            Descriptors.cat([part.descriptors for part in parts], looks=looks),
+            Descriptors.cat([part.descriptors for part in parts]),
             ClassSums.cat([part.objects for part in parts]),
-            torch.cat(own) if own and frames is None else frames,
+            torch.cat(frames) if frames else None,
         )
 
     def __len__(self) -> int:
@@ -87,6 +81,22 @@ class Contents:
         """The frames at (n,) int64 `rows`, in that order; vectors are not copied."""
         own = rows if self.rows is None else self.rows[rows]
         return Contents(self.descriptors.take(rows), self.objects.take(rows), self.frame_embeddings, own)
+
+    def without_vectors(self, rows: Tensor | None = None) -> Contents:
+        """The small part of the frames at (n,) `rows`, or of all, where vectors are kept elsewhere."""
+        objects = self.objects if rows is None else self.objects.take(rows)
+        return Contents(self.descriptors.without_looks(rows), objects, None)
+
+    def with_vectors(self, looks: Tensor, frame_embeddings: Tensor | None) -> Contents:
+        """The same with its vectors."""
+        return replace(self, descriptors=replace(self.descriptors, looks=looks), frame_embeddings=frame_embeddings)
+
+    def copied(self) -> Contents:
+        """The same frames by themselves, with no others beside them."""
+        frames = self.frame_embeddings
+        if frames is not None and self.rows is not None:
+            frames = frames[self.rows]
+        return Contents(self.descriptors.copied(), self.objects, frames)
 
     def frames_at(self, rows: Tensor | slice) -> Tensor | None:
         """(r, D) float64, the frame embeddings of some frames; None where there are none."""

@@ -107,17 +107,12 @@ class Descriptors:
         return found
 
     @classmethod
-    def cat(cls, parts: Sequence[Descriptors], *, looks: Tensor | None = None) -> Descriptors:
-        """One after another, the frames of one or more parts of one pool.
-
-        Args:
-            parts: each with all of its rows.
-            looks: those of all parts, where they are joined already; None: joins them.
-        """
+    def cat(cls, parts: Sequence[Descriptors]) -> Descriptors:
+        """One after another, the frames of one or more parts of one pool, each with all of its rows."""
         first = parts[0]
         shares = [part.shares for part in parts if part.shares is not None]
         return cls(
-            torch.cat([part.looks for part in parts]) if looks is None else looks,
+            torch.cat([part.looks for part in parts]),
             torch.cat([part.is_null for part in parts]),
             ClassSums.cat(shares) if shares else None,
             first.widths,
@@ -125,7 +120,7 @@ class Descriptors:
         )
 
     def __len__(self) -> int:
-        return len(self.looks) if self.rows is None else len(self.rows)
+        return len(self.is_null) if self.rows is None else len(self.rows)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -150,6 +145,23 @@ class Descriptors:
         if len(rows) == len(self) and torch.equal(rows, torch.arange(len(rows), device=rows.device)):
             return self
         return replace(self, rows=rows if self.rows is None else self.rows[rows])
+
+    def without_looks(self, rows: Tensor | None = None) -> Descriptors:
+        """The small part of the frames at (n,) `rows`, or of all, where looks are kept elsewhere."""
+        if rows is None:
+            return replace(self, looks=self.looks[:0])
+        shares = None if self.shares is None else self.shares.take(rows)
+        return replace(self, looks=self.looks[:0], is_null=self.is_null[rows], shares=shares)
+
+    def copied(self) -> Descriptors:
+        """The same frames by themselves: with no others beside them, and coordinates for their own classes alone."""
+        rows, shares = self.rows, self.shares
+        if shares is not None and rows is not None:
+            shares = shares.take(rows)
+        classes = self.classes if shares is None else torch.unique(shares.labels, sorted=True)
+        if rows is None:
+            return replace(self, classes=classes)
+        return Descriptors(self.looks[rows], self.is_null[rows], shares, self.widths, classes)
 
     def like(self, others: Descriptors) -> Descriptors:
         """The same frames in the space of others of the same pool, which have all of their classes."""
