@@ -9,6 +9,7 @@ The tree::
     ├── NoSubsetError (TypeError)           frames were chosen, but their dataset cannot be indexed
     ├── HookError (RuntimeError)            a hook did not fire, or what it recorded does not fit the output
     ├── ExtractionError (RuntimeError)      the inference pass failed; carries the position
+    ├── NotEnoughMemoryError (MemoryError)  what a pass keeps of its frames is not going to fit
     ├── RankError (RuntimeError)            another process of torch.distributed failed; carries its rank
     ├── MissingExtraError (ImportError)     an optional dependency is not installed
     └── ServiceError (RuntimeError)         the selection service
@@ -70,6 +71,10 @@ class ExtractionError(CvalError, RuntimeError):
         super().__init__(message)
         self.batch = batch
         self.frames_done = frames_done
+
+
+class NotEnoughMemoryError(CvalError, MemoryError):
+    """What a pass keeps of its frames is not going to fit into memory; the message says how to keep less."""
 
 
 class RankError(CvalError, RuntimeError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,8 +15,8 @@ from torch.utils.data import Dataset, Subset
 from cval_torch.errors import InvalidInputError, NoSubsetError
 from cval_torch.extraction.batches import Split
 from cval_torch.extraction.ids import FrameIdOf, innermost, is_named, length_of, own_ids
-from cval_torch.extraction.options import OnError, PassOptions
-from cval_torch.extraction.passes import InferencePass
+from cval_torch.extraction.inference_pass import InferencePass
+from cval_torch.extraction.options import OPTIONAL_COLUMNS, OnError, PassOptions
 from cval_torch.hooks.base import DetectorAdapter
 from cval_torch.pool.pool import IdSource, Pool
 from cval_torch.selection.backend import Backend, Selection
@@ -25,11 +25,28 @@ from cval_torch.selection.class_weights import counts_for
 from cval_torch.selection.costs import estimated_boxes, total
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import BboxSelectionPolicy, DetectionSampling, NullPolicy, SortStrategy
-from cval_torch.selection.together import choose_together, picked
+from cval_torch.selection.together import (
+    begin_look,
+    can_draw_first,
+    choose_from,
+    choose_together,
+    draw_first,
+    picked,
+)
 from cval_torch.strategies.registry import STRATEGIES
 
 RECOMMENDED_STRATEGY = "auto"
 """What `select` does where it is told no strategy."""
+
+# Where one frame in so many is chosen, or more, to infer the chosen ones again would take long, and predictions of all
+# are not much more than those of the chosen ones: they are kept, up to so many bytes.
+_FEW_FRAMES = 16
+_PREDICTIONS_KEPT = 2**30
+
+_READ_LESS = (
+    "Keep the columns on the disk, by `cache_dir=`; or halve them, by `embedding_dtype=torch.float16`; or put a stage "
+    "first that scores frames by their own boxes, such as `entropy`; let a callable declare what it reads, by `needs`"
+)
 
 
 class SelectedFrames(Subset[Any]):
@@ -133,6 +150,7 @@ def select(
     progress: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
     frames_per_shard: int = PassOptions.frames_per_shard,
+    memory_limit: int | None = None,
     distributed: bool | None = None,
 ) -> SelectedFrames:
     """Choose the frames of `loader` that are worth annotating next.
@@ -140,6 +158,12 @@ def select(
     `select` makes one inference pass (see `extract`) and then runs one or several stages. For one stage give
     `num_of_samples` or `num_of_boxes` and the options of that stage. For several give `stages`. `DetectionSampling`
     explains the options.
+
+    Of the pass nothing is kept that no stage reads. A first stage that scores frames by their own boxes leaves some 200
+    bytes of a frame, and predictions of the best so far. One that compares frames leaves a vector of each. Then, and
+    after `random`, which draws before anything is inferred, the model infers the chosen frames once more for their
+    predictions. (Of small pools, and where a sixteenth of the frames or more are chosen, predictions are kept instead.)
+    A callable gets all columns, unless it declares by `needs` which it reads.
 
     If `torch.distributed` is initialized, every process must make the call. Each process infers its share, rank 0 makes
     the choice once, and every process returns it. The choice equals that of a single process. If the first stage is a
@@ -177,6 +201,7 @@ def select(
         progress: whether to show a bar.
         cache_dir: a folder that keeps the inference pass if the process is killed; see `extract`.
         frames_per_shard: frames written at a time, with `cache_dir`.
+        memory_limit: the most bytes that may be kept of all frames in memory; None: what is available.
         distributed: None: all processes of `torch.distributed` take part, if it is initialized. False: only this one.
 
     Returns:
@@ -186,6 +211,8 @@ def select(
         InvalidInputError: an option is out of range; none of `num_of_samples`, `num_of_boxes` and `stages`,
             or `stages` together with options of one stage.
         NoSubsetError: the loader's dataset has no rows to index. It is raised before the inference pass.
+        NotEnoughMemoryError: what the stages read of all frames is not going to fit. It is raised within the first
+            frames, and names the remedies.
         CvalError: see `extract`, and `Backend.select`.
     """
     options = {
@@ -213,6 +240,7 @@ def select(
         on_error=on_error,
         progress=progress,
         frames_per_shard=frames_per_shard,
+        memory_limit=memory_limit,
     )
     asked = _stages_of(stages, options)
     return select_frames(
@@ -242,15 +270,52 @@ def select_frames(
             "pool = extract(model, loader); LocalBackend().select(pool, stages).frame_ids"
         )
     backend = LocalBackend() if backend is None else backend
-    pool, is_whole = run.infer(cache_dir)
-    if run.ranks.size == 1:
-        selection = backend.select(pool, stages)
-    elif is_whole:
-        selection, pool = run.ranks.from_rank_zero(lambda: picked(backend.select(pool, stages), pool))
-        selection = replace(selection, stages=tuple(stages))
+    if type(backend) is LocalBackend and cache_dir is None:
+        selection, pool = _select_from_stream(run, stages, backend)
     else:
-        selection, pool = choose_together(pool, run.places, stages, backend, run.ranks)
+        pool, is_whole = run.infer(cache_dir)
+        if is_whole:
+            selection, pool = run.ranks.from_rank_zero(lambda: picked(backend.select(pool, stages), pool))
+        else:
+            selection, pool = choose_together(pool, run.places, stages, backend, run.ranks)
+    selection = replace(selection, stages=tuple(stages))
     return SelectedFrames(plan.dataset, selection, pool.with_skipped(run.skipped))
+
+
+def _select_from_stream(
+    run: InferencePass, stages: Sequence[DetectionSampling], backend: LocalBackend
+) -> tuple[Selection, Pool]:
+    """Infer batch by batch, and keep what the stages read; the choice, and its frames."""
+    ranks = run.ranks
+    kept = max((stage.num_of_samples or 0 for stage in stages[:1]), default=0)
+    many = kept * _FEW_FRAMES >= (run.shares.plan.num_frames or 0)
+    look = begin_look(stages, backend, ranks, predictions=_PREDICTIONS_KEPT if many else 0)
+
+    def again(places: Tensor) -> Pool:
+        rows = run.rows_of_whole()
+        return run.again([rows[place] for place in places.tolist()], _keeping(run.options, look.later))
+
+    if can_draw_first(stages) and run.options.on_error == "raise":
+        frame_ids = ranks.from_rank_zero(run.known_ids)
+        if frame_ids is not None:
+            return draw_first(frame_ids, stages, backend, ranks, again=again)
+    names = " -> ".join(stage.name for stage in stages)
+    forecast = run.forecast(f"what {names} reads", _READ_LESS)
+
+    def add(pool: Pool) -> None:
+        look.add(pool)
+        if forecast.is_due(look.num_frames):
+            once = look.other_bytes(run.shares.plan.num_frames or 0)
+            forecast.look(look.num_frames, each=look.growing_bytes, once=once)
+
+    run.stream(add, options=_keeping(run.options, look.columns))
+    return choose_from(look, run.places, backend, ranks, again=again)
+
+
+def _keeping(options: PassOptions, columns: Collection[str]) -> PassOptions:
+    """The options of a pass that keeps no other of the optional columns."""
+    kept: dict[str, Any] = {name: name in columns and getattr(options, name) for name in OPTIONAL_COLUMNS}
+    return replace(options, **kept)
 
 
 def _stages_of(

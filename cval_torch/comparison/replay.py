@@ -21,8 +21,8 @@ from cval_torch.comparison.training import Evaluate, Record, Train, Training, ba
 from cval_torch.comparison.truth import Targets
 from cval_torch.errors import InvalidInputError, NoSubsetError
 from cval_torch.extraction.fingerprint import model_fingerprint
+from cval_torch.extraction.inference_pass import InferencePass
 from cval_torch.extraction.options import PassOptions
-from cval_torch.extraction.passes import InferencePass
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.stage import DetectionSampling, describe_stage
 from cval_torch.training.labels import LabelPool

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.extraction.batches import parts_of
-from cval_torch.extraction.passes import InferencePass
+from cval_torch.extraction.inference_pass import InferencePass
 from cval_torch.pool.offsets import offsets_of
 from cval_torch.pool.pool import Pool
 from cval_torch.pool.targets import holds_only_id, read_target

@@ -39,9 +39,12 @@ class PassOptions:
             names it, or "skip" it and list it in `Pool.skipped`.
         progress: whether to show a bar; on rank 0 only.
         frames_per_shard: with `cache_dir`, how many frames are written at a time.
+        memory_limit: the most bytes that may be kept of all frames in memory; None: what is available. A pass that is
+            going to need more ends within its first frames, with an error that names the remedies.
 
     Raises:
-        InvalidInputError: `embedding_dtype` is no floating point dtype, or `on_error` neither "raise" nor "skip".
+        InvalidInputError: `embedding_dtype` is no floating point dtype, `on_error` neither "raise" nor "skip", or
+            `memory_limit` below 1.
 
     >>> PassOptions(device="cpu", probabilities=False).dropped
     ('probabilities',)
@@ -59,12 +62,15 @@ class PassOptions:
     on_error: OnError = "raise"
     progress: bool = True
     frames_per_shard: int = 512
+    memory_limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.embedding_dtype is not None and not self.embedding_dtype.is_floating_point:
             raise InvalidInputError(f"`embedding_dtype` must be a floating point dtype; got {self.embedding_dtype}")
         if self.on_error not in ("raise", "skip"):
             raise InvalidInputError(f"`on_error` must be 'raise' or 'skip'; got {self.on_error!r}")
+        if self.memory_limit is not None and self.memory_limit < 1:
+            raise InvalidInputError(f"`memory_limit` must be at least 1 byte; got {self.memory_limit}")
 
     @property
     def dropped(self) -> tuple[str, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from pathlib import Path
 from typing import IO
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,6 +40,13 @@ class GrowingColumn:
     def __len__(self) -> int:
         return self._rows
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the rows take; 0 for rows in a file."""
+        if self._like is None or self._path is not None:
+            return 0
+        return self._rows * self._like.element_size() * math.prod(self._like.shape[1:])
+
     def append(self, rows: Tensor) -> None:
         """Take (n, ...) rows in, of the shape and dtype of those before. Raises OSError if the disk is full."""
         rows = rows.detach().cpu().contiguous()
@@ -70,7 +77,7 @@ class GrowingColumn:
         if self._like is None:
             raise ValueError("a column of which nothing is known")
         shape = (self._rows, *self._like.shape[1:])
-        numbers = int(np.prod(shape))
+        numbers = math.prod(shape)
         if self._file is not None:
             self._file.close()
             if not numbers:

@@ -14,6 +14,8 @@ from cval_torch.pool.growing import GrowingColumn
 from cval_torch.pool.offsets import offsets_of
 from cval_torch.pool.pool import Activation, IdSource, Pool
 
+_BYTES_OF_AN_ID = 120  # a short string, and its place in a list and in a set
+
 FRAME_COLUMNS = ("indices", "frame_embeddings")
 """The columns with a row a frame; the others have a row a box."""
 
@@ -110,6 +112,11 @@ class Gathered:
             column.append(columns[name])
         self.frame_ids += frame_ids
         self._counts.append(counts)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the rows take, with an estimate for the ids."""
+        return _BYTES_OF_AN_ID * len(self) + sum(column.nbytes for column in (self._counts, *self._columns.values()))
 
     def _begin(self, layout: Layout) -> None:
         self.layout = layout

@@ -26,7 +26,7 @@ def places_of(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     >>> places_of(torch.tensor([0, 2, 2, 5]), torch.tensor([2, 0]))
     (tensor([2, 3, 4, 0, 1]), tensor([0, 3, 5]))
     """
-    counts = offsets.diff()[rows]
+    counts = offsets[rows + 1] - offsets[rows]
     theirs = offsets_of(counts)
     # the start of each one's frame, less where that begins among these, plus its number among these
     shifts = (offsets[rows] - theirs[:-1]).repeat_interleave(counts)

@@ -38,6 +38,13 @@ class Predicted:
     vectors: Descriptors | None = None
     contents: Contents | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors, about."""
+        size = sum(column.nbytes for _, column in self.pool.columns())
+        size += 0 if self.vectors is None else self.vectors.looks.nbytes
+        return size if self.contents is None else size + self.contents.descriptors.looks.nbytes
+
     @classmethod
     def cat(cls, parts: list[Predicted]) -> Predicted:
         """One after another, the frames of one or more parts."""
@@ -89,6 +96,14 @@ class Candidates:
         self._held += len(scored)
         if self._held > 2 * self._needed + _SPARE:
             self._let_go()
+
+    def most_bytes(self, frames: int) -> float:
+        """Bytes of as many as may be held at a time of so many frames, by those that are held now; about."""
+        if not self._held:
+            return 0.0
+        held = sum(predicted.nbytes for _, _, predicted in self._parts)
+        wanted = self._needed if self._stage.num_of_samples is None else self._stage.num_of_samples
+        return held / self._held * min(3 * wanted + _SPARE, frames)
 
     def take(self, rows: Tensor) -> Predicted:
         """The frames that came as number `rows` (n,), in that order. They must be candidates."""

@@ -33,6 +33,8 @@ from cval_torch.strategies.registry import find_strategy
 PREDICTIONS = frozenset(("boxes", "labels", "scores", "probabilities"))
 """The columns of `SelectedFrames.predictions`."""
 
+_BYTES_OF_A_NAME = 200  # an id as a string, in a list, and in what finds an id that comes twice; two numbers of its row
+
 
 def scores_each_frame(stage: DetectionSampling) -> bool:
     """Whether the stage's score of a frame depends on nothing but that frame's boxes, for certain."""
@@ -104,6 +106,18 @@ class FirstLook(ABC):
         """Of frames that all processes took in."""
         return Summary.of(pool, self._of(pool))
 
+    @property
+    def growing_bytes(self) -> int:
+        """Bytes that are kept of all frames so far, about: they grow with the number of frames."""
+        return _BYTES_OF_A_NAME * self.num_frames + self._growing_bytes()
+
+    def other_bytes(self, frames: int) -> float:
+        """Bytes that are going to be kept, of so many frames, of those that may be chosen; about."""
+        return 0.0
+
+    @abstractmethod
+    def _growing_bytes(self) -> int: ...
+
     @abstractmethod
     def predicted(self, rows: Tensor) -> Predicted:
         """What is known of (n,) frames that the first stage chose, in that order."""
@@ -123,7 +137,7 @@ def first_look(
     stages: Sequence[DetectionSampling],
     *,
     counts: Mapping[int, float] | None = None,
-    predictions: bool = False,
+    predictions: int = 0,
     scratch: Path | None = None,
 ) -> FirstLook:
     """What some stages need.
@@ -131,15 +145,15 @@ def first_look(
     Args:
         stages: one or more, checked.
         counts: annotated objects by label, for stages that balance classes.
-        predictions: whether to keep what the detector said of all frames, where it is not known before the end which
-            will be chosen. False: of those that are chosen it has to be had again.
+        predictions: so many bytes of what the detector said of all frames are kept, where it is not known before the
+            end which will be chosen. If there are more, that has to be had again of those that are chosen.
         scratch: a folder for vectors; None: memory.
     """
     first = stages[0]
     if scores_each_frame(first):
         return _Scoring(stages, counts)
     if find_strategy(first.selection_strategy).sees in ("boxes", "pool") or callable(first.bbox_selection_policy):
-        return _Whole(stages, counts, predictions=predictions)
+        return _Whole(stages, counts)
     return _Comparing(stages, counts, predictions=predictions, scratch=scratch)
 
 
@@ -173,6 +187,12 @@ class _Scoring(FirstLook):
     def _summary(self) -> Summary:
         return self._growing.join()
 
+    def _growing_bytes(self) -> int:
+        return self._growing.nbytes
+
+    def other_bytes(self, frames: int) -> float:
+        return self._candidates.most_bytes(frames)
+
     def predicted(self, rows: Tensor) -> Predicted:
         return self._candidates.take(rows)
 
@@ -185,13 +205,15 @@ class _Comparing(FirstLook):
         stages: Sequence[DetectionSampling],
         counts: Mapping[int, float] | None,
         *,
-        predictions: bool,
+        predictions: int,
         scratch: Path | None,
     ) -> None:
         super().__init__(stages, counts)
         self._growing = GrowingSummary(scratch)
+        self._most = predictions
         # embeddings of all boxes are too much to keep for a few frames
-        self._gathered = Gathered() if predictions and not any(_embeddings(self.later)) else None
+        has_embeddings = self.later & {"box_embeddings", "frame_embeddings"}
+        self._gathered = Gathered() if predictions and not has_embeddings else None
         if self._gathered is not None:
             self.columns |= self.later
 
@@ -199,9 +221,14 @@ class _Comparing(FirstLook):
         self._growing.add(Summary.of(pool, self._of(pool), part=True))
         if self._gathered is not None:
             self._gathered.add(pool.only(self.later))
+            if self._gathered.nbytes > self._most:
+                self._gathered = None
 
     def _summary(self) -> Summary:
         return self._growing.join()
+
+    def _growing_bytes(self) -> int:
+        return self._growing.nbytes
 
     @property
     def has_to_look_again(self) -> bool:
@@ -216,11 +243,9 @@ class _Comparing(FirstLook):
 class _Whole(FirstLook):
     """Before a stage that looks at single boxes, or calls a function of the user's."""
 
-    def __init__(
-        self, stages: Sequence[DetectionSampling], counts: Mapping[int, float] | None, *, predictions: bool
-    ) -> None:
+    def __init__(self, stages: Sequence[DetectionSampling], counts: Mapping[int, float] | None) -> None:
         super().__init__(stages, counts)
-        if predictions or "box_embeddings" in self.columns:  # beside which predictions are small
+        if "box_embeddings" in self.columns:  # beside which predictions are small
             self.columns |= self.later
         self._gathered = Gathered()
         self._pool: Pool | None = None
@@ -241,13 +266,12 @@ class _Whole(FirstLook):
     def _summary(self) -> Summary:
         return self.summary_of(self.pool)
 
+    def _growing_bytes(self) -> int:
+        return self._gathered.nbytes
+
     @property
     def has_to_look_again(self) -> bool:
         return not self.later <= self.columns
 
     def predicted(self, rows: Tensor) -> Predicted:
         return Predicted(self.pool.take(rows))
-
-
-def _embeddings(columns: frozenset[str]) -> frozenset[str]:
-    return columns & {"box_embeddings", "frame_embeddings"}

@@ -14,7 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cval_torch.errors import InvalidInputError
 from cval_torch.pool.growing import GrowingColumn
+from cval_torch.pool.offsets import offsets_of
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.constraints import bounds_of, check_labels
 from cval_torch.selection.null_policy import check_null_detections
@@ -22,10 +24,11 @@ from cval_torch.selection.scored import Scored, score_frames
 from cval_torch.selection.spacing import Spacing
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.strategies.class_gain import Contents
+from cval_torch.strategies.class_sums import ClassSums
 from cval_torch.strategies.descriptor import Descriptors, beside, check_described
 from cval_torch.strategies.registry import find_strategy
 
-_FRAMES = 4096  # small parts are joined once there are so many frames in them
+_LONG = ("looks", "frames")
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +141,48 @@ class Summary:
     def __len__(self) -> int:
         return len(self.scored)
 
+    def columns(self) -> dict[str, Tensor]:
+        """All of its tensors but a pool's, by name: rows of frames, or of pairs of a frame and a class."""
+        scored, vectors, contents = self.scored, self.vectors, self.contents
+        found = {"is_empty": scored.is_empty, "scores": scored.scores}
+        found |= {} if scored.costs is None else {"costs": scored.costs}
+        found |= {f"shows {label}": shows for label, shows in scored.shown.items()}
+        shares = vectors.shares if vectors is not None else contents.descriptors.shares if contents else None
+        pairs = shares if contents is None else contents.objects  # the same frames and classes
+        if pairs is not None:
+            found |= {"pairs": pairs.offsets.diff(), "labels": pairs.labels}
+        found |= {} if shares is None else {"shares": shares.sums}
+        found |= {} if contents is None else {"objects": contents.objects.sums}
+        return found | self.long_vectors()
+
+    def with_columns(self, frame_ids: Sequence[str], columns: Mapping[str, Tensor]) -> Summary:
+        """A summary of other frames of the same kind, from what `columns` gave of them."""
+        scored, vectors, contents = self.scored, self.vectors, self.contents
+        offsets = offsets_of(columns["pairs"]) if "pairs" in columns else None
+        sums = {
+            name: ClassSums(offsets, columns["labels"], columns[name])
+            for name in ("shares", "objects")
+            if offsets is not None and name in columns
+        }
+        scored = Scored(
+            frame_ids,
+            columns["is_empty"],
+            columns["scores"],
+            columns.get("costs"),
+            {label: columns[f"shows {label}"] for label in scored.shown},
+            scored.ids_from,
+        )
+        descriptors = vectors if contents is None else contents.descriptors
+        if descriptors is not None:
+            shares = sums.get("shares")
+            classes = descriptors.classes if shares is None else torch.unique(shares.labels, sorted=True)
+            descriptors = replace(
+                descriptors, looks=columns["looks"], is_null=scored.is_empty, shares=shares, classes=classes
+            )
+        if contents is not None and descriptors is not None:
+            return Summary(scored, contents=Contents(descriptors, sums["objects"], columns.get("frames")))
+        return Summary(scored, descriptors)
+
     def spacing(self, stage: DetectionSampling, labeled: Pool | None) -> Callable[[], Spacing] | None:
         """Makes what keeps the `min_distance` of the stage; None if it has none."""
         if stage.min_distance is None:
@@ -155,7 +200,10 @@ class Summary:
 
 
 class GrowingSummary:
-    """The summary of frames that come batch by batch; long vectors are in memory once, or in files.
+    """The summary of frames that come batch by batch; its columns are in memory once, or the long ones in files.
+
+    Columns grow in blocks of their own. Small tensors that stay between large ones that go would keep the allocator
+    from giving memory back.
 
     Args:
         scratch: a folder for the vectors; None: memory.
@@ -163,25 +211,34 @@ class GrowingSummary:
 
     def __init__(self, scratch: Path | None = None) -> None:
         self._scratch = scratch
-        self._long: dict[str, GrowingColumn] = {}
-        self._joined: list[Summary] = []
-        self._fresh: list[Summary] = []
-        self._fresh_frames = 0
+        self._frame_ids: list[str] = []
+        self._columns: dict[str, GrowingColumn] = {}
+        self._first: Summary | None = None
 
     def add(self, summary: Summary) -> None:
         """Take in a part, made for the same stage as those before, and without a pool."""
-        for name, vectors in summary.long_vectors().items():
-            if name not in self._long:
-                self._long[name] = GrowingColumn(None if self._scratch is None else self._scratch / name)
-            self._long[name].append(vectors)
-        self._fresh.append(summary.without_vectors())
-        self._fresh_frames += len(summary)
-        if self._fresh_frames >= _FRAMES:
-            self._joined.append(Summary.cat(self._fresh))
-            self._fresh, self._fresh_frames = [], 0
+        if self._first is None:
+            self._first = summary
+        self._frame_ids += summary.scored.frame_ids
+        for name, rows in summary.columns().items():
+            if name not in self._columns:
+                on_disk = self._scratch is not None and name in _LONG
+                self._columns[name] = GrowingColumn(self._scratch / name if on_disk and self._scratch else None)
+            self._columns[name].append(rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes in memory, without ids."""
+        return sum(column.nbytes for column in self._columns.values())
 
     def join(self) -> Summary:
-        """All of it. Nothing can be taken in after that. Raises as `Summary.cat` does."""
-        found = Summary.cat(self._joined + self._fresh)
-        self._joined, self._fresh = [], []
-        return found.with_vectors({name: column.join() for name, column in self._long.items()})
+        """All of it. Nothing can be taken in after that.
+
+        Raises:
+            InvalidInputError: no frames; or an id twice.
+        """
+        if self._first is None:
+            raise InvalidInputError("`loader` must yield at least one frame; got none")
+        columns = {name: self._columns.pop(name).join() for name in list(self._columns)}
+        found = self._first.with_columns(self._frame_ids, columns)
+        return replace(found, scored=Scored.cat([found.scored]))

@@ -26,7 +26,7 @@ from cval_torch.selection.checks import check_apart, checked_stages
 from cval_torch.selection.class_weights import counts_for
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.out_of_core import FirstLook, first_look
-from cval_torch.selection.scored import Chosen
+from cval_torch.selection.scored import Chosen, Scored, ranked_choice
 from cval_torch.selection.stage import ClassWeights, DetectionSampling
 from cval_torch.selection.stages import Kept, choose_among, narrow
 from cval_torch.selection.summary import Summary
@@ -42,7 +42,7 @@ def begin_look(
     backend: LocalBackend,
     ranks: Ranks,
     *,
-    predictions: bool = False,
+    predictions: int = 0,
     scratch: Path | None = None,
 ) -> FirstLook:
     """What the stages need of frames that are going to come; every process must call this.
@@ -101,21 +101,59 @@ def choose_from(
     predicted = _predicted(look, places, chosen.rows, ranks, again)
 
     def go_on() -> tuple[Selection, Pool]:
-        scores = None if whole is None else chosen.scores_from(whole.scored.scores)
-        scoring = find_strategy(look.stage.selection_strategy).scores_frames
-        kept = Kept.everything(predicted.pool, backend.labeled)
         kept = replace(
-            kept,
-            scores=kept.scores if scores is None or not scoring else scores,
-            descending=look.stage.descending if scoring else True,
+            Kept.everything(predicted.pool, backend.labeled),
             remarks=chosen.remarks,
             vectors=predicted.vectors,
             contents=predicted.contents,
         )
-        kept = narrow(kept, look.others, _counts_for(look.others, backend))
-        for remark in kept.remarks:
-            warn_user(remark)
-        return picked(Selection.of(kept.source, kept.rows, kept.scores, (), remarks=kept.remarks), kept.source)
+        if whole is not None and find_strategy(look.stage.selection_strategy).scores_frames:
+            kept = replace(kept, scores=chosen.scores_from(whole.scored.scores), descending=look.stage.descending)
+        return _finished(kept, look.others, backend)
+
+    return ranks.from_rank_zero(go_on)
+
+
+def can_draw_first(stages: Sequence[DetectionSampling]) -> bool:
+    """Whether the first stage draws frames whatever the detector says of them."""
+    first = stages[0]
+    whatever = first.null_policy == "protocol" and first.use_null_detections and not first.constrained
+    return first.selection_strategy == "random" and whatever
+
+
+def draw_first(
+    frame_ids: Sequence[str], stages: Sequence[DetectionSampling], backend: LocalBackend, ranks: Ranks, *, again: Again
+) -> tuple[Selection, Pool]:
+    """Choose by stages of which the first draws at random, before anything is inferred; every process must call this.
+
+    Args:
+        frame_ids: F distinct ids of all frames, in the order of the whole.
+        stages: one or more, for which `can_draw_first`.
+        backend: rank 0's says what is annotated.
+        ranks: the processes.
+        again: gives the predictions of the frames that are drawn.
+
+    Returns:
+        As `choose_from`.
+
+    Raises:
+        Exception: whatever the choice raised, on rank 0.
+        RankError: on the others.
+    """
+    first, *others = ranks.exchange_local(lambda: checked_stages(stages))
+
+    def draw() -> Chosen:
+        check_apart(frame_ids, backend.labeled)
+        unscored = torch.tensor(torch.nan, dtype=torch.float64).expand(len(frame_ids))
+        nothing = torch.zeros(len(frame_ids), dtype=torch.bool)
+        return ranked_choice(Scored(frame_ids, nothing, unscored), first)
+
+    chosen = ranks.from_rank_zero(draw)
+    pool = again(chosen.rows)
+
+    def go_on() -> tuple[Selection, Pool]:
+        kept = replace(Kept.everything(pool, backend.labeled), remarks=chosen.remarks)
+        return _finished(kept, others, backend)
 
     return ranks.from_rank_zero(go_on)
 
@@ -195,7 +233,7 @@ def _gathered(look: FirstLook, places: Sequence[int], ranks: Ranks) -> Summary |
 
 def _predicted(look: FirstLook, places: Sequence[int], rows: Tensor, ranks: Ranks, again: Again) -> Predicted:
     """What is known of the chosen frames, at `rows` of the whole, on rank 0."""
-    if look.has_to_look_again:
+    if any(ranks.exchange(lambda: look.has_to_look_again)):
         return Predicted(again(rows))
     mine, order = _own(rows, places)
     own = ranks.exchange_local(lambda: look.predicted(torch.tensor(mine, dtype=torch.int64)) if mine else None)
@@ -207,6 +245,14 @@ def _predicted(look: FirstLook, places: Sequence[int], rows: Tensor, ranks: Rank
     there = [part for part in parts if part is not None]
     back = torch.tensor([place for theirs, _ in there for place in theirs], dtype=torch.int64).argsort()
     return replace(Predicted.cat([part for _, part in there]).take_vectors(back), pool=pool)
+
+
+def _finished(kept: Kept, stages: Sequence[DetectionSampling], backend: LocalBackend) -> tuple[Selection, Pool]:
+    """What later stages leave of the frames that the first one chose."""
+    kept = narrow(kept, stages, _counts_for(stages, backend))
+    for remark in kept.remarks:
+        warn_user(remark)
+    return picked(Selection.of(kept.source, kept.rows, kept.scores, (), remarks=kept.remarks), kept.source)
 
 
 def _counts_for(stages: Sequence[DetectionSampling], backend: LocalBackend) -> dict[int, float] | None:

@@ -79,6 +79,8 @@ class Contents:
 
     def take(self, rows: Tensor) -> Contents:
         """The frames at (n,) int64 `rows`, in that order; vectors are not copied."""
+        if len(rows) == len(self) and torch.equal(rows, torch.arange(len(rows), device=rows.device)):
+            return self
         own = rows if self.rows is None else self.rows[rows]
         return Contents(self.descriptors.take(rows), self.objects.take(rows), self.frame_embeddings, own)
 

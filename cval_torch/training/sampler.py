@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Subset
 
 from cval_torch.errors import InvalidInputError, warn_user
 from cval_torch.extraction.fingerprint import model_fingerprint
+from cval_torch.extraction.inference_pass import InferencePass
 from cval_torch.extraction.options import PassOptions
-from cval_torch.extraction.passes import InferencePass
 from cval_torch.hooks.finding import unwrap
 from cval_torch.pipeline import SelectedFrames, select_frames
 from cval_torch.pool.files import read_record, write_record

@@ -14,7 +14,7 @@ from torchvision.tv_tensors import BoundingBoxes
 from cval_torch import PassOptions, compare
 from cval_torch.comparison.truth import TruthReader
 from cval_torch.errors import InvalidInputError, NoSubsetError
-from cval_torch.extraction.passes import InferencePass
+from cval_torch.extraction.inference_pass import InferencePass
 
 
 def test_truth_from_a_function() -> None:

@@ -145,7 +145,7 @@ def test_without_a_bar_the_lock_of_all_bars_is_left_alone(monkeypatch: pytest.Mo
     def unwanted(*_: object, **__: object) -> None:
         raise AssertionError("a bar was made")
 
-    monkeypatch.setattr("cval_torch.extraction.passes.tqdm", unwanted)
+    monkeypatch.setattr("cval_torch.extraction.inference_pass.tqdm", unwanted)
     assert len(extract(make_faster_rcnn(), loader_of(Frames(3)), progress=False)) == 3
 
 
