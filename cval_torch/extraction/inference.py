@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cval_torch.errors import ExtractionError, HookError, InvalidInputError, LoaderOrderError
+from cval_torch.errors import ExtractionError, HookError, InvalidInputError, LoaderOrderError, NotEnoughMemoryError
 from cval_torch.extraction.batches import broken_images, parts_of, sizes_of
 from cval_torch.extraction.ids import FrameNames
 from cval_torch.extraction.image_range import RangeCheck
@@ -104,7 +104,7 @@ class Inference:
                     self.done += frames
                     self.number, before = number_of(turn + 1), len(self.skipped)
                     yield frames
-        except ExtractionError:
+        except (ExtractionError, NotEnoughMemoryError):
             raise
         except (InvalidInputError, HookError) as error:  # errors of our own keep their type
             raise type(error)(f"{self.position}: {error}") from error

@@ -53,7 +53,10 @@ class GrowingColumn:
         if self._like is None:
             self._like = rows[:0].clone()
         self._rows += len(rows)
-        content = rows.reshape(-1).view(torch.uint8).numpy().data
+        flat = rows.reshape(-1)
+        if flat.stride(0) != 1:  # as of one number that stands for many
+            flat = flat.clone(memory_format=torch.contiguous_format)
+        content = flat.view(torch.uint8).numpy().data
         if self._path is not None:
             self._file = self._file or self._path.open("xb")
             self._file.write(content)

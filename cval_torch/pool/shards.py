@@ -93,8 +93,10 @@ class Part:
         if fresh:
             self.folder.mkdir(parents=True, exist_ok=True)
         ids = "".join(f"{json.dumps(frame_id)}\n" for frame_id in gathered.frame_ids).encode()
-        counts, columns = gathered.join()
-        contents: dict[str, Any] = {_IDS: ids, _COUNTS: counts, **columns} if layout else {}
+        contents: dict[str, Any] = {}
+        if layout is not None:
+            counts, columns = gathered.join()
+            contents = {_IDS: ids, _COUNTS: counts, **columns}
         try:
             files = {name: self._extend(name, _as_bytes(content)) for name, content in contents.items()}
             record = {

@@ -19,7 +19,7 @@ from cval_torch.selection.checks import check_weights
 from cval_torch.selection.class_weights import box_weights, counts_missing
 from cval_torch.selection.shortlist import kth_smallest
 from cval_torch.selection.stage import DetectionSampling
-from cval_torch.strategies.columns import check_columns
+from cval_torch.strategies.columns import check_columns, columns_needed
 from cval_torch.strategies.reduce import REDUCTIONS
 from cval_torch.strategies.registry import find_strategy
 from cval_torch.strategies.scores import box_evidence, class_distribution, distribution_weights, doubt, entropy
@@ -48,7 +48,8 @@ def frame_scores(pool: Pool, stage: DetectionSampling) -> Tensor:
     """
     check_weights(stage)
     if callable(stage.selection_strategy):
-        return _checked(stage.selection_strategy(pool), pool, stage.selection_strategy, "selection_strategy")
+        function = stage.selection_strategy
+        return _checked(function(pool.only(columns_needed(function))), pool, function, "selection_strategy")
     strategy = find_strategy(stage.selection_strategy)
     check_can_score(pool, stage)
     null_score = 0.0 if strategy.sees == "confidences" else 1.0

@@ -28,7 +28,7 @@ from cval_torch.strategies.class_sums import ClassSums
 from cval_torch.strategies.descriptor import Descriptors, beside, check_described
 from cval_torch.strategies.registry import find_strategy
 
-_LONG = ("looks", "frames")
+_LONG = ("looks", "half_looks", "frames")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +79,15 @@ class Summary:
         else:
             scored = score_frames(pool, stage)
         spaced = stage.min_distance is not None
-        if vectors is not None:
+        if strategy.sees != "vectors" and not spaced:
+            vectors = None
+        elif vectors is not None:
             check_described(vectors)
-        elif strategy.sees == "vectors" or (spaced and part):
+        elif strategy.sees == "vectors" or part:
             vectors = Descriptors.of(pool, part=part)
-        if strategy.sees == "contents" and contents is None:
+        if strategy.sees != "contents":
+            contents = None
+        elif contents is None:
             contents = Contents.of(pool, part=part)
         looked_at = strategy.sees == "boxes" or (spaced and vectors is None)
         return cls(scored, vectors, contents, pool if looked_at else None)
@@ -114,11 +118,12 @@ class Summary:
 
     def long_vectors(self) -> dict[str, Tensor]:
         """The vectors that `without_vectors` leaves out, by name, (F, ...) each."""
+        found = {} if self.vectors is None else {"looks": self.vectors.looks}
         if self.contents is not None:
-            descriptors, frames = self.contents.descriptors, self.contents.frame_embeddings
-            found = {"looks": descriptors.looks}
-            return found if frames is None else {**found, "frames": frames}
-        return {} if self.vectors is None else {"looks": self.vectors.looks}
+            found["half_looks"] = self.contents.descriptors.looks
+            if self.contents.frame_embeddings is not None:
+                found["frames"] = self.contents.frame_embeddings
+        return found
 
     def with_vectors(self, long: Mapping[str, Tensor]) -> Summary:
         """The same with its vectors, as `long_vectors` names them."""
@@ -126,7 +131,7 @@ class Summary:
         return replace(
             self,
             vectors=None if vectors is None else replace(vectors, looks=long["looks"]),
-            contents=None if contents is None else contents.with_vectors(long["looks"], long.get("frames")),
+            contents=None if contents is None else contents.with_vectors(long["half_looks"], long.get("frames")),
         )
 
     def take(self, rows: Tensor) -> Summary:
@@ -147,7 +152,8 @@ class Summary:
         found = {"is_empty": scored.is_empty, "scores": scored.scores}
         found |= {} if scored.costs is None else {"costs": scored.costs}
         found |= {f"shows {label}": shows for label, shows in scored.shown.items()}
-        shares = vectors.shares if vectors is not None else contents.descriptors.shares if contents else None
+        described = vectors if contents is None else contents.descriptors
+        shares = None if described is None else described.shares
         pairs = shares if contents is None else contents.objects  # the same frames and classes
         if pairs is not None:
             found |= {"pairs": pairs.offsets.diff(), "labels": pairs.labels}
@@ -172,16 +178,19 @@ class Summary:
             {label: columns[f"shows {label}"] for label in scored.shown},
             scored.ids_from,
         )
-        descriptors = vectors if contents is None else contents.descriptors
-        if descriptors is not None:
-            shares = sums.get("shares")
-            classes = descriptors.classes if shares is None else torch.unique(shares.labels, sorted=True)
-            descriptors = replace(
-                descriptors, looks=columns["looks"], is_null=scored.is_empty, shares=shares, classes=classes
-            )
-        if contents is not None and descriptors is not None:
-            return Summary(scored, contents=Contents(descriptors, sums["objects"], columns.get("frames")))
-        return Summary(scored, descriptors)
+        classes = torch.unique(columns["labels"], sorted=True) if "labels" in columns else None
+
+        def described(like: Descriptors, looks: Tensor) -> Descriptors:
+            shares = None if like.shares is None else sums["shares"]
+            known = like.classes if classes is None or shares is None else classes
+            return replace(like, looks=looks, is_null=scored.is_empty, shares=shares, classes=known)
+
+        if vectors is not None:
+            vectors = described(vectors, columns["looks"])
+        if contents is not None:
+            descriptors = described(contents.descriptors, columns["half_looks"])
+            contents = Contents(descriptors, sums["objects"], columns.get("frames"))
+        return Summary(scored, vectors, contents)
 
     def spacing(self, stage: DetectionSampling, labeled: Pool | None) -> Callable[[], Spacing] | None:
         """Makes what keeps the `min_distance` of the stage; None if it has none."""

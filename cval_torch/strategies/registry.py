@@ -170,7 +170,7 @@ _RECORDS = (
         reads=DESCRIBED,
         knows_labeled=True,
     ),
-    Strategy(name="kmeans_plus_plus", sees="vectors", function=kmeans_plus_plus, needs=EMBEDDINGS),
+    Strategy(name="kmeans_plus_plus", sees="vectors", function=kmeans_plus_plus, needs=EMBEDDINGS, reads=DESCRIBED),
     Strategy(
         name="typicality", sees="vectors", function=typicality, needs=EMBEDDINGS, reads=DESCRIBED, knows_labeled=True
     ),

@@ -92,7 +92,7 @@ WINGS = {
         "pool_from_payloads",
         "pool_to_payloads",
     ],
-    "strategies": ["STRATEGIES", "Strategy", "find_strategy", "frame_descriptors", "names_served"],
+    "strategies": ["STRATEGIES", "Strategy", "find_strategy", "frame_descriptors", "names_served", "needs"],
     "training": [
         "AtEpochs",
         "ClassDifficulty",

@@ -61,6 +61,13 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     assert (tmp_path / "rows").read_text() == "mine"
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_one_number_that_stands_for_many(count: int) -> None:
+    column = GrowingColumn()
+    column.append(torch.tensor(2.5).expand(count))
+    assert column.join().tolist() == [2.5] * count
+
+
 def test_strided_rows_are_taken_as_they_read() -> None:
     rows = torch.arange(12).view(3, 4).T
     column = GrowingColumn()

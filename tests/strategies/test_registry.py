@@ -15,6 +15,7 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
+from cval_torch.strategies.columns import COLUMNS
 from cval_torch.strategies.registry import STRATEGIES, Strategy, find_strategy, names_served
 
 
@@ -71,6 +72,13 @@ def test_one_column_of_each_need_is_enough(name: str, taken: int) -> None:
 def test_without_a_column_that_is_needed_it_is_named(name: str, columns: tuple[str, ...]) -> None:
     with pytest.raises(InvalidInputError, match=" or ".join(f"`{column}`" for column in columns)):
         choose(without(make_pool(), set(columns)), name)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_it_reads_all_that_it_needs(name: str) -> None:
+    record = STRATEGIES[name]
+    assert {column for columns in record.needs for column in columns} <= set(record.reads) <= set(COLUMNS)
+    assert record.reads_embeddings == record.is_diversity
 
 
 @pytest.mark.parametrize("name", [name for name, record in STRATEGIES.items() if record.is_diversity])
