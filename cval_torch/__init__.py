@@ -14,6 +14,7 @@ from cval_torch.selection import (
     Selection,
     balanced_class_weights,
     choose_frames,
+    choose_from_parts,
     max_zscore,
     score_frames,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "__version__",
     "balanced_class_weights",
     "choose_frames",
+    "choose_from_parts",
     "compare",
     "extract",
     "max_zscore",

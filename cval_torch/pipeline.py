@@ -29,6 +29,7 @@ from cval_torch.selection.together import (
     begin_look,
     can_draw_first,
     choose_from,
+    choose_from_parts,
     choose_together,
     draw_first,
     picked,
@@ -274,7 +275,12 @@ def select_frames(
         selection, pool = _select_from_stream(run, stages, backend)
     else:
         pool, is_whole = run.infer(cache_dir)
-        if is_whole:
+        if is_whole and type(backend) is LocalBackend:
+            mapped, local = pool, backend
+            selection, pool = run.ranks.from_rank_zero(
+                lambda: picked(choose_from_parts(mapped.parts(), stages, backend=local, scratch_dir=cache_dir), mapped)
+            )
+        elif is_whole:
             selection, pool = run.ranks.from_rank_zero(lambda: picked(backend.select(pool, stages), pool))
         else:
             selection, pool = choose_together(pool, run.places, stages, backend, run.ranks)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool.layout import FRAME_COLUMNS, Layout
+from cval_torch.pool.column_checks import FRAME_COLUMNS
+from cval_torch.pool.layout import Layout
 from cval_torch.pool.offsets import offsets_of, places_of
 from cval_torch.pool.pool import Pool
 from cval_torch.pool.ranks import Ranks

@@ -16,9 +16,6 @@ from cval_torch.pool.pool import Activation, IdSource, Pool
 
 _BYTES_OF_AN_ID = 120  # a short string, and its place in a list and in a set
 
-FRAME_COLUMNS = ("indices", "frame_embeddings")
-"""The columns with a row a frame; the others have a row a box."""
-
 
 @dataclass(frozen=True)
 class Layout:

@@ -18,7 +18,15 @@ from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.box_formats import as_corners
-from cval_torch.pool.limits import MAX_FRAME_ID_LENGTH
+from cval_torch.pool.column_checks import (
+    BOX_COLUMNS,
+    COLUMNS,
+    FRAME_COLUMNS,
+    as_rows,
+    check_column,
+    check_frame_ids,
+    check_offsets,
+)
 from cval_torch.pool.offsets import offsets_of, places_of
 from cval_torch.pool.skipped import SkippedFrame
 
@@ -26,13 +34,6 @@ Activation = Literal["softmax", "sigmoid"]
 
 IdSource = Literal["frame_id", "labels", "target", "dataset", "row"]
 """Where ids come from: a user's function, a `LabelPool`, targets, the dataset itself, or merely the row in it."""
-
-_FRAME_COLUMNS = ("indices", "frame_embeddings")
-_BOX_COLUMNS = ("boxes", "labels", "scores", "probabilities", "box_embeddings")
-_COLUMNS = ("offsets", *_FRAME_COLUMNS, *_BOX_COLUMNS)
-_INTEGER_COLUMNS = ("indices", "labels")
-_WIDTHS = {"boxes": 4}
-_VECTOR_COLUMNS = ("indices", "labels", "scores")
 
 FILE_FORMAT = "cval_torch.pool/1"
 
@@ -84,20 +85,21 @@ class Pool:
     skipped: Sequence[SkippedFrame] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "frame_ids", tuple(self.frame_ids))
-        object.__setattr__(self, "skipped", tuple(self.skipped))
-        _check_frame_ids(self.frame_ids)
-        _check_offsets(self.offsets, len(self.frame_ids))
-        if isinstance(self.boxes, Tensor):
-            object.__setattr__(self, "boxes", as_corners(self.boxes, "`boxes`"))
-        for name in (*_FRAME_COLUMNS, *_BOX_COLUMNS):
-            column = getattr(self, name)
-            if column is not None:
-                rows = len(self) if name in _FRAME_COLUMNS else self.num_boxes
-                _check_column(name, column, rows=rows, device=self.offsets.device)
+        self._check_form()
         self._check_values()
 
-    def _check_values(self) -> None:
+    def _check_form(self) -> None:
+        object.__setattr__(self, "frame_ids", tuple(self.frame_ids))
+        object.__setattr__(self, "skipped", tuple(self.skipped))
+        check_frame_ids(self.frame_ids)
+        check_offsets(self.offsets, len(self.frame_ids))
+        if isinstance(self.boxes, Tensor):
+            object.__setattr__(self, "boxes", as_corners(self.boxes, "`boxes`"))
+        for name in (*FRAME_COLUMNS, *BOX_COLUMNS):
+            column = getattr(self, name)
+            if column is not None:
+                rows = len(self) if name in FRAME_COLUMNS else self.num_boxes
+                check_column(name, column, rows=rows, device=self.offsets.device)
         if (self.probabilities is None) != (self.activation is None):
             raise InvalidInputError(
                 "`activation` must be given with `probabilities`, and only then; "
@@ -105,6 +107,8 @@ class Pool:
             )
         if self.activation not in (None, "softmax", "sigmoid"):
             raise InvalidInputError(f"`activation` must be 'softmax' or 'sigmoid'; got {self.activation!r}")
+
+    def _check_values(self) -> None:
         for name in ("scores", "probabilities", "boxes", "box_embeddings"):
             column = getattr(self, name)
             if column is not None:
@@ -122,7 +126,7 @@ class Pool:
         if unit_range:
             bad |= (column < 0) | (column > 1)
         row = int(bad.reshape(len(column), -1).any(1).nonzero()[0])
-        frame_row = row if name in _FRAME_COLUMNS else int(self.frame_rows[row])
+        frame_row = row if name in FRAME_COLUMNS else int(self.frame_rows[row])
         what = "finite numbers in [0, 1]" if unit_range else "finite"
         offender = column[row].reshape(-1)[bad[row].reshape(-1)][0].item()
         raise InvalidInputError(
@@ -134,7 +138,7 @@ class Pool:
 
     def __repr__(self) -> str:
         columns = [
-            f"{name} {_shape_of(getattr(self, name))}" for name in _COLUMNS[1:] if getattr(self, name) is not None
+            f"{name} {_shape_of(getattr(self, name))}" for name in COLUMNS[1:] if getattr(self, name) is not None
         ]
         return f"Pool({len(self)} frames, {self.num_boxes} boxes; {', '.join(columns) or 'no columns'})"
 
@@ -165,7 +169,7 @@ class Pool:
 
     def columns(self) -> Iterator[tuple[str, Tensor]]:
         """The tensors that are present, with their names; `offsets` first."""
-        for name in _COLUMNS:
+        for name in COLUMNS:
             column = getattr(self, name)
             if column is not None:
                 yield name, column
@@ -179,10 +183,10 @@ class Pool:
         Raises:
             InvalidInputError: a row out of range, twice, or not an integer.
         """
-        picked = _as_rows(rows, len(self), self.device)
+        picked = as_rows(rows, len(self), self.device)
         box_rows, offsets = places_of(self.offsets, picked)
         columns = {
-            name: column[box_rows if name in _BOX_COLUMNS else picked]
+            name: column[box_rows if name in BOX_COLUMNS else picked]
             for name, column in self.columns()
             if name != "offsets"
         }
@@ -232,11 +236,55 @@ class Pool:
     def only(self, names: Collection[str]) -> Pool:
         """The same frames with no more columns than these, and `indices`. Nothing is copied, or checked again."""
         made = copy.copy(self)
-        for name in (*_BOX_COLUMNS, "frame_embeddings"):
+        for name in (*BOX_COLUMNS, "frame_embeddings"):
             if name not in names:
                 object.__setattr__(made, name, None)
         if made.probabilities is None:
             object.__setattr__(made, "activation", None)
+        return made
+
+    def part(self, begin: int, end: int) -> Pool:
+        """The frames from `begin` to `end`. Nothing is copied, or checked again: mapped columns are not read.
+
+        >>> Pool(["a", "b", "c"], torch.tensor([0, 2, 2, 3]), scores=torch.tensor([0.9, 0.4, 0.1])).part(1, 3).scores
+        tensor([0.1000])
+        """
+        made = copy.copy(self)
+        offsets = self.offsets[begin : end + 1]
+        first, last = int(offsets[0]), int(offsets[-1])
+        object.__setattr__(made, "frame_ids", self.frame_ids[begin:end])
+        object.__setattr__(made, "offsets", offsets - first)
+        for name, column in self.columns():
+            if name != "offsets":
+                rows = column[begin:end] if name in FRAME_COLUMNS else column[first:last]
+                object.__setattr__(made, name, rows)
+        return made
+
+    def parts(self, *, frames: int = 1024) -> list[Pool]:
+        """All frames in order, so many in each; see `part`."""
+        return [self.part(begin, min(begin + frames, len(self))) for begin in range(0, len(self), frames)]
+
+    @classmethod
+    def of_checked(cls, frame_ids: Sequence[str], offsets: Tensor, **columns: Any) -> Pool:
+        """A pool of columns whose numbers were checked before they were written: their form is checked alone.
+
+        Columns that are mapped from the disk are not read for this.
+
+        Args:
+            frame_ids: F ids.
+            offsets: (F+1,) int64.
+            columns: the rest, as the constructor has it.
+
+        Raises:
+            InvalidInputError: a column of the wrong shape, type or device; an id twice.
+        """
+        made = object.__new__(cls)
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        if unknown := columns.keys() - defaults.keys():
+            raise TypeError(f"a pool has no {', '.join(sorted(unknown))}")
+        for name, value in {**defaults, "frame_ids": frame_ids, "offsets": offsets, **columns}.items():
+            object.__setattr__(made, name, value)
+        made._check_form()
         return made
 
     def with_skipped(self, skipped: Sequence[SkippedFrame]) -> Pool:
@@ -274,12 +322,13 @@ class Pool:
             temporary.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, mmap: bool = True) -> Pool:
+    def load(cls, path: str | os.PathLike[str], *, mmap: bool = True, verify: bool = True) -> Pool:
         """Read a pool that `save` wrote.
 
         Args:
             path: the file.
             mmap: leave the columns on disk and page them in as they are read; a pool larger than memory loads.
+            verify: whether to compare checksums, which reads the whole file once.
 
         Raises:
             InvalidInputError: the file is not a pool of this version.
@@ -296,9 +345,11 @@ class Pool:
             raise InvalidInputError(f"{os.fspath(path)!r} is not a saved Pool of format {FILE_FORMAT!r}; got {found!r}")
         named: dict[str, Any] = {name: payload.get(name) for name in ("activation", "ids_from")}
         try:
-            _check_bytes(payload)
+            if verify:
+                _check_bytes(payload)
             named["skipped"] = [SkippedFrame.from_json(values) for values in json.loads(payload["skipped"])]
-            return cls(json.loads(payload["frame_ids"]), **payload["columns"], **named)
+            # the checksums say that these are the numbers that were checked before they were saved
+            return cls.of_checked(json.loads(payload["frame_ids"]), **payload["columns"], **named)
         except InvalidInputError as error:
             raise InvalidInputError(f"{os.fspath(path)!r} is damaged: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -320,63 +371,3 @@ def _checksums(payload: Mapping[str, Any]) -> dict[str, int]:
 
 def _shape_of(column: Tensor | None) -> str:
     return "None" if column is None else str(tuple(column.shape))
-
-
-def _check_frame_ids(frame_ids: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for row, frame_id in enumerate(frame_ids):
-        if not isinstance(frame_id, str) or not 1 <= len(frame_id) <= MAX_FRAME_ID_LENGTH:
-            raise InvalidInputError(
-                f"`frame_ids` must be strings of 1 to {MAX_FRAME_ID_LENGTH} characters; got {frame_id!r} in row {row}"
-            )
-        if frame_id in seen:
-            raise InvalidInputError(f"`frame_ids` must be distinct; got {frame_id!r} again in row {row}")
-        seen.add(frame_id)
-
-
-def _check_offsets(offsets: Tensor, frames: int) -> None:
-    if not isinstance(offsets, Tensor) or offsets.dtype != torch.int64:
-        got = offsets.dtype if isinstance(offsets, Tensor) else type(offsets).__name__
-        raise InvalidInputError(f"`offsets` must be an int64 tensor; got {got}")
-    if offsets.shape != (frames + 1,):
-        raise InvalidInputError(f"`offsets` must be (F+1,) with F={frames} frame ids; got {tuple(offsets.shape)}")
-    if int(offsets[0]) != 0 or bool((offsets.diff() < 0).any()):
-        raise InvalidInputError("`offsets` must start at 0 and never fall")
-
-
-def _check_column(name: str, column: Tensor, *, rows: int, device: torch.device) -> None:
-    if not isinstance(column, Tensor):
-        raise InvalidInputError(f"`{name}` must be a tensor; got {type(column).__name__}")
-    of_frames = name in _FRAME_COLUMNS
-    what = f"F={rows} frame ids" if of_frames else f"B={rows} boxes from `offsets`"
-    letter = "F" if of_frames else "B"
-    width = _WIDTHS.get(name)
-    if name in _VECTOR_COLUMNS:
-        fits, expected = column.shape == (rows,), f"({letter},)"
-    else:
-        fits = column.ndim == 2 and column.shape[0] == rows and column.shape[1] == (width or column.shape[1])
-        expected = f"({letter}, {width or {'probabilities': 'C', 'box_embeddings': 'E'}.get(name, 'D')})"
-    if not fits:
-        raise InvalidInputError(f"`{name}` must be {expected} with {what}; got {tuple(column.shape)}")
-    if name in _INTEGER_COLUMNS:
-        if column.dtype != torch.int64:
-            raise InvalidInputError(f"`{name}` must be int64; got {column.dtype}")
-    elif not column.is_floating_point():
-        raise InvalidInputError(f"`{name}` must be floating point; got {column.dtype}")
-    if column.device != device:
-        raise InvalidInputError(f"`{name}` must be on {device}, where `offsets` is; got {column.device}")
-
-
-def _as_rows(rows: Sequence[int] | Tensor, frames: int, device: torch.device) -> Tensor:
-    picked = torch.as_tensor(rows, device=device)
-    if picked.numel() == 0:
-        return torch.empty(0, dtype=torch.int64, device=device)
-    if picked.ndim != 1 or picked.is_floating_point() or picked.dtype == torch.bool:
-        raise InvalidInputError(f"`rows` must be a vector of integers; got {tuple(picked.shape)} of {picked.dtype}")
-    picked = picked.to(torch.int64)
-    low, high = torch.aminmax(picked)
-    if int(low) < 0 or int(high) >= frames:
-        raise InvalidInputError(f"`rows` must be in [0, {frames}); got {int(low)} to {int(high)}")
-    if bool((torch.bincount(picked, minlength=frames) > 1).any()):
-        raise InvalidInputError("`rows` must not hold a row twice")
-    return picked

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cval_torch.pool.layout import FRAME_COLUMNS, Gathered, Layout
+from cval_torch.pool.column_checks import FRAME_COLUMNS
+from cval_torch.pool.layout import Gathered, Layout
 from cval_torch.pool.offsets import offsets_of
 from cval_torch.pool.pool import Pool
 from cval_torch.pool.skipped import SkippedFrame
@@ -180,7 +181,7 @@ class Part:
         if layout is not None:
             columns |= {"activation": layout.activation, "ids_from": layout.ids_from}
         skipped = [frame for _, frame in self.skipped]
-        return Pool(self.frame_ids(), offsets_of(self.counts()), skipped=skipped, **columns)
+        return Pool.of_checked(self.frame_ids(), offsets_of(self.counts()), skipped=skipped, **columns)
 
 
 class Slices:

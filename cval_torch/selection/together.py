@@ -8,7 +8,11 @@ of the user's, rank 0 gathers what that reads of all frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -89,6 +93,14 @@ def choose_from(
         Exception: whatever the choice raised, on rank 0.
         RankError: on the others.
     """
+    selection, pool, _ = _chosen_rows(look, places, backend, ranks, again=again)
+    return selection, pool
+
+
+def _chosen_rows(
+    look: FirstLook, places: Sequence[int], backend: LocalBackend, ranks: Ranks, *, again: Again
+) -> tuple[Selection, Pool, Tensor]:
+    """As `choose_from`; and the rows of the whole that were chosen."""
     whole = _gathered(look, places, ranks)
 
     def choose() -> Chosen:
@@ -100,7 +112,7 @@ def choose_from(
     chosen = ranks.from_rank_zero(choose)
     predicted = _predicted(look, places, chosen.rows, ranks, again)
 
-    def go_on() -> tuple[Selection, Pool]:
+    def go_on() -> tuple[Selection, Pool, Tensor]:
         kept = replace(
             Kept.everything(predicted.pool, backend.labeled),
             remarks=chosen.remarks,
@@ -109,7 +121,8 @@ def choose_from(
         )
         if whole is not None and find_strategy(look.stage.selection_strategy).scores_frames:
             kept = replace(kept, scores=chosen.scores_from(whole.scored.scores), descending=look.stage.descending)
-        return _finished(kept, look.others, backend)
+        kept = _narrowed(kept, look.others, backend)
+        return *_finished(kept), chosen.rows[kept.rows]
 
     return ranks.from_rank_zero(go_on)
 
@@ -153,9 +166,60 @@ def draw_first(
 
     def go_on() -> tuple[Selection, Pool]:
         kept = replace(Kept.everything(pool, backend.labeled), remarks=chosen.remarks)
-        return _finished(kept, others, backend)
+        return _finished(_narrowed(kept, others, backend))
 
     return ranks.from_rank_zero(go_on)
+
+
+def choose_from_parts(
+    parts: Iterable[Pool],
+    stages: DetectionSampling | Sequence[DetectionSampling],
+    *,
+    backend: LocalBackend | None = None,
+    scratch_dir: str | os.PathLike[str] | None = None,
+) -> Selection:
+    """Choose from a pool that is too large for memory and comes in parts, such as files that `Pool.save` wrote.
+
+    The choice is that of `LocalBackend` from the parts as one pool. A part is let go before the next one comes, but for
+    what the stages read of it.
+
+    Args:
+        parts: pools with the same columns, and no frame in two of them. Unless the first stage scores frames by their
+            own boxes, they are gone through once more, for the frames that it chose: give a list, or an object whose
+            `__iter__` begins anew.
+        stages: one or more.
+        backend: says what is annotated; None: nothing is.
+        scratch_dir: a folder in which vectors are put while the choice is made; None: they are kept in memory.
+
+    Returns:
+        The choice, the first frame first. `rows` are rows of all parts, one after another.
+
+    Raises:
+        InvalidInputError: see `LocalBackend.select`; a frame in two parts; `parts` that can be gone through only once.
+
+    >>> box = torch.tensor([0, 1])
+    >>> pools = [Pool([name], box, scores=torch.tensor([score])) for name, score in (("a", 0.9), ("b", 0.6))]
+    >>> choose_from_parts(pools, DetectionSampling(selection_strategy="least", num_of_samples=1)).frame_ids
+    ('b',)
+    """
+    backend = LocalBackend() if backend is None else backend
+    ran, alone, begins = checked_stages(stages), Ranks(distributed=False), [0]
+    with ExitStack() as stack:
+        scratch = None
+        if scratch_dir is not None:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vectors-", dir=scratch_dir)))
+        look = begin_look(ran, backend, alone, scratch=scratch)
+        for part in parts:
+            look.add(part)
+            begins.append(begins[-1] + len(part))
+
+        def again(rows: Tensor) -> Pool:
+            if iter(parts) is parts:
+                raise InvalidInputError("`parts` are gone through twice by these stages: give a list, not an iterator")
+            return _taken(parts, begins, rows)
+
+        selection, _, rows = _chosen_rows(look, range(begins[-1]), backend, alone, again=again)
+    return replace(selection, rows=rows, stages=ran)
 
 
 def choose_together(
@@ -247,11 +311,26 @@ def _predicted(look: FirstLook, places: Sequence[int], rows: Tensor, ranks: Rank
     return replace(Predicted.cat([part for _, part in there]).take_vectors(back), pool=pool)
 
 
-def _finished(kept: Kept, stages: Sequence[DetectionSampling], backend: LocalBackend) -> tuple[Selection, Pool]:
-    """What later stages leave of the frames that the first one chose."""
+def _taken(parts: Iterable[Pool], begins: Sequence[int], rows: Tensor) -> Pool:
+    """The frames at some rows of all parts, in that order."""
+    order = rows.argsort(stable=True)
+    wanted, taken = rows[order], []
+    for part, (begin, end) in zip(parts, itertools.pairwise(begins), strict=True):
+        mine = wanted[(wanted >= begin) & (wanted < end)] - begin
+        if len(mine):
+            taken.append(part.take(mine))
+    return Pool.cat(taken).take(order.argsort())
+
+
+def _narrowed(kept: Kept, stages: Sequence[DetectionSampling], backend: LocalBackend) -> Kept:
+    """What later stages leave of the frames that the first one chose; warns of all that was remarked."""
     kept = narrow(kept, stages, _counts_for(stages, backend))
     for remark in kept.remarks:
         warn_user(remark)
+    return kept
+
+
+def _finished(kept: Kept) -> tuple[Selection, Pool]:
     return picked(Selection.of(kept.source, kept.rows, kept.scores, (), remarks=kept.remarks), kept.source)
 
 

@@ -82,6 +82,7 @@ WINGS = {
         "Selection",
         "balanced_class_weights",
         "choose_frames",
+        "choose_from_parts",
         "max_zscore",
         "score_frames",
     ],

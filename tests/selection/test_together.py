@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from cval_torch.pool.ranks import Ranks
 from cval_torch.selection.backend import Selection
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
-from cval_torch.selection.together import choose_together, picked
+from cval_torch.selection.together import choose_from_parts, choose_together, picked
 
 
 def test_a_selection_is_that_of_one_process_on_every_rank(two: Outcomes) -> None:
@@ -152,3 +153,37 @@ def test_what_is_picked_travels_without_embeddings_and_callables() -> None:
     assert frames.scores is not None
     assert (frames.box_embeddings, frames.frame_embeddings) == (None, None)
     assert pickle.loads(pickle.dumps(selection)).frame_ids == chosen.frame_ids
+
+
+PARTS = [
+    [stage("entropy", 7), stage("k_center", 3)],
+    [stage("k_center", 4)],
+    [stage("auto", 7), stage("least", 2)],
+    [stage("random", 5)],
+    [stage("least", 5, min_distance=0.3)],
+    [stage(boxes_beside_the_mean, 5)],
+    [stage("ppal", 3)],
+]
+
+
+@pytest.mark.parametrize("number", range(len(PARTS)))
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_pool_in_parts_is_chosen_from_as_the_whole(number: int, on_disk: bool, tmp_path: Path) -> None:
+    pool, stages = pool_of([1, 0, 2, 3, 1, 0, 2, 2, 1]), PARTS[number]
+    parts = [pool.take(range(3)), pool.take(range(3, 4)), pool.part(4, 9)]
+    expected = LocalBackend().select(pool, stages)
+    chosen = choose_from_parts(parts, stages, scratch_dir=tmp_path if on_disk else None)
+    assert chosen.frame_ids == expected.frame_ids
+    assert torch.equal(chosen.rows, expected.rows)
+    assert torch.equal(chosen.scores.nan_to_num(-1), expected.scores.nan_to_num(-1))
+    assert torch.equal(chosen.estimated_boxes, expected.estimated_boxes)  # type: ignore[arg-type]
+    assert chosen.stages == expected.stages
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_that_come_once_are_enough_for_a_stage_that_scores_frames() -> None:
+    pool = pool_of([1, 0, 2, 3, 1])
+    chosen = choose_from_parts(iter(pool.parts(frames=2)), stage("entropy", 2))
+    assert chosen.frame_ids == LocalBackend().select(pool, stage("entropy", 2)).frame_ids
+    with pytest.raises(InvalidInputError, match="give a list, not an iterator"):
+        choose_from_parts(iter(pool.parts(frames=2)), stage("k_center", 2))
