@@ -47,12 +47,11 @@ class ClassSums:
             first, last = int(offsets[begin]), int(offsets[end])
             owners = torch.arange(end - begin, device=labels.device)
             owners = owners.repeat_interleave(offsets[begin : end + 1].diff())
-            order = labels[first:last].argsort(stable=True)
-            order = order[owners[order].argsort(stable=True)]
-            pairs = torch.stack([owners[order], labels[first:last][order]], 1)
-            pairs, counts = torch.unique_consecutive(pairs, dim=0, return_counts=True)
-            sizes.append(torch.bincount(pairs[:, 0], minlength=end - begin))
-            found.append(pairs[:, 1])
+            classes, columns = torch.unique(labels[first:last], sorted=True, return_inverse=True)
+            keys, order = (owners * len(classes) + columns).sort(stable=True)
+            pairs, counts = torch.unique_consecutive(keys, return_counts=True)
+            sizes.append(torch.bincount(pairs // max(len(classes), 1), minlength=end - begin))
+            found.append(classes[pairs % max(len(classes), 1)])
             rows = values[first:last][order].double()
             sums.append(
                 torch.segment_reduce(rows, "sum", lengths=counts, axis=0).float() if len(order) else rows.float()

@@ -34,7 +34,9 @@ from cval_torch.strategies.reduce import sum as sum_of_frames
 
 CLASS_SCALE = 0.5
 
-_CHUNK_ELEMENTS = 2**22
+# Numbers that are worked on at a time: few enough to stay in a CPU's cache. A GPU wants more.
+_CHUNK_ELEMENTS = 2**18
+_MORE_ON_GPU = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,8 @@ class Descriptors:
         width, frame_width = boxes.shape[1], None if frames is None else frames.shape[1]
         looks = torch.zeros(len(pool), max(width, frame_width or 0), dtype=dtype or torch.float32, device=pool.device)
         shares = [_no_shares(0, looks)]
-        for begin, end in chunks(pool.offsets, boxes=max(_CHUNK_ELEMENTS // max(width, 1), 1)):
+        elements = _CHUNK_ELEMENTS * (1 if pool.device.type == "cpu" else _MORE_ON_GPU)
+        for begin, end in chunks(pool.offsets, boxes=max(elements // max(width, 1), 1)):
             looks[begin:end, :width], share = _describe(pool, begin, end)
             shares.append(share)
         nulls = pool.is_empty.nonzero().squeeze(1)

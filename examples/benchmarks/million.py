@@ -128,7 +128,7 @@ def floor_of(task: str, options: argparse.Namespace, speeds: dict[str, float]) -
     embeddings = frames * BOXES * WIDTH * 2
     vectors = frames * (WIDTH + CLASSES + 1) * 4
     if task.startswith("entropy"):
-        return column / speeds["bandwidth"]
+        return float(column / speeds["bandwidth"])
     if task == "clustering":
         operations = 2 * frames * (WIDTH + CLASSES + 1) * options.clusters
         return embeddings / speeds["bandwidth"] + operations / speeds["rate"]
