@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from cval_torch.errors import InvalidInputError, NoSubsetError
 from cval_torch.extraction.batches import Split
 from cval_torch.extraction.ids import FrameIdOf, innermost, is_named, length_of, own_ids
 from cval_torch.extraction.inference_pass import InferencePass
-from cval_torch.extraction.options import OPTIONAL_COLUMNS, OnError, PassOptions
+from cval_torch.extraction.options import OnError, PassOptions
 from cval_torch.hooks.base import DetectorAdapter
 from cval_torch.pool.pool import IdSource, Pool
 from cval_torch.selection.backend import Backend, Selection
@@ -299,7 +299,7 @@ def _select_from_stream(
 
     def again(places: Tensor) -> Pool:
         rows = run.rows_of_whole()
-        return run.again([rows[place] for place in places.tolist()], _keeping(run.options, look.later))
+        return run.again([rows[place] for place in places.tolist()], run.options.keeping(look.later))
 
     if can_draw_first(stages) and run.options.on_error == "raise":
         frame_ids = ranks.from_rank_zero(run.known_ids)
@@ -314,14 +314,8 @@ def _select_from_stream(
             once = look.other_bytes(run.shares.plan.num_frames or 0)
             forecast.look(look.num_frames, each=look.growing_bytes, once=once)
 
-    run.stream(add, options=_keeping(run.options, look.columns))
+    run.stream(add, options=run.options.keeping(look.columns))
     return choose_from(look, run.places, backend, ranks, again=again)
-
-
-def _keeping(options: PassOptions, columns: Collection[str]) -> PassOptions:
-    """The options of a pass that keeps no other of the optional columns."""
-    kept: dict[str, Any] = {name: name in columns and getattr(options, name) for name in OPTIONAL_COLUMNS}
-    return replace(options, **kept)
 
 
 def _stages_of(

@@ -12,8 +12,9 @@ from tiny_rcnn import Frames, Stream, loader_of, make_faster_rcnn
 from torch.utils.data import Subset
 
 from cval_torch import DetectionSampling, LabelPool, LocalBackend, Pool, SelectedFrames, extract, select
-from cval_torch.errors import InvalidInputError, NoSubsetError
+from cval_torch.errors import InvalidInputError, NoSubsetError, NotEnoughMemoryError
 from cval_torch.strategies.class_gain import class_gain
+from cval_torch.strategies.registry import STRATEGIES
 
 
 def naive_entropy_max(pool: Pool) -> list[tuple[float, str]]:
@@ -93,6 +94,98 @@ def test_stages_are_the_same_in_one_step_or_two() -> None:
     again = SelectedFrames(frames, selection, pool)
     assert again.indices == chosen.indices
     assert [stage.selection_strategy for stage in chosen.stages] == ["entropy", "clustering"]
+
+
+LISTS: list[list[DetectionSampling]] = [
+    [DetectionSampling(selection_strategy=name, num_of_samples=4)] for name in (*STRATEGIES, "probability")
+]
+LISTS += [
+    [DetectionSampling(selection_strategy="least", num_of_samples=7, null_policy="sample"), *LISTS[number]]
+    for number in range(len(STRATEGIES))
+]
+LISTS += [
+    [DetectionSampling(selection_strategy="k_center", num_of_samples=6), *LISTS[0]],
+    [DetectionSampling(selection_strategy="random", num_of_samples=6), *LISTS[0]],
+    [DetectionSampling(selection_strategy="random", num_of_boxes=20.0)],
+]
+
+
+class Named(Frames):
+    """With ids that no target tells, in another order than the rows."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n, size=48)
+        self.ids = [f"image {(71 * row) % 997:03d}" for row in range(n)]
+
+
+@pytest.mark.parametrize("number", range(len(LISTS)))
+@pytest.mark.parametrize("n", [11, 8])
+def test_the_choice_is_that_of_two_steps(number: int, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit; also where predictions of the chosen frames were let go, and are inferred again."""
+    monkeypatch.setattr("cval_torch.pipeline._FEW_FRAMES", 0 if n == 8 else 16)
+    monkeypatch.setattr("cval_torch.selection.candidates._SPARE", 1)
+    model, frames, stages = make_faster_rcnn(score_thresh=0.2), Named(n), LISTS[number]
+    chosen = select(model, loader_of(frames, batch_size=3), stages=stages, progress=False)
+    pool = extract(model, loader_of(frames, batch_size=3), progress=False)
+    selection = LocalBackend().select(pool, stages)
+    assert chosen.frame_ids == selection.frame_ids
+    assert chosen.indices == selection.indices.tolist()  # type: ignore[union-attr]
+    assert torch.allclose(chosen.scores.nan_to_num(-1), selection.scores.nan_to_num(-1))
+    there = pool.take(selection.rows)
+    assert chosen.predictions.counts.tolist() == there.counts.tolist()
+    for name in ("boxes", "scores", "probabilities"):
+        assert torch.allclose(getattr(chosen.predictions, name), getattr(there, name), atol=1e-3)
+    assert torch.equal(chosen.predictions.labels, there.labels)
+
+
+class Counting(Named):
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.loaded: list[int] = []
+
+    def __getitem__(self, row: int) -> Any:
+        self.loaded.append(row)
+        return super().__getitem__(row)
+
+
+def test_after_a_draw_only_the_frames_that_were_drawn_are_inferred() -> None:
+    frames = Counting(11)
+    chosen = select(
+        make_faster_rcnn(), loader_of(frames), num_of_samples=3, selection_strategy="random", progress=False
+    )
+    assert sorted(frames.loaded[1:]) == sorted(chosen.indices)  # the first shows what names frames
+    with pytest.warns(UserWarning, match="keeps all 11 frames there are"):
+        select(make_faster_rcnn(), loader_of(frames), num_of_samples=99, selection_strategy="random", progress=False)
+
+
+@pytest.mark.parametrize("case", ["target", "frame_id", "skip", "budget"])
+def test_a_draw_that_needs_to_see_the_frames_sees_all(case: str) -> None:
+    frames: Any = Counting(11) if case != "target" else Frames(11, image_ids=True)
+    options: dict[str, Any] = {
+        "target": {},
+        "frame_id": {"frame_id": lambda row, _: f"my {row}"},
+        "skip": {"on_error": "skip"},
+        "budget": {"num_of_boxes": 1e6},
+    }[case]
+    options |= {"num_of_samples": 3, "selection_strategy": "random", "progress": False}
+    chosen = select(make_faster_rcnn(), loader_of(frames), **options)
+    assert len(set(chosen.frame_ids)) == 3
+    pool_options = {name: value for name, value in options.items() if name in ("frame_id", "on_error")}
+    pool = extract(make_faster_rcnn(), loader_of(frames), progress=False, **pool_options)
+    stage = DetectionSampling(selection_strategy="random", num_of_samples=3, num_of_boxes=options.get("num_of_boxes"))
+    assert chosen.frame_ids == LocalBackend().select(pool, stage).frame_ids
+
+
+def test_what_the_stages_read_must_fit_into_memory() -> None:
+    frames = Counting(400)
+    with pytest.raises(NotEnoughMemoryError, match=r"what k_center reads takes about .* KB a frame, .*`cache_dir=`"):
+        select(
+            make_faster_rcnn(), loader_of(frames), num_of_samples=3, selection_strategy="k_center", progress=False,
+            memory_limit=30_000,
+        )  # fmt: skip
+    assert len(frames.loaded) < 50
+    with pytest.raises(InvalidInputError, match="`memory_limit` must be at least 1"):
+        select(make_faster_rcnn(), loader_of(frames), num_of_samples=3, memory_limit=0)
 
 
 def test_a_callable_strategy_is_taken_as_a_name_is() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 
@@ -71,6 +72,15 @@ class PassOptions:
             raise InvalidInputError(f"`on_error` must be 'raise' or 'skip'; got {self.on_error!r}")
         if self.memory_limit is not None and self.memory_limit < 1:
             raise InvalidInputError(f"`memory_limit` must be at least 1 byte; got {self.memory_limit}")
+
+    def keeping(self, columns: Collection[str]) -> PassOptions:
+        """The same, with no other of the optional columns than these.
+
+        >>> PassOptions(box_embeddings=False).keeping(["box_embeddings", "probabilities"]).dropped
+        ('box_embeddings', 'frame_embeddings')
+        """
+        kept: dict[str, Any] = {name: name in columns and getattr(self, name) for name in OPTIONAL_COLUMNS}
+        return replace(self, **kept)
 
     @property
     def dropped(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from cval_torch.pool.files import read_record, write_record
 from cval_torch.pool.ranks import Ranks, from_rank_zero, is_rank_zero
 from cval_torch.selection.backend import Backend
 from cval_torch.selection.class_weights import class_counts
+from cval_torch.selection.columns import columns_read
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.strategies.registry import find_strategy
@@ -372,7 +373,8 @@ class SamplerCallback:
             return LocalBackend(labeled_counts={})
         loader = ranks.exchange_local(lambda: self.make_loader(self.labels.labeled))
         names = ranks.exchange_local(lambda: names_of(loader, self.labels, labeled=True))
-        options = replace(self.options, frame_id=names)
+        read = {"labels", "scores"}.union(*map(columns_read, self.stages)) if diverse else {"labels", "scores"}
+        options = replace(self.options, frame_id=names).keeping(read)
         labeled = InferencePass(model, loader, options, distributed=_distributed(ranks)).pool()
         counts = ranks.exchange_local(lambda: class_counts(labeled)) if balanced else None
         return LocalBackend(labeled=labeled if diverse else None, labeled_counts=counts)

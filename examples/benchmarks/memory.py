@@ -142,15 +142,15 @@ def work(order: dict[str, Any]) -> None:
             select(model, loader, stages=STAGES[order["kind"]], progress=False, cache_dir=folder)
 
     with tempfile.TemporaryDirectory() as place:
-        run(192, f"{place}/few" if order["on_disk"] else None)
+        run(order["warm_up"], f"{place}/few" if order["on_disk"] else None)
         before = anonymous()
         most = most_held(lambda: run(order["frames"], f"{place}/all" if order["on_disk"] else None))
     print(json.dumps(most - before))
 
 
-def peak(kind: str, frames: int, *, on_disk: bool) -> int:
+def peak(kind: str, frames: int, *, on_disk: bool, warm_up: int) -> int:
     """Bytes at most, in a process of its own."""
-    order = json.dumps({"kind": kind, "frames": frames, "on_disk": on_disk})
+    order = json.dumps({"kind": kind, "frames": frames, "on_disk": on_disk, "warm_up": warm_up})
     variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     said = subprocess.run(  # noqa: S603
         [sys.executable, "-W", "ignore", __file__, "--work", order],
@@ -167,6 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, nargs=2, default=[1000, 3000], help="two sizes of pools")
     parser.add_argument("--stages", nargs="+", choices=[*STAGES, "extract"], default=[*STAGES, "extract"])
+    parser.add_argument("--warm-up", type=int, default=192, help="frames of the first pass, which is not counted")
     parser.add_argument("--work", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.work is not None:
@@ -176,10 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{few:,} and {many:,} frames of {DETECTIONS} detections, {CLASSES} classes\n")
     print("| stages | KB a frame | with the columns on disk |\n|---|---|---|", flush=True)
     for kind in options.stages:
-        each = [
-            (peak(kind, many, on_disk=on_disk) - peak(kind, few, on_disk=on_disk)) / (many - few) / 1024
-            for on_disk in (False, True)
-        ]
+        each = []
+        for on_disk in (False, True):
+            least, most = (peak(kind, n, on_disk=on_disk, warm_up=options.warm_up) for n in (few, many))
+            each.append((most - least) / (many - few) / 1024)
         print(f"| {kind} | {each[0]:.2f} | {each[1]:.2f} |", flush=True)
 
 

@@ -131,10 +131,10 @@ def floor_of(task: str, options: argparse.Namespace, speeds: dict[str, float]) -
         return float(column / speeds["bandwidth"])
     if task == "clustering":
         operations = 2 * frames * (WIDTH + CLASSES + 1) * options.clusters
-        return embeddings / speeds["bandwidth"] + operations / speeds["rate"]
+        return float(embeddings / speeds["bandwidth"] + operations / speeds["rate"])
     chosen = options.center if task == "k_center" else options.auto
     read = embeddings + (column if task == "auto" else 0) + vectors * -(-chosen // 1024)
-    return read / speeds["bandwidth"]
+    return float(read / speeds["bandwidth"])
 
 
 def work(order: dict[str, Any]) -> None:
