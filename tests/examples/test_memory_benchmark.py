@@ -35,6 +35,7 @@ def test_the_most_that_is_held() -> None:
     assert memory.most_held(hold) - before > 2**25
 
 
+@pytest.mark.filterwarnings("ignore:the stage")
 @pytest.mark.parametrize("kind", memory.STAGES)
 def test_every_kind_chooses(kind: str) -> None:
     model, loader = memory.make_model(), DataLoader(memory.Frames(6), batch_size=2, collate_fn=list)
