@@ -184,6 +184,9 @@ class Inference:
         output = self.adapter.forward(self.model, _moved(parts.images, self.device))
         recorder.check()
         frames = self.adapter.read(self.model, recorder.recording, output)
+        if isinstance(frames, FrameBatch):
+            frames.let_go(self.options.dropped)
+            frames.settle()
         recorder.clear()
         check_form(frames, parts.count, self.adapter.name)
         if frames.frame_embeddings is not None:  # looked at even where they are not kept: a threshold hides NaN boxes

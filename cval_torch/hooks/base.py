@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,9 +24,35 @@ Recording = Mapping[str, Sequence[Call]]
 """The calls of one batch, by the names that `DetectorAdapter.modules` gave, in the order they ran."""
 
 
+class Later:
+    """A column of a `FrameBatch` that is computed when it is first looked at, and not at all if nobody looks.
+
+    A pass lets the columns go that it does not keep. So an adapter may give `Later(function)` in place of a tensor
+    that takes time, such as the embeddings of boxes.
+
+    Args:
+        compute: gives the tensor. What the recording held may be used, not the recording itself.
+
+    >>> frames = FrameBatch(torch.ones(1).long(), torch.zeros(1, 4), torch.ones(1).long(), torch.ones(1),
+    ...                     box_embeddings=Later(lambda: torch.zeros(1, 8)).column)
+    >>> frames.box_embeddings.shape
+    torch.Size([1, 8])
+    """
+
+    def __init__(self, compute: Callable[[], Tensor]) -> None:
+        self.compute = compute
+
+    @property
+    def column(self) -> Any:
+        """Itself, for a field of a `FrameBatch`, which will say that it is a tensor."""
+        return self
+
+
 @dataclass
 class FrameBatch:
     """What one forward pass said of its frames: the rows of a `Pool`, before ids are attached.
+
+    `probabilities`, `box_embeddings` and `frame_embeddings` may each be a `Later`.
 
     Attributes:
         counts: (N,) int64, boxes of each of the N frames.
@@ -48,6 +74,27 @@ class FrameBatch:
     activation: Activation | None = None
     box_embeddings: Tensor | None = None
     frame_embeddings: Tensor | None = None
+
+    def __getattribute__(self, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        if isinstance(value, Later):
+            value = value.compute()
+            object.__setattr__(self, name, value)
+        return value
+
+    def let_go(self, names: Collection[str]) -> None:
+        """Forget those of some columns that are a `Later` nobody has looked at."""
+        for name in names:
+            if isinstance(vars(self)[name], Later):
+                setattr(self, name, None)
+                if name == "probabilities":
+                    self.activation = None
+
+    def settle(self) -> FrameBatch:
+        """Compute every `Later` that is left. It is due before the recording is forgotten. Raises what they raise."""
+        for name in ("probabilities", "box_embeddings", "frame_embeddings"):
+            getattr(self, name)
+        return self
 
 
 @dataclass

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cval_torch.errors import HookError
-from cval_torch.hooks.base import Call, FrameBatch, Recording
+from cval_torch.hooks.base import Call, FrameBatch, Later, Recording
 
 
 def unit_range(image: Tensor) -> Tensor:
@@ -51,9 +52,15 @@ def in_order(parts: Sequence[tuple[Sequence[int], FrameBatch]]) -> FrameBatch:
     frame_order = positions.argsort()
     box_order = positions.repeat_interleave(counts).argsort(stable=True)
 
-    def joined(columns: Sequence[Tensor | None], order: Tensor) -> Tensor | None:
-        present = [column for column in columns if column is not None]
-        return torch.cat(present)[order.to(present[0].device)] if present else None
+    def joined(name: str, order: Tensor) -> Any:
+        if vars(batches[0])[name] is None:
+            return None
+
+        def join() -> Tensor:
+            column = torch.cat([getattr(batch, name) for batch in batches])
+            return column[order.to(column.device)]
+
+        return Later(join).column
 
     boxes = torch.cat([batch.boxes for batch in batches])
     on_device = box_order.to(boxes.device)
@@ -62,8 +69,8 @@ def in_order(parts: Sequence[tuple[Sequence[int], FrameBatch]]) -> FrameBatch:
         boxes=boxes[on_device],
         labels=torch.cat([batch.labels for batch in batches])[on_device],
         scores=torch.cat([batch.scores for batch in batches])[on_device],
-        probabilities=joined([batch.probabilities for batch in batches], box_order),
+        probabilities=joined("probabilities", box_order),
         activation=batches[0].activation,
-        box_embeddings=joined([batch.box_embeddings for batch in batches], box_order),
-        frame_embeddings=joined([batch.frame_embeddings for batch in batches], frame_order),
+        box_embeddings=joined("box_embeddings", box_order),
+        frame_embeddings=joined("frame_embeddings", frame_order),
     )

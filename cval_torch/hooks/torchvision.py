@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.ssd import SSD
 
 from cval_torch.errors import HookError, InvalidInputError
-from cval_torch.hooks.base import Call, FrameBatch, Recording
+from cval_torch.hooks.base import Call, FrameBatch, Later, Recording
 from cval_torch.hooks.finite import check_maps, check_rows
 from cval_torch.hooks.regions import FrameSizes, box_means, deepest_level, frame_means
 from cval_torch.hooks.rows import CLOSE_ULPS, Candidates, Detections, pairs_above, recover_rows, spread
@@ -75,14 +76,19 @@ class RCNNAdapter:
             boxes = heads.box_coder.decode_single(codes, torch.cat(proposals)[rows])
             return _in_original(boxes, row_frames[rows], sizes)
 
-        candidates = _softmax_candidates(logits, row_frames, detections, ulps=0)
-        rows = recover_rows(detections, candidates, decode, ulps=0)
+        features = predictor.args[0].flatten(1)
+
+        @cache
+        def rows() -> Tensor:
+            candidates = _softmax_candidates(logits, row_frames, detections, ulps=0)
+            return recover_rows(detections, candidates, decode, ulps=0)
+
         return _frame_batch(
             detections,
-            probabilities=logits[rows].softmax(1, dtype=torch.float32),
+            probabilities=lambda: logits[rows()].softmax(1, dtype=torch.float32),
             activation="softmax",
-            box_embeddings=predictor.args[0].flatten(1)[rows],
-            frame_embeddings=_frame_embeddings(maps, sizes),
+            box_embeddings=lambda: features[rows()].to(torch.float32),
+            frame_embeddings=lambda: _frame_embeddings(maps, sizes),
         )
 
 
@@ -130,15 +136,24 @@ class _SingleStageAdapter(ABC):
             boxes = self.decoded(model, anchors.outputs["bbox_regression"][rows], anchors.boxes[rows])
             return _in_original(boxes, anchors.frames[rows], sizes)
 
-        rows = recover_rows(detections, self.candidates(anchors, detections), decode, ulps=CLOSE_ULPS)
-        boxes = sizes.in_padded(detections.boxes, detections.frames)
-        pooled, levels = self.pooled_maps(maps, rows % anchors.per_frame, anchors.per_frame, sizes)
+        @cache
+        def rows() -> Tensor:
+            return recover_rows(detections, self.candidates(anchors, detections), decode, ulps=CLOSE_ULPS)
+
+        def probabilities() -> Tensor:
+            return self.probabilities({name: values[rows()].float() for name, values in anchors.outputs.items()})
+
+        def box_embeddings() -> Tensor:
+            boxes = sizes.in_padded(detections.boxes, detections.frames)
+            pooled, levels = self.pooled_maps(maps, rows() % anchors.per_frame, anchors.per_frame, sizes)
+            return box_means(pooled, levels, detections.frames, boxes, sizes.padded).float()
+
         return _frame_batch(
             detections,
-            probabilities=self.probabilities({name: values[rows].float() for name, values in anchors.outputs.items()}),
+            probabilities=probabilities,
             activation=self.activation,
-            box_embeddings=box_means(pooled, levels, detections.frames, boxes, sizes.padded),
-            frame_embeddings=_frame_embeddings(maps, sizes),
+            box_embeddings=box_embeddings,
+            frame_embeddings=lambda: _frame_embeddings(maps, sizes),
         )
 
     @abstractmethod
@@ -320,19 +335,19 @@ def _frame_embeddings(maps: list[Tensor], sizes: FrameSizes) -> Tensor:
 def _frame_batch(
     detections: Detections,
     *,
-    probabilities: Tensor,
+    probabilities: Callable[[], Tensor],
     activation: Activation,
-    box_embeddings: Tensor,
-    frame_embeddings: Tensor,
+    box_embeddings: Callable[[], Tensor],
+    frame_embeddings: Callable[[], Tensor],
 ) -> FrameBatch:
-    """The columns, as they were computed and found."""
+    """The columns, as they were found, and those that are computed only if they are kept."""
     return FrameBatch(
         counts=torch.tensor(detections.counts, dtype=torch.int64),
         boxes=detections.boxes.float(),
         labels=detections.labels,
         scores=detections.scores.float(),
-        probabilities=probabilities,
+        probabilities=Later(probabilities).column,
         activation=activation,
-        box_embeddings=box_embeddings.float(),
-        frame_embeddings=frame_embeddings,
+        box_embeddings=Later(box_embeddings).column,
+        frame_embeddings=Later(frame_embeddings).column,
     )

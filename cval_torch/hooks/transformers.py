@@ -18,7 +18,7 @@ from torch.nn import functional
 from torchvision.ops import box_convert
 
 from cval_torch.errors import HookError, InvalidInputError
-from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Recording
+from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Later, Recording
 from cval_torch.hooks.finite import check_rows
 from cval_torch.hooks.queries import states_of
 from cval_torch.hooks.regrouping import calls_of_passes, in_order, unit_range
@@ -218,6 +218,7 @@ class TransformersAdapter:
         height_width = torch.tensor(inputs.sizes, dtype=torch.float32, device=logits.device)
         limits = height_width.flip(1).repeat(1, 2)[frames]
         boxes = box_convert(result.pred_boxes[frames, queries].float(), "cxcywh", "xyxy") * limits
+        recorded, encoder = calls["logits"].output, calls["encoder"]
         return FrameBatch(
             counts=kept.sum(1),
             boxes=boxes.clamp(min=0).minimum(limits),
@@ -225,8 +226,8 @@ class TransformersAdapter:
             scores=scores[kept],
             probabilities=probabilities[frames, queries],
             activation="softmax" if family.softmax else "sigmoid",
-            box_embeddings=states_of(states, calls["logits"].output, result.logits, frames, queries).float(),
-            frame_embeddings=_frame_vectors(model, calls["encoder"], inputs, states.shape[1]),
+            box_embeddings=Later(lambda: states_of(states, recorded, result.logits, frames, queries).float()).column,
+            frame_embeddings=Later(lambda: _frame_vectors(model, encoder, inputs, states.shape[1])).column,
         )
 
 

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 from one_box import OneBox
+from tiny_torchvision import images, tiny
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from cval_torch.extraction.passes import extract
-from cval_torch.hooks.base import BatchParts, Call, DetectorAdapter, FrameBatch, SplitsBatches
+from cval_torch.hooks import torchvision as adapters
+from cval_torch.hooks.base import BatchParts, Call, DetectorAdapter, FrameBatch, Later, SplitsBatches
 from cval_torch.pool.pool import Pool
 
 FAMILIES = {
@@ -92,3 +94,57 @@ def test_what_an_extraction_asks_in_which_order() -> None:
         ("split", 2), ("forward", 2, False), ("read", {"layer": 2}),
         ("split", 1), ("forward", 1, False), ("read", {"layer": 1}),
     ]  # fmt: skip
+
+
+def test_a_column_that_comes_later_is_computed_once_and_only_if_it_is_looked_at() -> None:
+    asked: list[str] = []
+
+    def column(name: str) -> Any:
+        def compute() -> torch.Tensor:
+            asked.append(name)
+            return torch.ones(1, 3)
+
+        return Later(compute).column
+
+    def batch() -> FrameBatch:
+        one, zeros = torch.tensor([1]), torch.zeros(1, 4)
+        names = ("probabilities", "box_embeddings", "frame_embeddings")
+        return FrameBatch(
+            one, zeros, one, torch.ones(1), activation="softmax", **{name: column(name) for name in names}
+        )
+
+    frames = batch()
+    assert asked == []
+    assert frames.box_embeddings is frames.box_embeddings
+    assert asked == ["box_embeddings"]
+    frames.let_go(["probabilities", "box_embeddings"])
+    assert frames.probabilities is frames.activation is None
+    assert frames.box_embeddings is not None  # which was there already
+    frames.settle()
+    assert asked == ["box_embeddings", "frame_embeddings"]
+    given = FrameBatch(
+        torch.tensor([1]), torch.zeros(1, 4), torch.tensor([1]), torch.ones(1), torch.ones(1, 2), activation="sigmoid"
+    )
+    given.let_go(["probabilities"])
+    assert given.activation == "sigmoid"  # what an adapter has computed is checked, also where it is not kept
+
+
+@pytest.mark.parametrize("kept", [(), ("probabilities",), ("box_embeddings",), ("frame_embeddings",)])
+@pytest.mark.parametrize("family", ["rcnn", "retinanet"])
+def test_a_pass_computes_no_column_that_it_does_not_keep(
+    family: str, kept: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    for name in ("recover_rows", "box_means", "_frame_embeddings"):
+        plain = getattr(adapters, name)
+        monkeypatch.setattr(
+            adapters,
+            name,
+            lambda *given, name=name, plain=plain, **named: called.append(name) or plain(*given, **named),
+        )
+    dropped = {name: False for name in ("probabilities", "box_embeddings", "frame_embeddings") if name not in kept}
+    pool = extract(tiny(family).eval(), [images(2)], progress=False, **dropped)  # type: ignore[arg-type]
+    assert pool.num_boxes
+    paired = {"recover_rows"} if {"probabilities", "box_embeddings"} & set(kept) else set()
+    pooled = {"box_means"} if "box_embeddings" in kept and family == "retinanet" else set()
+    assert set(called) == paired | pooled | ({"_frame_embeddings"} if "frame_embeddings" in kept else set())

@@ -208,4 +208,4 @@ def read(model, images):
     with torch.no_grad(), Recorder(adapter.modules(model), within=model) as recorder:
         output = adapter.forward(model, images)
         recorder.check()
-        return adapter.read(model, recorder.recording, output)
+        return adapter.read(model, recorder.recording, output).settle()

@@ -109,7 +109,7 @@ def read(model: nn.Module, batch, monkeypatch, *, near: float = 1e-6):
                 stack.callback(handle.remove)
             output = adapter.forward(model, batch)
             recorder.check()
-            frames = adapter.read(model, recorder.recording, output)
+            frames = adapter.read(model, recorder.recording, output).settle()
     check_columns(frames, output, near)
     check_rows(truth, found[0], output)
     return frames, found[0], truth, features
@@ -265,7 +265,7 @@ def test_frame_embedding_leaves_the_padding_out():
 def run(model, batch):
     adapter = find_adapter(model)
     with torch.no_grad(), Recorder(adapter.modules(model)) as recorder:
-        return adapter.read(model, recorder.recording, adapter.forward(model, batch))
+        return adapter.read(model, recorder.recording, adapter.forward(model, batch)).settle()
 
 
 def by_detection(frames) -> dict[tuple, torch.Tensor]:
@@ -438,10 +438,10 @@ def test_a_predictor_of_another_form_is_an_error():
         call = recorder.recording["box_predictor"][0]
         call.output = (call.output[0], call.output[1][:, :4])
         with pytest.raises(HookError, match=r"logits \(P, C\) and deltas \(P, 4 \* C\) of P=\d+ proposals; got "):
-            adapter.read(model, recorder.recording, output)
+            adapter.read(model, recorder.recording, output).settle()
         call.output = call.output[0]
         with pytest.raises(HookError, match="got Tensor"):
-            adapter.read(model, recorder.recording, output)
+            adapter.read(model, recorder.recording, output).settle()
 
 
 def test_a_head_of_another_form_is_an_error():
@@ -454,10 +454,10 @@ def test_a_head_of_another_form_is_an_error():
         with pytest.raises(
             HookError, match=r"`cls_logits` must be \(1, \d+, ...\) as the anchors are; got \(1, 5, 5\)"
         ):
-            adapter.read(model, recorder.recording, output)
+            adapter.read(model, recorder.recording, output).settle()
         del recorder.recording["head"][0].output["cls_logits"]
         with pytest.raises(HookError, match=r"`head` must return a dict with .* got \['bbox_regression'\]"):
-            adapter.read(model, recorder.recording, output)
+            adapter.read(model, recorder.recording, output).settle()
 
 
 def test_two_passes_in_one_recording_are_an_error():
@@ -467,7 +467,7 @@ def test_two_passes_in_one_recording_are_an_error():
         adapter.forward(model, images(1))
         output = adapter.forward(model, images(1))
         with pytest.raises(HookError, match=r"`transform` must run once a forward pass; it ran 2 times"):
-            adapter.read(model, recorder.recording, output)
+            adapter.read(model, recorder.recording, output).settle()
 
 
 def test_each_family_is_read_by_its_own_adapter():

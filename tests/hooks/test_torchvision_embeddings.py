@@ -56,7 +56,7 @@ def read(model: nn.Module, batch: list[Tensor]) -> tuple[FrameBatch, Truth, list
     ]
     with pytest.MonkeyPatch.context() as patch, torch.no_grad(), Recorder(adapter.modules(model)) as recorder:
         truth = carry_rows(model, patch)
-        frames = adapter.read(model, recorder.recording, adapter.forward(model, batch))
+        frames = adapter.read(model, recorder.recording, adapter.forward(model, batch)).settle()
     for hook in hooks:
         hook.remove()
     return frames, truth, maps, sizes[0]

@@ -207,7 +207,7 @@ def run(adapter: TransformersAdapter, model: nn.Module, images: Any) -> FrameBat
     with evaluating(model), torch.no_grad(), Recorder(adapter.modules(model)) as recorder:
         output = adapter.forward(model, images)
         recorder.check()
-        return adapter.read(model, recorder.recording, output)
+        return adapter.read(model, recorder.recording, output).settle()
 
 
 def run_batch(adapter: TransformersAdapter, model: nn.Module, batch: Any) -> FrameBatch:

@@ -89,7 +89,7 @@ def run(adapter: UltralyticsAdapter, model: nn.Module, images: Any) -> FrameBatc
     with evaluating(model), torch.no_grad(), Recorder(adapter.modules(model)) as recorder:
         output = adapter.forward(model, images)
         recorder.check()
-        return adapter.read(model, recorder.recording, output)
+        return adapter.read(model, recorder.recording, output).settle()
 
 
 def frames_of(batch: FrameBatch) -> list[dict[str, Tensor]]:
