@@ -19,11 +19,12 @@ from cval_torch.extraction.inference_pass import InferencePass
 from cval_torch.extraction.options import OnError, PassOptions
 from cval_torch.hooks.base import DetectorAdapter
 from cval_torch.pool.pool import IdSource, Pool
-from cval_torch.selection.backend import Backend, Selection
+from cval_torch.selection.backend import Backend, ReadsColumns, Selection
 from cval_torch.selection.checks import checked_stages
 from cval_torch.selection.class_weights import counts_for
 from cval_torch.selection.costs import estimated_boxes, total
 from cval_torch.selection.local import LocalBackend
+from cval_torch.selection.out_of_core import PREDICTIONS
 from cval_torch.selection.stage import BboxSelectionPolicy, DetectionSampling, NullPolicy, SortStrategy
 from cval_torch.selection.together import (
     begin_look,
@@ -262,6 +263,9 @@ def select_frames(
     """What `select` does, with its options in two pieces: the stages, and how the pass is made."""
     if backend is None:
         counts_for(checked_stages(stages))  # what is wrong with them is said before the pass
+    backend = LocalBackend() if backend is None else backend
+    if cache_dir is None and isinstance(backend, ReadsColumns):
+        options = options.keeping(backend.columns(stages) | PREDICTIONS)
     run = InferencePass(model, loader, options, distributed=distributed)
     plan = run.shares.plan
     if plan.batches is None:
@@ -270,7 +274,6 @@ def select_frames(
             f"a {what} has no rows to index, so there can be no Subset of it. Choose ids instead: "
             "pool = extract(model, loader); LocalBackend().select(pool, stages).frame_ids"
         )
-    backend = LocalBackend() if backend is None else backend
     if type(backend) is LocalBackend and cache_dir is None:
         selection, pool = _select_from_stream(run, stages, backend)
     else:

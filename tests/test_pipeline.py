@@ -11,7 +11,7 @@ from naive_descriptors import naive_descriptors
 from tiny_rcnn import Frames, Stream, loader_of, make_faster_rcnn
 from torch.utils.data import Subset
 
-from cval_torch import DetectionSampling, LabelPool, LocalBackend, Pool, SelectedFrames, extract, select
+from cval_torch import DetectionSampling, LabelPool, LocalBackend, Pool, SelectedFrames, Selection, extract, select
 from cval_torch.errors import InvalidInputError, NoSubsetError, NotEnoughMemoryError
 from cval_torch.strategies.class_gain import class_gain
 from cval_torch.strategies.registry import STRATEGIES
@@ -174,6 +174,24 @@ def test_a_draw_that_needs_to_see_the_frames_sees_all(case: str) -> None:
     pool = extract(make_faster_rcnn(), loader_of(frames), progress=False, **pool_options)
     stage = DetectionSampling(selection_strategy="random", num_of_samples=3, num_of_boxes=options.get("num_of_boxes"))
     assert chosen.frame_ids == LocalBackend().select(pool, stage).frame_ids
+
+
+def test_a_pass_keeps_for_a_backend_what_it_looks_at() -> None:
+    seen: list[set[str]] = []
+
+    class Noting(LocalBackend):
+        def select(self, pool: Pool, stages: Any) -> Selection:
+            seen.append({name for name, _ in pool.columns()})
+            return super().select(pool, stages)
+
+    class Saying(Noting):
+        def columns(self, stages: Any) -> frozenset[str]:
+            return frozenset(["box_embeddings"])
+
+    for backend in (Noting(), Saying()):
+        select(make_faster_rcnn(), loader_of(Frames(4)), num_of_samples=2, backend=backend, progress=False, **ENTROPY)
+    always = {"offsets", "indices", "boxes", "labels", "scores", "probabilities"}
+    assert seen == [{*always, "box_embeddings", "frame_embeddings"}, {*always, "box_embeddings"}]
 
 
 def test_what_the_stages_read_must_fit_into_memory() -> None:

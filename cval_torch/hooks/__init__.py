@@ -1,6 +1,6 @@
 """How predictions leave an unmodified detector: a recorder of module outputs, and one adapter a family."""
 
-from cval_torch.hooks.base import DetectorAdapter, FrameBatch, Recording
+from cval_torch.hooks.base import DetectorAdapter, FrameBatch, Later, Recording
 from cval_torch.hooks.finding import ADAPTERS, KnownAdapter, find_adapter, unwrap
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "DetectorAdapter",
     "FrameBatch",
     "KnownAdapter",
+    "Later",
     "Recording",
     "find_adapter",
     "unwrap",

@@ -88,3 +88,12 @@ class Backend(Protocol):
             ServiceError: a remote backend failed.
         """
         ...
+
+
+@runtime_checkable
+class ReadsColumns(Protocol):
+    """What a backend may also have: it says which columns it looks at, and a pass keeps no others for it."""
+
+    def columns(self, stages: Sequence[DetectionSampling]) -> frozenset[str]:
+        """The columns of a pool that `select` looks at for these stages, where they are there."""
+        ...

@@ -17,6 +17,7 @@ from cval_torch.errors import (
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.backend import Selection
 from cval_torch.selection.checks import checked_stages
+from cval_torch.selection.columns import columns_read
 from cval_torch.selection.constraints import check_labels
 from cval_torch.selection.ranking import check_can_score
 from cval_torch.selection.stage import CONSTRAINTS, DetectionSampling
@@ -26,7 +27,7 @@ from cval_torch.service.client.tasks import Features
 from cval_torch.service.codec import whole_frames
 from cval_torch.service.protocol import DatasetPart
 from cval_torch.service.rest_selection import Asking
-from cval_torch.strategies.columns import check_columns
+from cval_torch.strategies.columns import COLUMNS, check_columns
 from cval_torch.strategies.registry import STRATEGIES, find_strategy, names_served
 
 _CALL_SECONDS = 300.0
@@ -79,6 +80,13 @@ class RestBackend:
             ServiceError: any other failure of the service.
         """
         return self._asking(pool, stages).go_on(0, torch.arange(len(pool)))
+
+    def columns(self, stages: Sequence[DetectionSampling]) -> frozenset[str]:
+        """The columns that `select` looks at, where they are there: a pass need not keep others for these stages."""
+        known = all(isinstance(stage, DetectionSampling) and not _is_unheard_of(stage) for stage in stages)
+        if type(self).select is not RestBackend.select or not known:
+            return frozenset(COLUMNS)
+        return frozenset[str]().union(*map(columns_read, stages))
 
     def resume(
         self,

@@ -71,7 +71,16 @@ WINGS = {
         "match_paths",
         "read_image",
     ],
-    "hooks": ["ADAPTERS", "DetectorAdapter", "FrameBatch", "KnownAdapter", "Recording", "find_adapter", "unwrap"],
+    "hooks": [
+        "ADAPTERS",
+        "DetectorAdapter",
+        "FrameBatch",
+        "KnownAdapter",
+        "Later",
+        "Recording",
+        "find_adapter",
+        "unwrap",
+    ],
     "pool": ["Activation", "Layout", "Pool", "SkippedFrame"],
     "report": ["ChosenFrames", "contact_sheet"],
     "selection": [

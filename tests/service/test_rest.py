@@ -22,6 +22,7 @@ from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.service.protocol import DetectionSamplingRequest
 from cval_torch.service.rest import RestBackend
+from cval_torch.strategies.columns import COLUMNS
 
 
 def stage(strategy: Any, n: int, **fields: Any) -> DetectionSampling:
@@ -36,6 +37,21 @@ def test_it_is_a_backend() -> None:
     assert repr(RestBackend(api_key="key-of-tests")) == (
         "RestBackend(CVALConnection('https://cval.ai/api'), part_of_dataset='training')"
     )
+
+
+def test_it_says_which_columns_it_looks_at() -> None:
+    backend = RestBackend(api_key="key-of-tests")
+    described = {"labels", "scores", "box_embeddings", "frame_embeddings"}
+    assert backend.columns([stage("probability", 2)]) == {"scores"}
+    assert backend.columns(STAGES) == {*described, "probabilities"}
+    assert backend.columns([stage("of a later server", 2)]) == set(COLUMNS)
+    assert backend.columns(["no stage"]) == set(COLUMNS)  # type: ignore[list-item]
+
+    class Another(RestBackend):
+        def select(self, pool: Pool, stages: Any) -> Any:
+            return super().select(pool, stages)
+
+    assert Another(api_key="key-of-tests").columns([stage("probability", 2)]) == set(COLUMNS)
 
 
 REFUSED: dict[str, tuple[list[DetectionSampling], str]] = {
