@@ -78,6 +78,6 @@ def as_rows(rows: Sequence[int] | Tensor, frames: int, device: torch.device) -> 
     low, high = torch.aminmax(picked)
     if int(low) < 0 or int(high) >= frames:
         raise InvalidInputError(f"`rows` must be in [0, {frames}); got {int(low)} to {int(high)}")
-    if bool((torch.bincount(picked, minlength=frames) > 1).any()):
+    if bool((picked.sort().values.diff() == 0).any()):
         raise InvalidInputError("`rows` must not hold a row twice")
     return picked

@@ -185,13 +185,13 @@ class Pool:
         """
         picked = as_rows(rows, len(self), self.device)
         box_rows, offsets = places_of(self.offsets, picked)
-        columns = {
-            name: column[box_rows if name in BOX_COLUMNS else picked]
-            for name, column in self.columns()
-            if name != "offsets"
-        }
-        ids = [self.frame_ids[row] for row in picked.tolist()]
-        return Pool(ids, offsets, activation=self.activation, ids_from=self.ids_from, skipped=self.skipped, **columns)
+        made = copy.copy(self)  # rows of what is right are right: nothing is checked again
+        object.__setattr__(made, "frame_ids", tuple([self.frame_ids[row] for row in picked.tolist()]))
+        object.__setattr__(made, "offsets", offsets)
+        for name, column in self.columns():
+            if name != "offsets":
+                object.__setattr__(made, name, column[box_rows if name in BOX_COLUMNS else picked])
+        return made
 
     @classmethod
     def cat(cls, pools: Sequence[Pool]) -> Pool:

@@ -7,13 +7,14 @@ through the pool in bounded chunks: a million frames need little more memory tha
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError, callable_name
-from cval_torch.pool.offsets import chunks, offsets_of, places_of
+from cval_torch.pool.offsets import chunks, offsets_of
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.checks import check_weights
 from cval_torch.selection.class_weights import box_weights, counts_missing
@@ -89,13 +90,20 @@ def rank_rows(scores: Tensor, frame_ids: Sequence[str], n: int, *, descending: b
     keys = -scores if descending else scores
     if n < len(keys):
         threshold = kth_smallest(keys, n)
-        chosen = (keys < threshold).nonzero().squeeze(1).tolist()
-        tied = (keys == threshold).nonzero().squeeze(1).tolist()
-        chosen += heapq.nsmallest(n - len(chosen), tied, key=frame_ids.__getitem__)
+        chosen, tied = ((keys < threshold).nonzero().squeeze(1), (keys == threshold).nonzero().squeeze(1))
+        if len(chosen) + len(tied) > n:
+            first = heapq.nsmallest(n - len(chosen), tied.tolist(), key=frame_ids.__getitem__)
+            tied = torch.tensor(first, dtype=torch.int64, device=keys.device)
+        chosen = torch.cat([chosen, tied])
     else:
-        chosen = list(range(len(keys)))
-    key_of = dict(zip(chosen, keys[torch.tensor(chosen, dtype=torch.int64, device=keys.device)].tolist(), strict=True))
-    return sorted(chosen, key=lambda row: (key_of[row], frame_ids[row]))
+        chosen = torch.arange(len(keys), device=keys.device)
+    values, order = keys[chosen].sort(stable=True)
+    rows = chosen[order].tolist()
+    begins = [0, *((values.diff() != 0).nonzero().squeeze(1) + 1).tolist()]
+    for begin, end in itertools.pairwise([*begins, n]):
+        if end - begin > 1:
+            rows[begin:end] = sorted(rows[begin:end], key=frame_ids.__getitem__)
+    return rows
 
 
 def check_can_score(pool: Pool, stage: DetectionSampling) -> None:
@@ -139,14 +147,7 @@ def _chunks(pool: Pool) -> Iterator[tuple[int, int]]:
 
 def only_scored_columns(pool: Pool, rows: Tensor) -> Pool:
     """The frames at `rows` with no more than what scores are made of: `Pool.take` would copy embeddings too."""
-    boxes, offsets = places_of(pool.offsets, rows)
-    return Pool(
-        [pool.frame_ids[row] for row in rows.tolist()],
-        offsets,
-        scores=None if pool.scores is None else pool.scores[boxes],
-        probabilities=None if pool.probabilities is None else pool.probabilities[boxes],
-        activation=pool.activation,
-    )
+    return pool.only(("scores", "probabilities")).take(rows)
 
 
 def _with_null_boxes(values: Tensor, counts: Tensor, null_score: float) -> tuple[Tensor, Tensor]:

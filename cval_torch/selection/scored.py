@@ -237,15 +237,13 @@ def _ranking(scored: Scored, stage: DetectionSampling, apart: SetApart) -> Calla
         by_id = rows_by_id(scored.frame_ids, competing)
         drawn = by_id[shuffled(len(by_id), stage.seed).to(device)]
         return lambda n: drawn[:n]
-    running = ~scored.scores.isnan()
-    rows = None if bool(running.all()) else running.nonzero().squeeze(1)
-    scores = scored.scores if rows is None else scored.scores[rows]
-    ids = scored.frame_ids if rows is None else [scored.frame_ids[row] for row in rows.tolist()]
+    running = (~scored.scores.isnan()).nonzero().squeeze(1)
+    everyone = len(running) == len(scored)
+    scores = scored.scores if everyone else scored.scores[running]
+    ids = scored.frame_ids if everyone else [scored.frame_ids[row] for row in running.tolist()]
 
     def ranked(n: int) -> Tensor:
-        best = rank_rows(scores, ids, n, descending=stage.descending) if n else []
-        places = torch.tensor(best, dtype=torch.int64, device=device)
-        return places if rows is None else rows[places]
+        return running[rank_rows(scores, ids, n, descending=stage.descending) if n else []]
 
     return ranked
 

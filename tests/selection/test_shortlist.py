@@ -11,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from cval_torch.pool.offsets import offsets_of
 from cval_torch.pool.pool import Pool
+from cval_torch.selection import rough_scores
 from cval_torch.selection import shortlist as screening
 from cval_torch.selection.ranking import frame_scores, rank_rows
+from cval_torch.selection.rough_scores import rough_entropy, rough_radius
 from cval_torch.selection.scored import ranked_choice, score_frames
-from cval_torch.selection.shortlist import kth_smallest, rough_entropy, rough_radius, shortlist
+from cval_torch.selection.shortlist import kth_smallest, shortlist
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.selection.stages import run_stages
 
@@ -74,11 +77,50 @@ def test_the_choice_is_that_of_scoring_every_frame(
 def test_it_saves_something(kind: str, policy: str) -> None:
     """Otherwise the test above compares a thing with itself."""
     rows = shortlist(make(kind, uniform=True), stage(n=5, bbox_selection_policy=policy), 5)
-    if kind == "scores" and policy == "sum":
-        assert rows is None
-    else:
-        assert rows is not None
-        assert 5 <= len(rows) < 200
+    assert rows is not None
+    assert 5 <= len(rows) < 200
+
+
+BOUNDARY = st.sampled_from(
+    [0.0, 1.0, 0.5, 0.25, 0.75, 5e-324, 1e-45, 1e-38, 1e-30, 1e-20, 1e-7, 1 - 2**-24, 1 - 2**-53, 0.5 - 2**-25]
+    + [0.5 + 2.0**-bits for bits in (9, 12, 24, 30, 53)]
+    + [math.nextafter(0.3, 0), 0.3, math.nextafter(0.3, 1)]
+)
+
+
+@pytest.mark.parametrize("strategy", ["least", "margin", "ratio", "entropy", "probability"])
+@pytest.mark.parametrize("policy", ["min", "max", "mean", "sum"])
+@pytest.mark.parametrize("kind", ["scores", "softmax", "sigmoid"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@given(data=st.data())
+@settings(max_examples=12, deadline=None)
+def test_no_frame_among_the_best_is_dropped(
+    strategy: str, policy: str, kind: str, dtype: torch.dtype, data: st.DataObject
+) -> None:
+    """Few different values, so that ties and near ties are everywhere, in frames of no box to thousands."""
+    width = data.draw(st.integers(1, 6))
+    drawn = st.lists(BOUNDARY | st.floats(0, 1), min_size=width, max_size=width)
+    vectors = torch.tensor(data.draw(st.lists(drawn, min_size=1, max_size=6)), dtype=torch.float64)
+    counts = torch.tensor(data.draw(st.lists(st.integers(0, 3), min_size=20, max_size=40)))
+    if data.draw(st.booleans()):
+        counts[:] = data.draw(st.sampled_from([1, 2, 5]))
+    if data.draw(st.booleans()):
+        counts[0] = data.draw(st.sampled_from([40, 3000, 5000]))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    boxes = vectors[torch.randint(len(vectors), (int(counts.sum()),), generator=generator)]
+    columns: dict[str, Any] = {"scores": boxes[:, 0].to(dtype)}
+    if kind != "scores":
+        columns |= {"probabilities": boxes.to(dtype), "activation": kind}
+    pool = Pool([f"{row:03d}" for row in range(len(counts))], offsets_of(counts), **columns)
+    one = stage(strategy, n=data.draw(st.integers(1, 9)), bbox_selection_policy=policy,
+                sort_strategy=data.draw(st.sampled_from(["ascending", "descending"])))  # fmt: skip
+    rows = shortlist(pool, one, one.num_of_samples or 0)
+    scores = frame_scores(pool, one)
+    best = rank_rows(scores, pool.frame_ids, one.num_of_samples or 0, descending=one.descending)
+    assert rows is None or set(best) <= set(rows.tolist())
+    ranked, got = best_rows(pool, one)
+    assert ranked.tolist() == best
+    assert torch.equal(got, scores[best])
 
 
 @pytest.mark.parametrize("strategy", ["least", "margin", "ratio", "entropy"])
@@ -115,8 +157,6 @@ def test_null_policies_choose_among_the_rest(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("options", "kind"),
     [
-        ({"strategy": "margin"}, "softmax"),
-        ({"strategy": "probability"}, "scores"),
         ({"probs_weights": [1.0] * 6}, "softmax"),
         ({"class_weights": {1: 2.0}}, "softmax"),
         ({"class_weights": {1: 2.0}}, "scores"),
@@ -165,7 +205,7 @@ def test_the_radius_is_mitchells() -> None:
     m = 1 / math.log(2) - 1
     greatest = math.log2(1 + m) - m
     assert greatest == pytest.approx(0.0860713, abs=1e-7)
-    assert greatest / 2 == pytest.approx(screening._MITCHELL_MIDDLE, abs=1e-5)
+    assert greatest / 2 == pytest.approx(rough_scores._MITCHELL_MIDDLE, abs=1e-5)
     assert greatest / 2 < rough_radius(2)
 
 
@@ -175,3 +215,17 @@ def test_the_kth_smallest(values: list[float], data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(values)))
     column: Tensor = torch.tensor(values)
     assert kth_smallest(column, k).item() == sorted(column.tolist())[k - 1]
+
+
+@pytest.mark.parametrize("k", [1, 7, 300, 10_000, 99_999])
+@pytest.mark.parametrize("kind", ["random", "rising", "falling", "sampled are least", "sampled are greatest", "equal"])
+def test_the_kth_smallest_of_many(k: int, kind: str) -> None:
+    """A sample tells where to look; it may be as misleading as it likes."""
+    values = torch.rand(100_000, generator=torch.Generator().manual_seed(k))
+    if kind in ("rising", "falling"):
+        values = values.sort(descending=kind == "falling").values
+    elif kind.startswith("sampled"):
+        values[:: screening._SAMPLED_ONE_IN] += -1 if kind.endswith("least") else 1
+    elif kind == "equal":
+        values[:] = 0.5
+    assert kth_smallest(values, k).item() == values.sort().values[k - 1].item()
