@@ -6,10 +6,14 @@ import torch
 from torch import Tensor
 
 from cval_torch.strategies.k_center import first_greatest
-from cval_torch.strategies.kmeans import SAME_POINT
+from cval_torch.strategies.kmeans import squared_distances
 from cval_torch.strategies.points import Points, blocks_of
 
 _BLOCK = 4096
+# All rows are compared with the choices that they have not seen once there are so many of these, or once so many draws
+# in a row were rejected.
+_FRESH = 256
+_REJECTED = 64
 
 
 def kmeans_plus_plus(
@@ -19,6 +23,11 @@ def kmeans_plus_plus(
 
     BADGE draws among hallucinated gradients, whose length is the model's doubt and whose direction is what it sees.
     Scaled embeddings are such vectors: a frame without doubt is at the origin, where nothing is far from anything.
+
+    A draw in proportion to the squared distances needs these up to date, which is a pass over all rows for each choice.
+    So it is made by rejection: a row is drawn in proportion to the distance that it had at the last pass, which is no
+    less than it is now, and accepted with the probability of one over the other. That gives the same distribution, and
+    a pass for some hundred choices.
 
     Args:
         embeddings: (N, D) float.
@@ -31,23 +40,10 @@ def kmeans_plus_plus(
         (n,) int64 distinct rows: the longest vector, and then as drawn, each in proportion to its squared distance to
         the nearest one chosen. Where none is left that is distinct, the rest by row.
     """
-    scales = torch.ones(len(embeddings), device=embeddings.device)
-    if weights is not None:
-        scales = (weights / weights.amax().clamp_min(torch.finfo(torch.float64).tiny)).to(scales)
-    lengths = torch.cat([block.float().square().sum(1) for _, block in blocks_of(embeddings, _BLOCK)]) * scales.square()
-    draws = torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).tolist()
-    chosen: list[int] = []
-    closest = lengths
-    for draw in draws:
-        mass = closest.double().cumsum(0)
-        if chosen and float(mass[-1]) <= 0:
-            break
-        row = int(torch.searchsorted(mass, mass[-1:] * draw, right=True).clamp_max_(len(mass) - 1))
-        row = row if chosen else first_greatest(lengths)
-        left = _distances_to(row, embeddings, scales, lengths)
-        closest = torch.minimum(closest, left) if chosen else left
-        closest[row] = 0
-        chosen.append(row)
+    draws = _Draws(embeddings, weights, seed)
+    while len(draws.chosen) < n and draws.choose():
+        pass
+    chosen = draws.chosen
     if len(chosen) < n:
         left = torch.ones(len(embeddings), dtype=torch.bool)
         left[chosen] = False
@@ -55,9 +51,53 @@ def kmeans_plus_plus(
     return torch.tensor(chosen, dtype=torch.int64, device=embeddings.device)
 
 
-def _distances_to(row: int, embeddings: Points, scales: Tensor, lengths: Tensor) -> Tensor:
-    """(N,) squared distances of all scaled rows to that one; 0 where rounding cannot tell them apart."""
-    end = embeddings[row : row + 1][0].float() * scales[row]
-    dots = torch.cat([block.float() @ end for _, block in blocks_of(embeddings, _BLOCK)]) * scales
-    both = lengths + lengths[row]
-    return torch.where(both - 2 * dots <= SAME_POINT[dots.dtype] * both, 0, both - 2 * dots)
+class _Draws:
+    """The rows chosen so far, and of each row the squared distance to the nearest of those that it has seen."""
+
+    def __init__(self, embeddings: Points, weights: Tensor | None, seed: int) -> None:
+        self.embeddings, self.generator = embeddings, torch.Generator().manual_seed(seed)
+        self.scales = torch.ones(len(embeddings), device=embeddings.device)
+        if weights is not None:
+            largest = weights.amax().clamp_min(torch.finfo(torch.float64).tiny)
+            self.scales = (weights / largest).to(self.scales)
+        lengths = torch.empty(len(embeddings), device=embeddings.device)
+        for rows, block in blocks_of(embeddings, _BLOCK):
+            lengths[rows] = block.float().square().sum(1) * self.scales[rows].square()
+        self.chosen = [first_greatest(lengths)]
+        self.fresh = self._points(torch.tensor(self.chosen, device=embeddings.device))
+        self.closest = torch.full_like(lengths, torch.inf)
+        self._compare()
+
+    def choose(self) -> bool:
+        """Draw one row more; False if all that are left are copies of chosen ones."""
+        if len(self.fresh) >= _FRESH:
+            self._compare()
+        while True:
+            for _ in range(_REJECTED):
+                total = self.mass[-1:]
+                if float(total) <= 0:
+                    return False
+                draw, chance = torch.rand(2, dtype=torch.float64, generator=self.generator).tolist()
+                row = int(torch.searchsorted(self.mass, total * draw, right=True).clamp_max_(len(self.mass) - 1))
+                point, bound = self._points(torch.tensor([row], device=self.scales.device)), self.closest[row]
+                now = (
+                    bound if not len(self.fresh) else torch.minimum(bound, squared_distances(point, self.fresh).amin())
+                )
+                if chance * float(bound) < float(now):
+                    self.chosen.append(row)
+                    self.fresh = torch.cat([self.fresh, point])
+                    return True
+            self._compare()
+
+    def _compare(self) -> None:
+        """Bring all distances up to date; the chosen rows are at 0."""
+        for rows, block in blocks_of(self.embeddings, _BLOCK):
+            points = block.float() * self.scales[rows, None]
+            self.closest[rows] = torch.minimum(self.closest[rows], squared_distances(points, self.fresh).amin(1))
+        self.closest[self.chosen] = 0
+        self.fresh = self.fresh[:0]
+        self.mass = self.closest.cumsum(0, dtype=torch.float64)
+
+    def _points(self, rows: Tensor) -> Tensor:
+        """(r, D) scaled."""
+        return self.embeddings[rows].float() * self.scales[rows, None]
