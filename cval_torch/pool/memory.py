@@ -72,6 +72,19 @@ class Forecast:
             warn_user(f"{said}. If that is too much: {self._remedy[0].lower()}{self._remedy[1:]}")
 
 
+def check_fits(needed: float, *, what: str, remedy: str) -> None:
+    """Raise a `NotEnoughMemoryError` if so many bytes more are not available.
+
+    Args:
+        needed: bytes.
+        what: takes them, for the message.
+        remedy: what to do, for the message.
+    """
+    available = available_memory()
+    if available is not None and needed > available:
+        raise NotEnoughMemoryError(f"{what} takes about {_size(needed)}; {_size(available)} are available. {remedy}")
+
+
 def _size(count: float) -> str:
     return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
 

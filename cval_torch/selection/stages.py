@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError, warn_user
+from cval_torch.pool.memory import check_fits
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.checks import check_apart, checked_stages
 from cval_torch.selection.class_weights import counts_for, with_known_weights
@@ -32,6 +33,9 @@ from cval_torch.selection.summary import Summary
 from cval_torch.strategies.class_gain import Contents
 from cval_torch.strategies.descriptor import Descriptors
 from cval_torch.strategies.registry import find_strategy
+
+# Strategies that compare boxes hold their embeddings in the order of ids, and as float32 units.
+_COPIES_OF_BOXES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +233,19 @@ def _diversity(
         known = None if labeled is None else Contents.of(labeled, name="labeled")
         return partial(choose, summary.contents.take(by_id), seed=stage.seed, labeled=known, weights=weights)
     if strategy.sees == "boxes" and summary.pool is not None:
+        _check_boxes_fit(summary.pool, strategy.name)
         return partial(choose, summary.pool.take(by_id), seed=stage.seed, labeled=labeled, weights=weights)
     ours, theirs = summary.described_beside(labeled)
     around = None if theirs is None else theirs[:]
     return partial(choose, ours.take(by_id), seed=stage.seed, labeled=around, weights=weights)
+
+
+def _check_boxes_fit(pool: Pool, name: str) -> None:
+    """Raise a `NotEnoughMemoryError` if the embeddings of all boxes, in float32, are too much to compare them."""
+    width = 0 if pool.box_embeddings is None else pool.box_embeddings.shape[1]
+    if pool.device.type == "cpu":
+        check_fits(
+            _COPIES_OF_BOXES * 4 * width * pool.num_boxes,
+            what=f"{name!r}, which compares {pool.num_boxes} boxes of {len(pool)} frames,",
+            remedy="Put a stage before it that scores frames, such as `entropy`, and keeps a few times as many",
+        )

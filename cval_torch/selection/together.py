@@ -113,6 +113,8 @@ def _chosen_rows(
     predicted = _predicted(look, places, chosen.rows, ranks, again)
 
     def go_on() -> tuple[Selection, Pool, Tensor]:
+        if whole is not None:
+            _check_same_frames([whole.scored.frame_ids[row] for row in chosen.rows.tolist()], predicted.pool)
         kept = replace(
             Kept.everything(predicted.pool, backend.labeled),
             remarks=chosen.remarks,
@@ -309,6 +311,16 @@ def _predicted(look: FirstLook, places: Sequence[int], rows: Tensor, ranks: Rank
     there = [part for part in parts if part is not None]
     back = torch.tensor([place for theirs, _ in there for place in theirs], dtype=torch.int64).argsort()
     return replace(Predicted.cat([part for _, part in there]).take_vectors(back), pool=pool)
+
+
+def _check_same_frames(frame_ids: Sequence[str], again: Pool) -> None:
+    """Raise an `InvalidInputError` if frames that were loaded once more are others."""
+    for expected, found in zip(frame_ids, again.frame_ids, strict=True):
+        if expected != found:
+            raise InvalidInputError(
+                f"frame {expected!r} was chosen, and is {found!r} when it is loaded again: ids and rows must not change "
+                "while the frames are chosen from"
+            )
 
 
 def _taken(parts: Iterable[Pool], begins: Sequence[int], rows: Tensor) -> Pool:

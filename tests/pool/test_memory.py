@@ -10,7 +10,7 @@ import pytest
 
 from cval_torch.errors import CvalError, NotEnoughMemoryError
 from cval_torch.pool import memory
-from cval_torch.pool.memory import Forecast, available_memory
+from cval_torch.pool.memory import Forecast, available_memory, check_fits
 
 
 def test_there_is_some() -> None:
@@ -92,3 +92,12 @@ def test_where_nothing_is_known_nothing_is_said(monkeypatch: pytest.MonkeyPatch)
     for expected in (forecast(monkeypatch, None), forecast(monkeypatch, 5, total=None)):
         assert not expected.is_due(10**6)
         expected.look(1, each=10**12)
+
+
+def test_what_must_fit_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 2**20)
+    check_fits(2**20, what="it", remedy="Less.")
+    with pytest.raises(NotEnoughMemoryError, match=r"^it takes about 2 MiB; 1 MiB are available. Less.$"):
+        check_fits(2**21, what="it", remedy="Less.")
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
+    check_fits(2**60, what="it", remedy="Less.")

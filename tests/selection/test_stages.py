@@ -14,7 +14,9 @@ from points import blobs_in_order
 from strategy_names import KNOWN_STRATEGIES
 from tied_frames import UNCERTAIN, make_tied_pool
 
+from cval_torch.errors import NotEnoughMemoryError
 from cval_torch.pool.pool import Pool
+from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.ranking import frame_scores
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.selection.stages import run_stages
@@ -201,3 +203,18 @@ def test_several_stages_are_one_after_another(given_stages: list[Any], counts: l
         scores.get(frame_id) for frame_id in left.frame_ids
     ]
     assert ran == tuple(stages)
+
+
+@pytest.mark.parametrize("name", ["ppal", "diverse_prototypes"])
+def test_boxes_that_are_too_many_to_compare_are_refused_before_they_are_copied(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = make_tied_pool([3, 1, 4, 1, 5] * 20)
+    few = [
+        DetectionSampling(selection_strategy="entropy", num_of_samples=5),
+        DetectionSampling(selection_strategy=name, num_of_samples=2),
+    ]
+    monkeypatch.setattr("cval_torch.pool.memory.available_memory", lambda: 5000)
+    with pytest.raises(NotEnoughMemoryError, match=rf"'{name}', which compares 280 boxes of 100 frames, .*`entropy`"):
+        LocalBackend().select(pool, few[1])
+    assert len(LocalBackend().select(pool, few)) == 2

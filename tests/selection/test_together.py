@@ -181,6 +181,18 @@ def test_a_pool_in_parts_is_chosen_from_as_the_whole(number: int, on_disk: bool,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_frames_that_are_others_when_they_come_again_are_refused() -> None:
+    pool = pool_of([1, 0, 2, 3, 1])
+    turns = iter([pool, pool.take([1, 0, 2, 3, 4])])
+
+    class Changing:
+        def __iter__(self) -> Any:
+            return iter([next(turns)])
+
+    with pytest.raises(InvalidInputError, match="was chosen, and is .* when it is loaded again"):
+        choose_from_parts(Changing(), stage("k_center", 5))
+
+
 def test_parts_that_come_once_are_enough_for_a_stage_that_scores_frames() -> None:
     pool = pool_of([1, 0, 2, 3, 1])
     chosen = choose_from_parts(iter(pool.parts(frames=2)), stage("entropy", 2))
