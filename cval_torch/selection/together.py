@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -216,7 +216,7 @@ def choose_from_parts(
             begins.append(begins[-1] + len(part))
 
         def again(rows: Tensor) -> Pool:
-            if iter(parts) is parts:
+            if isinstance(parts, Iterator):
                 raise InvalidInputError("`parts` are gone through twice by these stages: give a list, not an iterator")
             return _taken(parts, begins, rows)
 
@@ -318,8 +318,8 @@ def _check_same_frames(frame_ids: Sequence[str], again: Pool) -> None:
     for expected, found in zip(frame_ids, again.frame_ids, strict=True):
         if expected != found:
             raise InvalidInputError(
-                f"frame {expected!r} was chosen, and is {found!r} when it is loaded again: ids and rows must not change "
-                "while the frames are chosen from"
+                f"frame {expected!r} was chosen, and is {found!r} when it is loaded again: ids must not change while "
+                "frames are chosen"
             )
 
 

@@ -189,7 +189,7 @@ def test_frames_that_are_others_when_they_come_again_are_refused() -> None:
         def __iter__(self) -> Any:
             return iter([next(turns)])
 
-    with pytest.raises(InvalidInputError, match="was chosen, and is .* when it is loaded again"):
+    with pytest.raises(InvalidInputError, match=r"was chosen, and is .* when it is loaded again"):
         choose_from_parts(Changing(), stage("k_center", 5))
 
 
