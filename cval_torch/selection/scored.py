@@ -118,6 +118,7 @@ def score_frames(pool: Pool, stage: DetectionSampling) -> Scored:
     check_labels(pool, stage)
     check_can_score(pool, stage)
     scores = torch.full((len(pool),), torch.nan, dtype=torch.float64, device=pool.device)
+    is_empty = pool.is_empty
     if strategy.scores_frames:
         rows = _in_the_running(pool, stage)
         if rows is None:
@@ -125,8 +126,8 @@ def score_frames(pool: Pool, stage: DetectionSampling) -> Scored:
         else:
             scores[rows] = frame_scores(only_scored_columns(pool, rows), stage)
         if sets_apart(stage):
-            scores[pool.is_empty] = torch.nan
-    return Scored(pool.frame_ids, pool.is_empty, scores, *bounds_of(pool, stage), pool.ids_from)
+            scores[is_empty] = torch.nan
+    return Scored(pool.frame_ids, is_empty, scores, *bounds_of(pool, stage), pool.ids_from)
 
 
 def choose_frames(scored: Scored, stage: DetectionSampling) -> Selection:

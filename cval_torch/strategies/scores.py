@@ -24,7 +24,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -220,18 +222,19 @@ def _surprise(shares: Tensor) -> Tensor:
 def _ladder(probabilities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The largest and second largest entry of each row, and the sum of all but the largest, each (B,).
 
-    One pass over the columns, elementwise: the sum is never formed by subtracting from a total, so it keeps its
-    digits where the largest entry is nearly everything.
+    The second largest is the greatest of those that were ever the lower of two. The sum is never formed by subtracting
+    from a total, so it keeps its digits where the largest entry is nearly everything.
     """
-    columns = _matrix(probabilities).T.contiguous()  # each is gone through four times: once apart, and the rest is fast
-    first = columns[0].clone()
-    second, rest, lower = torch.zeros_like(first), torch.zeros_like(first), torch.empty_like(first)
-    for column in columns[1:]:
-        torch.minimum(first, column, out=lower)
-        rest += lower
-        torch.maximum(second, lower, out=second)
-        torch.maximum(first, column, out=first)
-    return first, second, rest
+    columns = _matrix(probabilities).detach().T.contiguous()  # each is gone through apart, so they must be contiguous
+    first, rest, lower = columns[0].clone(), torch.zeros_like(columns[0]), torch.empty_like(columns[1:])
+    # on the CPU the same by numpy, whose calls cost a third: of few boxes with many classes, they are all the cost
+    library: Any = np if columns.device.type == "cpu" else torch
+    top, total, others, lowest = (t.numpy() if library is np else t for t in (first, rest, columns[1:], lower))
+    for column, low in zip(others, lowest, strict=True):
+        library.minimum(top, column, out=low)
+        library.add(total, low, out=total)
+        library.maximum(top, column, out=top)
+    return first, lower.amax(0) if len(lower) else torch.zeros_like(first), rest
 
 
 def _uniform_if_zero(probabilities: Tensor, first: Tensor, uncertainty: Tensor) -> Tensor:
