@@ -6,7 +6,6 @@ through the pool in bounded chunks: a million frames need little more memory tha
 
 from __future__ import annotations
 
-import heapq
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -53,12 +52,11 @@ def frame_scores(pool: Pool, stage: DetectionSampling) -> Tensor:
         return _checked(function(pool.only(columns_needed(function))), pool, function, "selection_strategy")
     strategy = find_strategy(stage.selection_strategy)
     check_can_score(pool, stage)
-    null_score = 0.0 if strategy.sees == "confidences" else 1.0
     policy = stage.bbox_selection_policy or "max"
     counts = pool.counts
     if callable(policy):
         boxes = [_box_scores(pool, begin, end, stage) for begin, end in _chunks(pool)]
-        values, offsets = _with_null_boxes(torch.cat(boxes).double(), counts, null_score)
+        values, offsets = _with_null_boxes(torch.cat(boxes).double(), counts, null_score(stage))
         return _checked(policy(values, offsets), pool, policy, "bbox_selection_policy")
     reduced = torch.empty(len(pool), dtype=torch.float64, device=pool.device)
     # the uncertainty of a confidence is a rising function of `doubt`: under min and max it waits for the frames
@@ -73,13 +71,13 @@ def frame_scores(pool: Pool, stage: DetectionSampling) -> Tensor:
         reduced[begin:end] = REDUCTIONS[policy](boxes_of_chunk, offsets - first)
     if late:
         reduced = strategy.box_scores(reduced)
-    return reduced.masked_fill_(counts == 0, null_score)
+    return reduced.masked_fill_(counts == 0, null_score(stage))
 
 
 def rank_rows(scores: Tensor, frame_ids: Sequence[str], n: int, *, descending: bool) -> list[int]:
     """The `n` first rows by score, ties by frame id, in rank order.
 
-    Only the n chosen are sorted, and ids are compared only among ties.
+    Only the n chosen are sorted, and ids are looked at only among ties.
 
     Args:
         scores: (F,) finite.
@@ -87,23 +85,32 @@ def rank_rows(scores: Tensor, frame_ids: Sequence[str], n: int, *, descending: b
         n: 1 to F.
         descending: whether high scores come first.
     """
-    keys = -scores if descending else scores
+    return rank_some(torch.arange(len(scores), device=scores.device), scores, frame_ids, n, descending=descending)
+
+
+def rank_some(rows: Tensor, scores: Tensor, frame_ids: Sequence[str], n: int, *, descending: bool) -> list[int]:
+    """The same of some rows alone: (M,) int64, n at most M."""
+    keys = -scores[rows] if descending else scores[rows]
     if n < len(keys):
         threshold = kth_smallest(keys, n)
-        chosen, tied = ((keys < threshold).nonzero().squeeze(1), (keys == threshold).nonzero().squeeze(1))
-        if len(chosen) + len(tied) > n:
-            first = heapq.nsmallest(n - len(chosen), tied.tolist(), key=frame_ids.__getitem__)
-            tied = torch.tensor(first, dtype=torch.int64, device=keys.device)
-        chosen = torch.cat([chosen, tied])
-    else:
-        chosen = torch.arange(len(keys), device=keys.device)
-    values, order = keys[chosen].sort(stable=True)
-    rows = chosen[order].tolist()
+        before, tied = rows[keys < threshold], rows[keys == threshold].tolist()
+        if len(before) + len(tied) > n:
+            ids = [frame_ids[row] for row in tied]
+            last = sorted(ids)[n - len(before) - 1]
+            tied = [row for row, frame_id in zip(tied, ids, strict=True) if frame_id <= last]
+        rows = torch.cat([before, torch.tensor(tied, dtype=torch.int64, device=rows.device)])
+    values, order = (-scores[rows] if descending else scores[rows]).sort(stable=True)
+    ranked = rows[order].tolist()
     begins = [0, *((values.diff() != 0).nonzero().squeeze(1) + 1).tolist()]
     for begin, end in itertools.pairwise([*begins, n]):
         if end - begin > 1:
-            rows[begin:end] = sorted(rows[begin:end], key=frame_ids.__getitem__)
-    return rows
+            ranked[begin:end] = sorted(ranked[begin:end], key=frame_ids.__getitem__)
+    return ranked
+
+
+def null_score(stage: DetectionSampling) -> float:
+    """What a frame without boxes scores, unless the stage's strategy is a callable."""
+    return 0.0 if find_strategy(stage.selection_strategy).sees == "confidences" else 1.0
 
 
 def check_can_score(pool: Pool, stage: DetectionSampling) -> None:
@@ -150,10 +157,10 @@ def only_scored_columns(pool: Pool, rows: Tensor) -> Pool:
     return pool.only(("scores", "probabilities")).take(rows)
 
 
-def _with_null_boxes(values: Tensor, counts: Tensor, null_score: float) -> tuple[Tensor, Tensor]:
-    """Give each frame without boxes one box of `null_score`, so that a policy never meets an empty frame."""
+def _with_null_boxes(values: Tensor, counts: Tensor, null: float) -> tuple[Tensor, Tensor]:
+    """Give each frame without boxes one box of score `null`, so that a policy never meets an empty frame."""
     offsets = offsets_of(counts.clamp_min(1))
-    filled = values.new_full((int(offsets[-1]),), null_score)
+    filled = values.new_full((int(offsets[-1]),), null)
     filled[(counts > 0).repeat_interleave(counts.clamp_min(1))] = values
     return filled, offsets
 

@@ -6,17 +6,18 @@ of the radius.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from cval_torch.pool.offsets import chunks
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.rough_scores import Floats, RoughScores, Workspace, row_sums
 
-# Elements of a column that are worked on at a time. Most of what is made of them stays in a CPU's caches, and the cost
-# of a call hardly matters.
-_CHUNK_ELEMENTS = 2**18
+# Elements of a column that are worked on at a time: what is made of them stays in the caches of a CPU, and the cost
+# of the calls hardly matters.
+_CHUNK_ELEMENTS = 2**19
 # In frames with more boxes than this, scores are added up in float64.
 _MANY_BOXES = 4096
 
@@ -38,16 +39,18 @@ def rough_frames(pool: Pool, boxes: RoughScores, policy: str) -> tuple[Floats, F
     counts: npt.NDArray[np.int64] = pool.counts.numpy()
     least, most = int(counts.min()), int(counts.max())
     width = 1 if boxes.column.ndim == 1 else boxes.column.shape[1]
-    offsets, work, reduced = pool.offsets, Workspace(), np.empty(len(pool), np.float32)
-    for begin, end in chunks(offsets, boxes=max(_CHUNK_ELEMENTS // width, 1)):
-        first, last = int(offsets[begin]), int(offsets[end])
-        values, out = boxes.function(boxes.column[first:last]), reduced[begin:end]
+    offsets: npt.NDArray[np.int64] = pool.offsets.numpy()
+    work, reduced = Workspace(), np.empty(len(pool), np.float32)
+    for begin, end in chunks(pool.offsets, boxes=max(_CHUNK_ELEMENTS // width, 1)):
+        first, out = offsets[begin], reduced[begin:end]
+        values = boxes.function(boxes.column[first : offsets[end]])
         if least == most <= _MANY_BOXES:
             _reduce_every(most, policy, values, work, out=out)
         else:
-            _reduce_ragged(policy, values, (offsets[begin:end] - first).numpy(), out=out, wide=most > _MANY_BOXES)
+            _reduce_ragged(policy, values, offsets[begin:end] - first, out=out, wide=most > _MANY_BOXES)
+    sizes: Any = np.maximum(counts, 1).astype(np.float32) if least < most else float(most)
     if policy == "mean":
-        reduced /= np.maximum(counts, 1) if least < most else most
+        np.divide(reduced, sizes, out=reduced)
     if least == 0:
         reduced[counts == 0] = boxes.null
     if policy in _PAIRWISE:
@@ -56,13 +59,13 @@ def rough_frames(pool: Pool, boxes: RoughScores, policy: str) -> tuple[Floats, F
     each = boxes.radius + (min(most, _MANY_BOXES) + 8) * 2.0**-23
     if policy == "mean":
         return reduced, each
-    return reduced, each * most if least == most else np.maximum(counts, 1).astype(np.float32) * np.float32(each)
+    return reduced, sizes * each
 
 
 def _reduce_every(count: int, policy: str, values: Floats, work: Workspace, *, out: Floats) -> None:
     """Every `count` values to one; sums for `mean` too."""
     if policy not in _PAIRWISE:
-        row_sums(values.reshape(-1, count), out=torch.from_numpy(out))
+        row_sums(values.reshape(-1, count), work, out=out)
         return
     pairwise, window, width = _PAIRWISE[policy], values, 1  # window[i] is the extreme of values[i : i + width]
     while 2 * width <= count:

@@ -50,6 +50,8 @@ class Workspace:
 
     def __init__(self) -> None:
         self._held: dict[str, Floats] = {}
+        self._ones = torch.ones(1)
+        self.precise = _products_are_precise()
 
     def floats(self, name: str, number: int) -> Floats:
         """(number,) float32 of any values, the same memory at each call with this name."""
@@ -57,6 +59,12 @@ class Workspace:
         if held is None or len(held) < number:
             held = self._held[name] = np.empty(number, np.float32)
         return held[:number]
+
+    def ones(self, number: int) -> Tensor:
+        """(number,) float32 of ones."""
+        if len(self._ones) < number:
+            self._ones = torch.ones(number)
+        return self._ones[:number]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,22 +108,25 @@ def rough_scores(pool: Pool, strategy: str, *, extreme: bool) -> RoughScores | N
     return RoughScores(pool.scores, lambda values: _fitted_entropies(_floats(values), work), radius, 1.0)
 
 
+@np.errstate(divide="ignore", invalid="ignore")  # of rows of zeros, which are then scored in another way
 def rough_entropy(distribution: Tensor, work: Workspace | None = None) -> Floats:
     """The entropy of (B, n) rows, n > 1, over `log2 n`, to within `rough_radius(n)`; (B,)."""
     values, work = _floats(distribution), work or Workspace()
-    total, terms = (torch.from_numpy(work.floats(name, len(values))) for name in ("total", "terms"))
-    products = work.floats("products", values.size).reshape(values.shape)
+    rows, outcomes = values.shape
+    total, terms, rough = (work.floats(name, rows) for name in ("total", "terms", "rough"))
+    products = work.floats("products", values.size).reshape(rows, outcomes)
     np.copyto(products, values.view(np.int32), casting="unsafe")
     np.multiply(products, values, out=products)
-    row_sums(values, out=total)
-    row_sums(products, out=terms)
-    # sum p log2 p, with log2 p read as bits / 2^23 - 127
-    terms.div_(2**23).sub_(total, alpha=127).div_(total)
-    small = (total < _SMALLEST).nonzero().squeeze(1)
-    rough: Floats = total.log2_().sub_(_MITCHELL_MIDDLE).sub_(terms).div_(math.log2(values.shape[1])).numpy()
-    if len(small):
-        rough[small.numpy()] = entropy(distribution[small]).float().numpy()
-    return rough
+    row_sums(values, work, out=total)
+    row_sums(products, work, out=terms)
+    # sum p log2 p, with log2 p read as bits / 2^23 - 127, and the sum p over itself is 1
+    np.divide(terms, total, out=terms)
+    np.multiply(terms, -(2.0**-23) / math.log2(outcomes), out=terms)
+    torch.log2(torch.from_numpy(total), out=torch.from_numpy(rough))
+    np.multiply(rough, 1 / math.log2(outcomes), out=rough)
+    np.add(rough, terms, out=rough)
+    np.add(rough, (127 - _MITCHELL_MIDDLE) / math.log2(outcomes), out=rough)
+    return _but_small(rough, total, distribution, entropy)
 
 
 def rough_radius(outcomes: int) -> float:
@@ -124,16 +135,16 @@ def rough_radius(outcomes: int) -> float:
     return (_MITCHELL_MIDDLE + 1e-4 + outcomes * 2.0**-16) / math.log2(outcomes)
 
 
-def row_sums(values: Floats, *, out: Tensor) -> None:
+def row_sums(values: Floats, work: Workspace, *, out: Floats) -> None:
     """The sum of each row of (B, n) values, into (B,) `out`.
 
     A product with a vector of ones is the fastest way, unless the user lets products be less precise than float32.
     """
-    matrix = torch.from_numpy(values)
-    if _products_are_precise():
-        torch.mv(matrix, torch.ones(matrix.shape[1]), out=out)
+    matrix, sums = torch.from_numpy(values), torch.from_numpy(out)
+    if work.precise:
+        torch.mv(matrix, work.ones(matrix.shape[1]), out=sums)
     else:
-        torch.sum(matrix, 1, out=out)
+        torch.sum(matrix, 1, out=sums)
 
 
 def largest(values: Floats, work: Workspace) -> Floats:
@@ -205,24 +216,31 @@ def _of_classes(probabilities: Tensor, activation: Activation, strategy: str, wo
     return RoughScores(probabilities, function, radius, 1.0)
 
 
+@np.errstate(divide="ignore", invalid="ignore")
 def _by_rank(distribution: Tensor, strategy: str, work: Workspace) -> Floats:
     """`least`, `margin` or `ratio`, of the two largest entries and the sum of each row."""
     values = _floats(distribution)
     outcomes, total = values.shape[1], work.floats("total", len(values))
     if strategy != "ratio":
-        row_sums(values, out=torch.from_numpy(total))
+        row_sums(values, work, out=total)
     first, second = (largest(values, work), total) if strategy == "least" else two_largest(values, work)
-    small = np.flatnonzero(first < _SMALLEST)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if strategy == "ratio":
-            rough = np.divide(second, first, out=second)
-        else:
-            lead = np.subtract(first, second, out=first) if strategy == "margin" else first
-            rough = np.subtract(1, np.divide(lead, total, out=first), out=first)
-            if strategy == "least":
-                np.multiply(rough, outcomes / (outcomes - 1), out=rough)
-    if len(small):
-        rough[small] = find_strategy(strategy).box_scores(distribution[torch.from_numpy(small)]).float().numpy()
+    rough = work.floats("rough", len(values))
+    if strategy == "ratio":
+        np.divide(second, first, out=rough)
+    else:
+        lead = np.subtract(first, second, out=second) if strategy == "margin" else first
+        np.divide(lead, total, out=rough)
+        np.subtract(1, rough, out=rough)
+        if strategy == "least":
+            np.multiply(rough, outcomes / (outcomes - 1), out=rough)
+    return _but_small(rough, first, distribution, find_strategy(strategy).box_scores)
+
+
+def _but_small(rough: Floats, sizes: Floats, distribution: Tensor, exact: Callable[[Tensor], Tensor]) -> Floats:
+    """The rough scores, but exact ones where float32 has too few digits for the size of a row."""
+    if len(sizes) and sizes.min() < _SMALLEST:
+        small = np.flatnonzero(sizes < _SMALLEST)
+        rough[small] = exact(distribution[torch.from_numpy(small)]).float().numpy()
     return rough
 
 
@@ -234,7 +252,7 @@ def _products_are_precise() -> bool:
 
 
 def _floats(values: Tensor) -> Floats:
-    return np.ascontiguousarray(values.detach().float().numpy())
+    return values.detach().float().contiguous().numpy()
 
 
 def _doubts(values: Floats, work: Workspace) -> Floats:

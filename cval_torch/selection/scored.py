@@ -21,7 +21,7 @@ from cval_torch.selection.checks import checked_stages
 from cval_torch.selection.constraints import RankedRows, bounds_of, check_labels, remarks_on_bounds, rows_within
 from cval_torch.selection.null_policy import SetApart, remark_on_number, sets_apart
 from cval_torch.selection.order import rows_by_id, shuffled
-from cval_torch.selection.ranking import check_can_score, frame_scores, only_scored_columns, rank_rows
+from cval_torch.selection.ranking import check_can_score, frame_scores, null_score, only_scored_columns, rank_some
 from cval_torch.selection.shortlist import shortlist
 from cval_torch.selection.spacing import Spacing
 from cval_torch.selection.stage import DetectionSampling
@@ -124,7 +124,9 @@ def score_frames(pool: Pool, stage: DetectionSampling) -> Scored:
         if rows is None:
             scores = frame_scores(pool, stage)
         else:
-            scores[rows] = frame_scores(only_scored_columns(pool, rows), stage)
+            scores[rows] = null_score(stage)
+            filled = rows[~is_empty[rows]]
+            scores[filled] = frame_scores(only_scored_columns(pool, filled), stage)
         if sets_apart(stage):
             scores[is_empty] = torch.nan
     return Scored(pool.frame_ids, is_empty, scores, *bounds_of(pool, stage), pool.ids_from)
@@ -239,12 +241,10 @@ def _ranking(scored: Scored, stage: DetectionSampling, apart: SetApart) -> Calla
         drawn = by_id[shuffled(len(by_id), stage.seed).to(device)]
         return lambda n: drawn[:n]
     running = (~scored.scores.isnan()).nonzero().squeeze(1)
-    everyone = len(running) == len(scored)
-    scores = scored.scores if everyone else scored.scores[running]
-    ids = scored.frame_ids if everyone else [scored.frame_ids[row] for row in running.tolist()]
 
     def ranked(n: int) -> Tensor:
-        return running[rank_rows(scores, ids, n, descending=stage.descending) if n else []]
+        best = rank_some(running, scored.scores, scored.frame_ids, n, descending=stage.descending) if n else []
+        return torch.tensor(best, dtype=torch.int64, device=device)
 
     return ranked
 
