@@ -189,7 +189,7 @@ class InferencePass:
 
         once_more = replace(self.shares.plan, batches=batches)
         with model_of_rank_zero(self.model, ranks, model_fingerprint):
-            self._infer(once_more, numbers, keep, options=replace(options, on_error="raise"), what="again")
+            self._infer(once_more, numbers, keep, options=replace(options, on_error="raise"), what="predictions")
         places = [place for number in numbers for place in range(number * size, number * size + len(batches[number]))]
         own = ranks.exchange_local(lambda: gathered.pool() if len(gathered) else None)
         return gather_pools(same_layout(own, ranks), places, ranks, to=0)
@@ -272,7 +272,7 @@ class InferencePass:
         *,
         done: int = 0,
         options: PassOptions | None = None,
-        what: Literal["extract", "again"] = "extract",
+        what: Literal["extract", "predictions"] = "extract",
     ) -> list[SkippedFrame]:
         """Infer some batches; the frames that were left out."""
         ranks = self.ranks
