@@ -14,14 +14,12 @@ from cval_torch.pool.pool import Pool
 from cval_torch.strategies.class_sums import ClassSums
 from cval_torch.strategies.columns import UNCERTAIN_CLASSES, check_columns
 from cval_torch.strategies.descriptor import Descriptors, beside, check_described, unit_rows
-from cval_torch.strategies.k_center import first_greatest
+from cval_torch.strategies.k_center import candidates_of, first_greatest
 from cval_torch.strategies.kmeans import squared_distances
 from cval_torch.strategies.scores import box_evidence, entropy
 
-_CHUNK_BOXES = 2**18
-_BLOCK_FRAMES = 2**14
-# Frames that may be chosen next are looked at so many at a time.
-_CANDIDATES = 1024
+_CHUNK_ELEMENTS = 2**20
+_BLOCK_FRAMES = 2**12
 # No two places are as far apart, squared: lengths are at most the root of 1 + 1 (looks, place) + 1/4 (classes).
 _FARTHER_THAN_ANY = 9.0
 
@@ -179,7 +177,7 @@ class _Greedy:
         held = labeled if labeled is not None and theirs is not None else None
         standard = _Standard.of([frames] if held is None else [frames, held])
         device = ours.device
-        self.places = _Places(ours, frames, standard)
+        self.places, self.step = _Places(ours, frames, standard), candidates_of(len(frames))
         everything = torch.arange(len(frames), device=device)
         self.centres = self.places[everything[:0]]
         objects = [frames.objects] if held is None else [frames.objects, held.objects]
@@ -205,7 +203,7 @@ class _Greedy:
     def _choose_some(self) -> None:
         """Bring the frames that may be worth most up to date, and choose among them while no other can be better."""
         worth = self._worth(self.gains, self.nearest, self.free)
-        rows, bound, next_row = most_promising(worth, _CANDIDATES)
+        rows, bound, next_row = most_promising(worth, self.step)
         self._compare(rows)
         points, gains, alone = self.places[rows], self.gains.take(rows), len(self.centres) == 0
         nearest, free = self.nearest[rows], self.free[rows]
@@ -244,10 +242,10 @@ class _Greedy:
         centres = len(self.centres)
         stale = rows[self.seen[rows] < centres]
         stale = stale[self.seen[stale].argsort(stable=True)]
-        for block in torch.split(stale, _CANDIDATES) if len(stale) else ():
+        for block in torch.split(stale, self.step) if len(stale) else ():
             points, nearest = self.places[block], self.nearest[block]
-            for begin in range(int(self.seen[block[0]]), centres, _CANDIDATES):
-                others = self.centres[begin : min(begin + _CANDIDATES, centres)]
+            for begin in range(int(self.seen[block[0]]), centres, self.step):
+                others = self.centres[begin : min(begin + self.step, centres)]
                 nearest = torch.minimum(nearest, squared_distances(points, others).amin(1))
             self.nearest[block], self.seen[block] = nearest, centres
 
@@ -331,7 +329,9 @@ def _confidences(pool: Pool) -> Tensor:
 def _entropies(pool: Pool) -> Tensor:
     """(B,) float32 in [0, 1]."""
     result = torch.empty(pool.num_boxes, device=pool.device)
-    for first in range(0, pool.num_boxes, _CHUNK_BOXES):
-        last = min(first + _CHUNK_BOXES, pool.num_boxes)
+    width = 1 if pool.probabilities is None else pool.probabilities.shape[1]
+    step = max(_CHUNK_ELEMENTS // max(width, 1), 1)
+    for first in range(0, pool.num_boxes, step):
+        last = min(first + step, pool.num_boxes)
         result[first:last] = entropy(box_evidence(pool, first, last))
     return result

@@ -8,8 +8,11 @@ from torch import Tensor
 from cval_torch.strategies.kmeans import mean_of, squared_distances
 from cval_torch.strategies.points import Points
 
-# Rows that may be chosen next are looked at so many at a time, others not until they may be.
+# Rows that may be chosen next are looked at so many at a time, others not until they may be; fewer of few rows, so that
+# memory does not begin with large blocks.
 _CANDIDATES = 1024
+_FEWEST_CANDIDATES = 128
+_ROWS_A_CANDIDATE = 64
 
 
 def k_center(
@@ -39,11 +42,17 @@ def k_center(
     return far.chosen
 
 
+def candidates_of(rows: int) -> int:
+    """How many of so many rows are looked at at a time."""
+    return min(max(rows // _ROWS_A_CANDIDATE, _FEWEST_CANDIDATES), _CANDIDATES)
+
+
 class _Farthest:
     """The choice so far, and of each row the squared distance to the nearest centre among the first few."""
 
     def __init__(self, embeddings: Points, n: int, labeled: Tensor | None) -> None:
         self.embeddings = embeddings
+        self.step = candidates_of(len(embeddings))
         self.labeled = embeddings[:0] if labeled is None else labeled
         self.middle = mean_of(embeddings)
         self.chosen = torch.empty(n, dtype=torch.int64, device=embeddings.device)
@@ -52,7 +61,7 @@ class _Farthest:
         self.seen = torch.zeros(len(embeddings), dtype=torch.int64, device=embeddings.device)
         everything = torch.arange(len(embeddings), device=embeddings.device)
         if len(self.labeled) == 0:
-            for rows in torch.split(everything, _CANDIDATES):
+            for rows in torch.split(everything, self.step):
                 self.closest[rows] = self._points(rows).square().sum(1)
             self._choose(first_greatest(self.closest.float()))
             self.closest.fill_(torch.inf)
@@ -80,11 +89,11 @@ class _Farthest:
     def _candidates(self) -> tuple[Tensor, float, int]:
         """Farthest rows, in order; the most that any other can reach, and the first other one that does."""
         closest = self.closest.float()
-        if len(closest) <= _CANDIDATES:
+        if len(closest) <= self.step:
             return torch.arange(len(closest), device=closest.device), -torch.inf, len(closest)
-        bound = closest.topk(_CANDIDATES + 1).values[-1]
+        bound = closest.topk(self.step + 1).values[-1]
         above, equal = (closest > bound).nonzero().squeeze(1), (closest == bound).nonzero().squeeze(1)
-        room = _CANDIDATES - len(above)
+        room = self.step - len(above)
         return torch.cat([above, equal[:room]]).sort().values, float(bound), int(equal[room])
 
     def _choose(self, row: int) -> None:
@@ -93,10 +102,10 @@ class _Farthest:
 
     def _compare(self, rows: Tensor, centres: int) -> None:
         """Look at the centres that the rows, sorted by how many they have seen, have not seen yet, up to `centres`."""
-        for block in torch.split(rows, _CANDIDATES) if len(rows) else ():
+        for block in torch.split(rows, self.step) if len(rows) else ():
             points, closest = self._points(block), self.closest[block]
-            for begin in range(int(self.seen[block[0]]), centres, _CANDIDATES):
-                others = self._centres(begin, min(begin + _CANDIDATES, centres))
+            for begin in range(int(self.seen[block[0]]), centres, self.step):
+                others = self._centres(begin, min(begin + self.step, centres))
                 closest = torch.minimum(closest, squared_distances(points, others).amin(1))
             self.closest[block] = closest
             self.seen[block] = centres

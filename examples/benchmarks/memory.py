@@ -1,12 +1,14 @@
 """How much memory `select` takes a frame, with a real detector.
 
-    python examples/benchmarks/memory.py                          # about ten minutes on one core
-    python examples/benchmarks/memory.py --frames 400 1200 --stages entropy auto
+    python examples/benchmarks/memory.py                          # about two hours on one core
+    python examples/benchmarks/memory.py --stages entropy auto     # only these
 
 For each kind of first stage `select` runs in a process of its own over two pools of different size. A frame's share is
 the difference of the two peaks over the difference of the sizes: what grows with the pool, and nothing else. A peak is
 the most anonymous memory (`RssAnon`, looked at every two milliseconds) above what the process had after a first pass
 over a few frames. Pages of files that are mapped are not counted, since the system lets go of them when it needs room.
+
+Both pools are larger than the blocks that stages work in, some 1,024 frames, which would count as growth otherwise.
 
 The detector is Faster R-CNN with MobileNet v3 and random weights. It finds 100 objects in every frame. Its images are
 small, and its regions are pooled to one cell, which makes it fast. What it gives of a frame is as wide as ever: 1,024
@@ -170,7 +172,7 @@ def peak(kind: str, frames: int, *, on_disk: bool, warm_up: int) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the options, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, nargs=2, default=[1000, 3000], help="two sizes of pools")
+    parser.add_argument("--frames", type=int, nargs=2, default=[3000, 9000], help="two sizes of pools")
     parser.add_argument("--stages", nargs="+", choices=[*STAGES, "extract"], default=[*STAGES, "extract"])
     parser.add_argument("--warm-up", type=int, default=192, help="frames of the first pass, which is not counted")
     parser.add_argument("--work", type=json.loads, help=argparse.SUPPRESS)
