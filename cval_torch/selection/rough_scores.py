@@ -166,10 +166,12 @@ def two_largest(values: Floats, work: Workspace) -> tuple[Floats, Floats]:
     rows = len(values)
     first, *others = _lanes(values, work)
     second, lower, pairs, runners = (work.floats(name, len(first)) for name in ("second", "lower", "pairs", "runners"))
-    second[:] = 0
-    for column in others:
-        np.minimum(first, column, out=lower)
-        np.maximum(second, lower, out=second)
+    if not others:
+        second[:] = 0
+    for number, column in enumerate(others):
+        np.minimum(first, column, out=lower if number else second)
+        if number:
+            np.maximum(second, lower, out=second)
         np.maximum(first, column, out=first)
     # of each four, the neighbours: places 0 and 2 then stand for two columns each
     np.maximum(first[:-1], first[1:], out=pairs[:-1])

@@ -121,7 +121,9 @@ def entropy(probabilities: Tensor, *, weights: Tensor | None = None) -> Tensor:
     if outcomes == 1:
         return torch.zeros_like(values[:, 0])
     total = values.sum(1, keepdim=True)
-    shares = torch.where(total > 0, values / total, 1 / outcomes)
+    shares = values / total
+    if not bool((total > 0).all()):
+        shares = torch.where(total > 0, shares, 1 / outcomes)
     terms = _surprise(shares)
     if weights is not None:
         return terms.mul_(weights.to(terms)).sum(1).div_(math.log2(outcomes))

@@ -132,7 +132,7 @@ def report_objects(pool: Pool, *, frames: int, repeats: int) -> list[str]:
     ]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the pools one after another."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=1_000_000)
@@ -140,14 +140,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--object-frames", type=int, default=2000, help="frames to measure one object a box on")
     parser.add_argument("--output", type=Path, help="a Markdown file for the tables")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     lines = [
         "# Ranking a pool, against reading its column once",
         "",
-        f"`python examples/benchmarks/scoring.py --frames {options.frames}`, with {options.threads} thread(s), torch "
-        f"{torch.__version__}: the {KEEP:,} best frames. Cells: how many times one read of the column it takes to rank "
-        "the pool, and milliseconds by the process clock.",
+        f"    python examples/benchmarks/scoring.py --frames {options.frames} --repeats {options.repeats}",
+        "",
+        f"The {KEEP:,} best frames, with {options.threads} thread(s) and torch {torch.__version__}. Cells: how many",
+        "times as long as one read of the column it takes to rank the pool, and milliseconds by the process clock.",
         "",
     ]
     print("\n".join(lines))
@@ -161,7 +162,7 @@ def main() -> None:
             lines += part
             del pool
     if options.output is not None:
-        options.output.write_text("\n".join(lines).rstrip() + "\n")
+        options.output.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
