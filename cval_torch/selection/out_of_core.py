@@ -18,7 +18,6 @@ from pathlib import Path
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool.growing import GrowingColumn
 from cval_torch.pool.layout import Gathered
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.candidates import Candidates, Predicted
@@ -60,22 +59,15 @@ class FirstLook(ABC):
         self.columns = columns_read(self.stage)
         self.num_frames = 0
         self._counts = counts
-        self._indices = GrowingColumn()
 
     def add(self, pool: Pool) -> None:
-        """Take in a batch of frames, which have rows of a dataset.
+        """Take in a batch of frames.
 
         Raises:
             InvalidInputError: a missing column.
         """
         self.num_frames += len(pool)
-        if pool.indices is not None:
-            self._indices.append(pool.indices)
         self._add(pool)
-
-    def indices(self) -> Tensor:
-        """(F,) int64, the rows of the dataset. Nothing can be taken in after that."""
-        return self._indices.join()
 
     def summary(self) -> Summary:
         """Of all frames that have come. Nothing can be taken in after that.

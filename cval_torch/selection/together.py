@@ -281,15 +281,16 @@ def _gathered(look: FirstLook, places: Sequence[int], ranks: Ranks) -> Summary |
         whole = gather_pools(share, places, ranks, to=0)
         return ranks.exchange_local(lambda: look.summary_of(whole) if ranks.rank == 0 else None)
     own = ranks.exchange_local(lambda: look.summary() if look.num_frames else None)
-    parts = ranks.exchange(lambda: (None if own is None else own.without_vectors(), list(places)))
-    order = torch.tensor([place for _, theirs in parts for place in theirs], dtype=torch.int64)
-    there = [part for part, _ in parts if part is not None]
+    mine = {} if own is None else own.long_vectors()
+    none = {name: column[:0].clone() for name, column in mine.items()}  # their names, types and widths
+    parts = ranks.exchange(lambda: (None if own is None else own.without_vectors(), list(places), none))
+    order = torch.tensor([place for _, theirs, _ in parts for place in theirs], dtype=torch.int64)
+    there = [part for part, _, _ in parts if part is not None]
     if not there:
         return None
-    by_rank = [torch.tensor(theirs, dtype=torch.int64) for _, theirs in parts]
-    like = {name: column[:0] for name, column in there[0].long_vectors().items()}
-    mine = like if own is None else own.long_vectors()
-    long = {name: gather_rows(mine.get(name, like[name]), by_rank, ranks, to=0) for name in like}
+    by_rank = [torch.tensor(theirs, dtype=torch.int64) for _, theirs, _ in parts]
+    like = next(columns for part, _, columns in parts if part is not None)
+    long = {name: gather_rows(mine.get(name, column), by_rank, ranks, to=0) for name, column in like.items()}
 
     def join() -> Summary | None:
         return Summary.cat(there).take(order.argsort()).with_vectors(long) if ranks.rank == 0 else None

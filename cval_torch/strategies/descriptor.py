@@ -152,9 +152,9 @@ class Descriptors:
     def without_looks(self, rows: Tensor | None = None) -> Descriptors:
         """The small part of the frames at (n,) `rows`, or of all, where looks are kept elsewhere."""
         if rows is None:
-            return replace(self, looks=self.looks[:0])
+            return replace(self, looks=self.looks[:0].clone())
         shares = None if self.shares is None else self.shares.take(rows)
-        return replace(self, looks=self.looks[:0], is_null=self.is_null[rows], shares=shares)
+        return replace(self, looks=self.looks[:0].clone(), is_null=self.is_null[rows], shares=shares)
 
     def copied(self) -> Descriptors:
         """The same frames by themselves: with no others beside them, and coordinates for their own classes alone."""

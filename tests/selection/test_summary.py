@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -48,6 +49,16 @@ def test_parts_and_the_whole(options: dict[str, Any], width: int) -> None:
             assert torch.equal(mine.vectors[:], whole.vectors[:])  # type: ignore[index]
         if mine.contents is not None:
             assert torch.equal(mine.contents.descriptors[:], whole.contents.descriptors[:])  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("strategy", ["k_center", "auto"])
+def test_the_small_part_travels_without_the_vectors(strategy: str) -> None:
+    """A view of no rows would be pickled with all that it is a view of."""
+    pool = make_tied_pool([2] * 50, width=500)
+    summary = Summary.of(pool, DetectionSampling(num_of_samples=3, selection_strategy=strategy))
+    assert sum(column.nbytes for column in summary.long_vectors().values()) > 50 * 500 * 2
+    assert len(pickle.dumps(summary.without_vectors())) < 10_000
+    assert len(pickle.dumps(summary.take(torch.arange(50)))) < 10_000
 
 
 def test_some_frames_in_another_order() -> None:

@@ -29,6 +29,13 @@ def test_a_selection_is_that_of_one_process_on_every_rank(two: Outcomes) -> None
 
 
 @BOTH
+def test_first_stages_of_every_kind_choose_as_one_process(ranks: Outcomes) -> None:
+    everyones = values(ranks, "selections_of_every_kind_are_those_of_one_process")
+    assert all(chosen == everyones[0] for chosen in everyones)
+    assert all(together == alone for together, alone in everyones[0])
+
+
+@BOTH
 def test_the_class_weights_of_rank_zero_hold(ranks: Outcomes) -> None:
     assert values(ranks, "the_class_weights_of_rank_zero_hold") == [True] * len(ranks)
 
@@ -76,6 +83,8 @@ STAGES = [
     [stage("probability", 8), stage("weighted_kmeans", 3)],
     [stage("least", 8, null_policy="sample")],
     [stage("k_center", 5)],
+    [stage("auto", 5), stage("class_gain", 3)],
+    [stage("auto", 5, min_distance=0.2)],
     [stage("least", 5, min_distance=0.3)],
     [stage("least", None, num_of_boxes=2.5, null_policy="last")],
     [stage("margin", 5, class_quotas={1: 2}, null_policy="skip")],

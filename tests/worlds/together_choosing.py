@@ -61,6 +61,7 @@ def random_stage(generator: random.Random, n: int, **given: Any) -> DetectionSam
         "clustering",
         "weighted_kmeans",
         "k_center",
+        "auto",
         "ppal",
         "diverse_prototypes",
     ]

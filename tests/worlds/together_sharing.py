@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 from watched_passes import Watched, same
 
-from cval_torch import DetectionSampling, extract, select
+from cval_torch import DetectionSampling, extract, pipeline, select
 from cval_torch.pool.ranks import Ranks, from_rank_zero, is_rank_zero, processes
 
 
@@ -68,6 +68,30 @@ def a_selection_is_that_of_one_process(_: Path) -> Any:
     assert both[0].dataset[3][1]["row"] == 3
     assert len(both[0]) == 3
     return [[list(each.frame_ids), each.indices, each.scores.tolist()] for each in both]
+
+
+@scenario
+def selections_of_every_kind_are_those_of_one_process(_: Path) -> Any:
+    """First stages of each kind, with predictions that are kept and that are had again; a draw before anything."""
+    model, chosen = make_faster_rcnn(), []
+    for strategy in ("entropy", "k_center", "auto", "random", "ppal"):
+        for few in (0, 16):
+            pipeline._FEW_FRAMES = few  # type: ignore[attr-defined]
+            both = [
+                select(
+                    model,
+                    loader_of(Frames(9)),
+                    num_of_samples=4,
+                    selection_strategy=strategy,
+                    progress=False,
+                    distributed=distributed,
+                )
+                for distributed in (None, False)
+            ]
+            assert both[0].predictions.frame_ids == both[0].frame_ids
+            assert torch.equal(both[0].predictions.counts, both[1].predictions.counts)
+            chosen.append([[list(each.frame_ids), each.indices] for each in both])
+    return chosen
 
 
 @scenario
