@@ -104,8 +104,9 @@ def rough_scores(pool: Pool, strategy: str, *, extreme: bool) -> RoughScores | N
         return RoughScores(pool.scores, lambda values: _doubts(_floats(values), work), _DOUBT_RADIUS, 0.5)
     if strategy == "ratio":
         return RoughScores(pool.scores, lambda values: _ratios(_floats(values), work), _ROUNDING, 1.0)
-    radius = _FIT_RADIUS + 10 * _ROUNDING  # near y = 0 the fit is steep
-    return RoughScores(pool.scores, lambda values: _fitted_entropies(_floats(values), work), radius, 1.0)
+    scale = 1 / (4 * _FIT_A)
+    radius = (_FIT_RADIUS + 10 * _ROUNDING) * scale  # near y = 0 the fit is steep
+    return RoughScores(pool.scores, lambda values: _fitted_entropies(_floats(values), work), radius, scale)
 
 
 @np.errstate(divide="ignore", invalid="ignore")  # of rows of zeros, which are then scored in another way
@@ -268,10 +269,11 @@ def _ratios(values: Floats, work: Workspace) -> Floats:
 
 
 def _fitted_entropies(values: Floats, work: Workspace) -> Floats:
-    products, result = work.floats("products", len(values)), work.floats("result", len(values))
-    np.subtract(values, np.multiply(values, values, out=products), out=products)  # y / 4
-    np.add(products, _FIT_C / 4, out=result)
-    np.divide(_FIT_B / 4, result, out=result)
-    np.multiply(products, 4 * _FIT_A, out=products)
-    np.add(result, products, out=result)
-    return np.add(result, _FIT_D, out=result)
+    """The fitted entropies over `4 A`: with `w = (y + C) / 4`, `w + B / (16 A w) + (D - A C) / (4 A)`."""
+    shifted, result = work.floats("shifted", len(values)), work.floats("result", len(values))
+    np.subtract(values, 0.5, out=shifted)
+    np.multiply(shifted, shifted, out=shifted)
+    np.subtract((1 + _FIT_C) / 4, shifted, out=shifted)
+    np.divide(_FIT_B / (16 * _FIT_A), shifted, out=result)
+    np.add(result, shifted, out=result)
+    return np.add(result, (_FIT_D - _FIT_A * _FIT_C) / (4 * _FIT_A), out=result)
