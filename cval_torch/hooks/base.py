@@ -33,6 +33,7 @@ class Later:
     Args:
         compute: gives the tensor. What the recording held may be used, not the recording itself.
 
+    >>> import torch
     >>> frames = FrameBatch(torch.ones(1).long(), torch.zeros(1, 4), torch.ones(1).long(), torch.ones(1),
     ...                     box_embeddings=Later(lambda: torch.zeros(1, 8)).column)
     >>> frames.box_embeddings.shape

@@ -237,7 +237,8 @@ def _diversity(
         return partial(choose, summary.pool.take(by_id), seed=stage.seed, labeled=labeled, weights=weights)
     ours, theirs = summary.described_beside(labeled)
     around = None if theirs is None else theirs[:]
-    return partial(choose, ours.take(by_id), seed=stage.seed, labeled=around, weights=weights)
+    points = ours.take(by_id) if strategy.takes_points else ours.take(by_id)[:]
+    return partial(choose, points, seed=stage.seed, labeled=around, weights=weights)
 
 
 def _check_boxes_fit(pool: Pool, name: str) -> None:

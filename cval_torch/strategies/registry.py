@@ -61,6 +61,8 @@ class Strategy:
         reads: all columns that it looks at, where they are there. A pass need not keep others for it.
         served: the smallest place that has it: cval.ai and every server, a server of one's own, or this process only.
         greedy: whether its choice of n rows begins with its choice of fewer.
+        takes_points: under `vectors`, whether `function` takes any `Points`, of which it holds some rows at a time.
+            Else it is given a tensor of all rows, which takes as much memory.
         takes_clusters: whether it takes `num_of_clusters`.
         knows_labeled: whether it stays away from frames that are annotated already.
     """
@@ -72,6 +74,7 @@ class Strategy:
     reads: tuple[str, ...] = ()
     served: Served = "own server"
     greedy: bool = False
+    takes_points: bool = False
     takes_clusters: bool = False
     knows_labeled: bool = False
 
@@ -137,6 +140,7 @@ _RECORDS = (
         name="clustering",
         sees="vectors",
         function=clustering,
+        takes_points=True,
         needs=EMBEDDINGS,
         reads=DESCRIBED,
         served="cval.ai",
@@ -147,6 +151,7 @@ _RECORDS = (
         name="hierarchical",
         sees="vectors",
         function=hierarchical,
+        takes_points=True,
         needs=EMBEDDINGS,
         reads=DESCRIBED,
         served="cval.ai",
@@ -157,6 +162,7 @@ _RECORDS = (
         name="k_center",
         sees="vectors",
         function=k_center,
+        takes_points=True,
         needs=EMBEDDINGS,
         reads=DESCRIBED,
         greedy=True,
@@ -166,18 +172,33 @@ _RECORDS = (
         name="weighted_kmeans",
         sees="vectors",
         function=weighted_kmeans,
+        takes_points=True,
         needs=EMBEDDINGS,
         reads=DESCRIBED,
         knows_labeled=True,
     ),
-    Strategy(name="kmeans_plus_plus", sees="vectors", function=kmeans_plus_plus, needs=EMBEDDINGS, reads=DESCRIBED),
     Strategy(
-        name="typicality", sees="vectors", function=typicality, needs=EMBEDDINGS, reads=DESCRIBED, knows_labeled=True
+        name="kmeans_plus_plus",
+        sees="vectors",
+        function=kmeans_plus_plus,
+        takes_points=True,
+        needs=EMBEDDINGS,
+        reads=DESCRIBED,
+    ),
+    Strategy(
+        name="typicality",
+        sees="vectors",
+        function=typicality,
+        takes_points=True,
+        needs=EMBEDDINGS,
+        reads=DESCRIBED,
+        knows_labeled=True,
     ),
     Strategy(
         name="facility_location",
         sees="vectors",
         function=facility_location,
+        takes_points=True,
         needs=EMBEDDINGS,
         reads=DESCRIBED,
         greedy=True,

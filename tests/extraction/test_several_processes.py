@@ -14,7 +14,7 @@ REFUSALS = [
     ("a_stream_is_refused", "all", "LoaderOrderError", "a stream's frames have no rows"),
     ("other_weights_are_refused", None, "InvalidInputError", "rank 1's model has other weights than rank 0's"),
     ("an_id_twice_is_found_between_processes", None, "InvalidInputError", "got '0' again in row 2"),
-    ("an_id_twice_is_found_in_a_selection", 0, "InvalidInputError", "got '0' again in row 2"),
+    ("an_id_twice_is_found_in_a_selection", 0, "InvalidInputError", "frame '0' is in two of the parts"),
     ("targets_of_two_kinds_are_refused", None, "InvalidInputError", "of rank 0 have none, those of rank 1 have one"),
     ("other_columns_are_refused", None, "InvalidInputError", "in rank 1: `box_embeddings` had 2 numbers a row"),
     ("no_frames_at_all_are_an_error", None, "InvalidInputError", "`loader` must yield at least one frame; got none"),

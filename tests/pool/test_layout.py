@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool.layout import FRAME_COLUMNS, Gathered, Layout
+from cval_torch.pool.column_checks import FRAME_COLUMNS
+from cval_torch.pool.layout import Gathered, Layout
 from cval_torch.pool.pool import Pool
 
 NAMES = ("scores", "labels", "boxes", "probabilities", "box_embeddings", "frame_embeddings", "indices")

@@ -21,6 +21,7 @@ THREE = (
     "extraction_is_that_of_one_process",
     "shuffling_loaders_agree_on_rank_zeros_order",
     "a_rank_without_frames_has_an_empty_share",
+    "selections_of_every_kind_are_those_of_one_process",
     "every_kind_of_stage_chooses_as_in_one_process",
     "the_class_weights_of_rank_zero_hold",
     "padding_of_samplers_vanishes",
