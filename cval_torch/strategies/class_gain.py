@@ -14,7 +14,7 @@ from cval_torch.pool.pool import Pool
 from cval_torch.strategies.class_sums import ClassSums
 from cval_torch.strategies.columns import UNCERTAIN_CLASSES, check_columns
 from cval_torch.strategies.descriptor import Descriptors, beside, check_described, unit_rows
-from cval_torch.strategies.k_center import candidates_of, first_greatest
+from cval_torch.strategies.k_center import candidates_of, first_greatest, greatest_rows
 from cval_torch.strategies.kmeans import squared_distances
 from cval_torch.strategies.scores import box_evidence, entropy
 
@@ -203,7 +203,7 @@ class _Greedy:
     def _choose_some(self) -> None:
         """Bring the frames that may be worth most up to date, and choose among them while no other can be better."""
         worth = self._worth(self.gains, self.nearest, self.free)
-        rows, bound, next_row = most_promising(worth, self.step)
+        rows, bound, next_row = greatest_rows(worth, self.step)
         self._compare(rows)
         points, gains, alone = self.places[rows], self.gains.take(rows), len(self.centres) == 0
         nearest, free = self.nearest[rows], self.free[rows]
@@ -304,19 +304,6 @@ class _Places:
             return looks
         standardised = frames.sub_(self.standard.middle).div_(self.standard.spread)
         return torch.cat([looks, unit_rows(standardised).double()], 1)
-
-
-def most_promising(worth: Tensor, count: int) -> tuple[Tensor, float, int]:
-    """(r,) rows of the greatest of (N,) values, rising; what any other row has at the most, and the first that has it.
-
-    Of equal values the first rows are taken. With `count` rows or fewer, all of them; then nothing bounds the others.
-    """
-    if len(worth) <= count:
-        return torch.arange(len(worth), device=worth.device), -torch.inf, len(worth)
-    bound = worth.topk(count + 1).values[-1]
-    above, equal = (worth > bound).nonzero().squeeze(1), (worth == bound).nonzero().squeeze(1)
-    room = count - len(above)
-    return torch.cat([above, equal[:room]]).sort().values, float(bound), int(equal[room])
 
 
 def _confidences(pool: Pool) -> Tensor:

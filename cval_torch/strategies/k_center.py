@@ -70,7 +70,7 @@ class _Farthest:
 
     def choose_some(self) -> None:
         """Bring the farthest rows up to date, and choose among them while no other can be as far."""
-        rows, bound, next_row = self._candidates()
+        rows, bound, next_row = greatest_rows(self.closest.float(), self.step)
         centres = len(self.labeled) + self.count
         stale = rows[self.seen[rows] < centres]
         self._compare(stale[self.seen[stale].argsort(stable=True)], centres)
@@ -85,16 +85,6 @@ class _Farthest:
             closest[best] = -1
         self.closest[rows] = closest
         self.seen[rows] = len(self.labeled) + self.count
-
-    def _candidates(self) -> tuple[Tensor, float, int]:
-        """Farthest rows, in order; the most that any other can reach, and the first other one that does."""
-        closest = self.closest.float()
-        if len(closest) <= self.step:
-            return torch.arange(len(closest), device=closest.device), -torch.inf, len(closest)
-        bound = closest.topk(self.step + 1).values[-1]
-        above, equal = (closest > bound).nonzero().squeeze(1), (closest == bound).nonzero().squeeze(1)
-        room = self.step - len(above)
-        return torch.cat([above, equal[:room]]).sort().values, float(bound), int(equal[room])
 
     def _choose(self, row: int) -> None:
         self.chosen[self.count] = row
@@ -122,3 +112,16 @@ class _Farthest:
 def first_greatest(values: Tensor) -> int:
     """The first place of the greatest value: `argmax` may name any of several."""
     return int((values == values.amax()).nonzero()[0])
+
+
+def greatest_rows(values: Tensor, count: int) -> tuple[Tensor, float, int]:
+    """(r,) rows of the greatest of (N,) values, rising; what any other row has at the most, and the first that has it.
+
+    Of equal values the first rows are taken. With `count` rows or fewer, all of them; then nothing bounds the others.
+    """
+    if len(values) <= count:
+        return torch.arange(len(values), device=values.device), -torch.inf, len(values)
+    bound = values.topk(count + 1).values[-1]
+    above, equal = (values > bound).nonzero().squeeze(1), (values == bound).nonzero().squeeze(1)
+    room = count - len(above)
+    return torch.cat([above, equal[:room]]).sort().values, float(bound), int(equal[room])
