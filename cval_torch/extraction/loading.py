@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class LoadingPlan:
         size = getattr(self.loader, "batch_size", None)
         return size if size is not None else getattr(getattr(self.loader, "batch_sampler", None), "batch_size", None)
 
-    @property
+    @cached_property  # every batch asks
     def largest_batch(self) -> int | None:
         """The most frames of a batch; None: not known."""
         return max(map(len, self.batches)) if self.batches else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from tqdm import tqdm
 
 from cval_torch.errors import InvalidInputError, LoaderOrderError
 from cval_torch.extraction.batches import split_batch
-from cval_torch.extraction.loading import plan_loading
+from cval_torch.extraction.loading import LoadingPlan, plan_loading
 
 
 class EveryOther(Sampler[list[int]]):
@@ -216,3 +217,20 @@ def test_a_wrapper_around_a_loader_is_refused_by_name(wrap: Any, name: str) -> N
         LoaderOrderError, match=f"around a DataLoader.*pass the DataLoader itself, which is its `{name}`"
     ):
         plan_loading(wrap(loader))
+
+
+def test_the_batches_are_counted_once() -> None:
+    """Every batch asks how large the largest is: of a million frames that would be a walk over all batches each."""
+
+    class Counted(list[list[int]]):
+        walks = 0
+
+        def __iter__(self) -> Any:
+            self.walks += 1
+            return super().__iter__()
+
+    batches = Counted([[0, 1, 2], [3]])
+    plan = LoadingPlan(None, batches, [])
+    assert [plan.largest_batch for _ in range(5)] == [3] * 5
+    assert batches.walks == 1
+    assert replace(plan, batches=[[0, 1]]).largest_batch == 2
