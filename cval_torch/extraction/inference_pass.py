@@ -114,7 +114,7 @@ class InferencePass:
 
     def share(self) -> Pool:
         """Infer this process's share: all of it, where there is one process."""
-        ranks, gathered = self.ranks, Gathered()
+        gathered = Gathered()
         forecast = self.forecast("the pool", _KEEP_LESS)
 
         def add(pool: Pool) -> None:
@@ -123,10 +123,14 @@ class InferencePass:
                 forecast.look(len(gathered), each=gathered.nbytes)
 
         self.stream(add)
-        if ranks.size == 1:
-            return gathered.pool().with_skipped(self.skipped)
-        own = ranks.exchange_local(lambda: gathered.pool() if len(gathered) else None)
-        return same_layout(own, ranks).with_skipped(self.skipped)
+        return self._own(gathered).with_skipped(self.skipped)
+
+    def _own(self, gathered: Gathered) -> Pool:
+        """What this process has gathered; of no frames, but with the others' columns, where that is nothing."""
+        if self.ranks.size == 1:
+            return gathered.pool()
+        own = self.ranks.exchange_local(lambda: gathered.pool() if len(gathered) else None)
+        return same_layout(own, self.ranks)
 
     def forecast(self, what: str, remedy: str) -> Forecast:
         """Says early if what this process keeps of its share is not going to fit into memory."""
@@ -145,27 +149,22 @@ class InferencePass:
         plan = self.shares.plan
         if self.options.frame_id is not None or not plan.batches:
             return None
-        names, first = FrameNames(plan.dataset), plan.batches[0][:1]
+        names, (first, *others) = FrameNames(plan.dataset), (row for batch in plan.batches for row in batch)
         try:
-            ((rows, data),) = plan.load([first])
+            ((_, data),) = plan.load([[first]])
             parts = parts_of(data, self.adapter, self.options.split, single=plan.single, largest=plan.largest_batch)
-            names.name(first if rows is None else rows, parts.targets)
+            frame_ids = names.name([first], parts.targets)
         except Exception:  # it will be raised, and told better, by the pass
             return None
         if names.source == "target":
             return None
-        names = FrameNames(plan.dataset)
-        return names.name([row for batch in plan.batches for row in batch], None)
+        return frame_ids + names.name(others, None)
 
     def stream(self, add: Callable[[Pool], None], *, options: PassOptions | None = None) -> None:
         """Infer this process's share, and give `add` its rows batch by batch; `options` say which columns."""
-
-        def keep(_: int, pool: Pool | None, __: list[SkippedFrame]) -> None:
-            if pool is not None:
-                add(pool)
-
+        numbers = self.shares.numbers(self.ranks.rank)
         with model_of_rank_zero(self.model, self.ranks, model_fingerprint):
-            skipped = self._infer(self.shares.plan, self.shares.numbers(self.ranks.rank), keep, options=options)
+            skipped = self._infer(self.shares.plan, numbers, _rows_to(add), options=options)
         self._tell_skipped([frame for part in self.ranks.exchange(lambda: list(skipped)) for frame in part])
 
     def again(self, rows: Sequence[int], options: PassOptions) -> Pool:
@@ -182,17 +181,11 @@ class InferencePass:
         size = plan.largest_batch or 1
         batches = [list(rows[begin : begin + size]) for begin in range(0, len(rows), size)]
         numbers = list(range(ranks.rank, len(batches), ranks.size))
-
-        def keep(_: int, pool: Pool | None, __: list[SkippedFrame]) -> None:
-            if pool is not None:
-                gathered.add(pool)
-
-        once_more = replace(self.shares.plan, batches=batches)
+        keep, once_more = _rows_to(gathered.add), replace(plan, batches=batches)
         with model_of_rank_zero(self.model, ranks, model_fingerprint):
             self._infer(once_more, numbers, keep, options=replace(options, on_error="raise"), what="predictions")
         places = [place for number in numbers for place in range(number * size, number * size + len(batches[number]))]
-        own = ranks.exchange_local(lambda: gathered.pool() if len(gathered) else None)
-        return gather_pools(same_layout(own, ranks), places, ranks, to=0)
+        return gather_pools(self._own(gathered), places, ranks, to=0)
 
     def _tell_skipped(self, skipped: Sequence[SkippedFrame]) -> None:
         """Remember what all processes left out, and warn of it."""
@@ -314,6 +307,16 @@ class InferencePass:
                     f"those of rank {by_target.index(True)} have one. Pass `frame_id=` to name frames yourself"
                 )
         return inference.skipped
+
+
+def _rows_to(add: Callable[[Pool], None]) -> Keep:
+    """Gives `add` the rows of every batch that has some."""
+
+    def keep(_: int, pool: Pool | None, __: list[SkippedFrame]) -> None:
+        if pool is not None:
+            add(pool)
+
+    return keep
 
 
 def _show(bar: tqdm[NoReturn], done: int, skipped: Sequence[SkippedFrame], frames: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -31,6 +31,22 @@ def places_of(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     # the start of each one's frame, less where that begins among these, plus its number among these
     shifts = (offsets[rows] - theirs[:-1]).repeat_interleave(counts)
     return shifts + torch.arange(len(shifts), device=shifts.device), theirs
+
+
+def rows_in_parts(rows: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Where rows of a whole lie in the parts that make it up, one after another.
+
+    Args:
+        rows: (n,) int64, rising.
+        sizes: the rows of each part.
+
+    >>> [part.tolist() for part in rows_in_parts(torch.tensor([0, 3, 4]), [2, 1, 2])]
+    [[0], [], [0, 1]]
+    """
+    ends = torch.tensor(list(itertools.accumulate(sizes, initial=0)), dtype=torch.int64, device=rows.device)
+    cuts = torch.searchsorted(rows, ends).tolist()
+    begins = ends.tolist()
+    return [rows[first:last] - begin for (first, last), begin in zip(itertools.pairwise(cuts), begins, strict=False)]
 
 
 def chunks(offsets: Tensor, *, boxes: int) -> Iterator[tuple[int, int]]:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from cval_torch.errors import CvalError, InvalidInputError
+from cval_torch.pool.offsets import rows_in_parts
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.null_policy import sets_apart
 from cval_torch.selection.order import order_of_ids
-from cval_torch.selection.ranking import rank_rows
+from cval_torch.selection.ranking import rank_some
 from cval_torch.selection.scored import Scored
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.strategies.class_gain import Contents
@@ -113,13 +114,9 @@ class Candidates:
         places = torch.searchsorted(held, rows).clamp_(max=max(len(held) - 1, 0))
         if not torch.equal(held[places], rows):
             raise CvalError("a frame was let go that has been chosen; this is a fault of cval_torch")
-        parts, begin, order = [], 0, places.argsort(stable=True)
-        wanted = places[order]
-        for part, _, predicted in self._parts:
-            mine = wanted[(wanted >= begin) & (wanted < begin + len(part))] - begin
-            if len(mine):
-                parts.append(predicted.take(mine))
-            begin += len(part)
+        order = places.argsort(stable=True)
+        mine = rows_in_parts(places[order], [len(part) for part, _, _ in self._parts])
+        parts = [part.take(some) for (_, _, part), some in zip(self._parts, mine, strict=True) if len(some)]
         found = Predicted.cat(parts) if parts else self._parts[0][2].take(rows)
         return found.take(order.argsort()) if len(rows) else found
 
@@ -131,13 +128,12 @@ class Candidates:
         self._held = self._needed = len(kept)
 
     def _picked(self, kept: Tensor, scored: Scored) -> tuple[Tensor, Scored, Predicted]:
-        rows, begin, parts = [], 0, []
-        for part, own, predicted in self._parts:
-            mine = kept[(kept >= begin) & (kept < begin + len(own))] - begin
-            begin += len(own)
+        rows, parts = [], []
+        of_parts = rows_in_parts(kept, [len(part) for part, _, _ in self._parts])
+        for (part, _, predicted), mine in zip(self._parts, of_parts, strict=True):
             rows.append(part[mine])
             if len(mine):
-                parts.append(predicted if len(mine) == len(own) else predicted.take(mine))
+                parts.append(predicted if len(mine) == len(part) else predicted.take(mine))
         nothing = self._parts[0][2].take(kept[:0])
         return torch.cat(rows), scored.take(kept), Predicted.cat(parts) if parts else nothing
 
@@ -181,7 +177,6 @@ def _best(scored: Scored, stage: DetectionSampling, rows: Tensor, n: int | None)
     """The first n of some rows by rank; all, if n is None."""
     if len(rows) == 0:
         return rows
-    ids = [scored.frame_ids[row] for row in rows.tolist()]
     n = len(rows) if n is None else min(n, len(rows))
-    best = rank_rows(scored.scores[rows], ids, n, descending=stage.descending)
-    return rows[torch.tensor(best, dtype=torch.int64)]
+    best = rank_some(rows, scored.scores, scored.frame_ids, n, descending=stage.descending)
+    return torch.tensor(best, dtype=torch.int64)

@@ -149,13 +149,37 @@ def first_look(
     return _Comparing(stages, counts, predictions=predictions, scratch=scratch)
 
 
-class _Scoring(FirstLook):
+class _Summing(FirstLook):
+    """Keeps the summary of every frame."""
+
+    def __init__(
+        self, stages: Sequence[DetectionSampling], counts: Mapping[int, float] | None, *, scratch: Path | None = None
+    ) -> None:
+        super().__init__(stages, counts)
+        self._growing = GrowingSummary(scratch)
+
+    def _add(self, pool: Pool) -> None:
+        summary = Summary.of(pool, self._of(pool), part=True)
+        self._growing.add(summary)
+        self._keep(pool, summary)
+
+    @abstractmethod
+    def _keep(self, pool: Pool, summary: Summary) -> None:
+        """Keep what is wanted of a batch beside its summary."""
+
+    def _summary(self) -> Summary:
+        return self._growing.join()
+
+    def _growing_bytes(self) -> int:
+        return self._growing.nbytes
+
+
+class _Scoring(_Summing):
     """Before a stage that scores frames by their own boxes."""
 
     def __init__(self, stages: Sequence[DetectionSampling], counts: Mapping[int, float] | None) -> None:
         super().__init__(stages, counts)
         self.columns |= self.later
-        self._growing = GrowingSummary()
         self._candidates = Candidates(self.stage)
         strategies = [find_strategy(stage.selection_strategy) for stage in self.others]
         self._vectors = any(strategy.sees == "vectors" for strategy in strategies)
@@ -164,9 +188,7 @@ class _Scoring(FirstLook):
         single = [stage for stage in self.others if find_strategy(stage.selection_strategy).sees in ("boxes", "pool")]
         self._kept = PREDICTIONS.union(*map(columns_read, single))
 
-    def _add(self, pool: Pool) -> None:
-        summary = Summary.of(pool, self._of(pool), part=True)
-        self._growing.add(summary)
+    def _keep(self, pool: Pool, summary: Summary) -> None:
         self._candidates.add(summary.scored, lambda: self._read(pool))
 
     def _read(self, pool: Pool) -> Predicted:
@@ -176,12 +198,6 @@ class _Scoring(FirstLook):
             Contents.of(pool, part=True) if self._contents else None,
         )
 
-    def _summary(self) -> Summary:
-        return self._growing.join()
-
-    def _growing_bytes(self) -> int:
-        return self._growing.nbytes
-
     def other_bytes(self, frames: int) -> float:
         return self._candidates.most_bytes(frames)
 
@@ -189,7 +205,7 @@ class _Scoring(FirstLook):
         return self._candidates.take(rows)
 
 
-class _Comparing(FirstLook):
+class _Comparing(_Summing):
     """Before a stage that compares frames, or that draws them at random."""
 
     def __init__(
@@ -200,8 +216,7 @@ class _Comparing(FirstLook):
         predictions: int,
         scratch: Path | None,
     ) -> None:
-        super().__init__(stages, counts)
-        self._growing = GrowingSummary(scratch)
+        super().__init__(stages, counts, scratch=scratch)
         self._most = predictions
         # embeddings of all boxes are too much to keep for a few frames
         has_embeddings = self.later & {"box_embeddings", "frame_embeddings"}
@@ -209,18 +224,11 @@ class _Comparing(FirstLook):
         if self._gathered is not None:
             self.columns |= self.later
 
-    def _add(self, pool: Pool) -> None:
-        self._growing.add(Summary.of(pool, self._of(pool), part=True))
+    def _keep(self, pool: Pool, summary: Summary) -> None:
         if self._gathered is not None:
             self._gathered.add(pool.only(self.later))
             if self._gathered.nbytes > self._most:
                 self._gathered = None
-
-    def _summary(self) -> Summary:
-        return self._growing.join()
-
-    def _growing_bytes(self) -> int:
-        return self._growing.nbytes
 
     @property
     def has_to_look_again(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,18 +10,9 @@ from torch import Tensor
 
 from cval_torch.pool.pool import Pool
 from cval_torch.strategies.descriptor import Descriptors, beside, classes_of
+from cval_torch.strategies.points import blocks_of
 
 _BLOCK_FRAMES = 1024
-
-
-class Rows(Protocol):
-    """N vectors, some of which can be asked for."""
-
-    def __len__(self) -> int:
-        """N."""
-
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        """(r, D), those at (r,) int64 `rows`."""
 
 
 class Spacing:
@@ -36,13 +26,14 @@ class Spacing:
         labeled: (L, D), where frames lie that are as good as taken.
     """
 
-    def __init__(self, points: Rows, distance: float, *, labeled: Rows | None = None) -> None:
+    def __init__(
+        self, points: Descriptors | _Described, distance: float, *, labeled: Descriptors | None = None
+    ) -> None:
         self._points, self._limit = points, distance**2 * (1 - 1e-9)  # just the distance is not nearer, rounded or not
         self._taken: list[Tensor] = []  # (n, E), of at most two blocks each
         self._fresh: list[Tensor] = []  # (1, E), those taken since
         if labeled is not None:
-            for begin in range(0, len(labeled), _BLOCK_FRAMES):
-                self._taken.append(labeled[torch.arange(begin, min(begin + _BLOCK_FRAMES, len(labeled)))])
+            self._taken += [block for _, block in blocks_of(labeled, _BLOCK_FRAMES)]
 
     @classmethod
     def of(cls, pool: Pool, distance: float, *, labeled: Pool | None = None) -> Spacing:
@@ -101,9 +92,6 @@ class _Described:
 
     def __init__(self, pool: Pool, like: Descriptors) -> None:
         self._pool, self._like = pool, like
-
-    def __len__(self) -> int:
-        return len(self._pool)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         return Descriptors.of(self._pool.take(rows), part=True).like(self._like)[:]

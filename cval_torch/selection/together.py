@@ -8,7 +8,6 @@ of the user's, rank 0 gathers what that reads of all frames.
 
 from __future__ import annotations
 
-import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from cval_torch.errors import InvalidInputError, warn_user
 from cval_torch.pool.gathering import gather_pools, gather_rows, same_layout
+from cval_torch.pool.offsets import rows_in_parts
 from cval_torch.pool.pool import Pool
 from cval_torch.pool.ranks import Ranks
 from cval_torch.selection.backend import Backend, Selection
@@ -205,7 +205,7 @@ def choose_from_parts(
     ('b',)
     """
     backend = LocalBackend() if backend is None else backend
-    ran, alone, begins = checked_stages(stages), Ranks(distributed=False), [0]
+    ran, alone, sizes = checked_stages(stages), Ranks(distributed=False), list[int]()
     with ExitStack() as stack:
         scratch = None
         if scratch_dir is not None:
@@ -213,14 +213,14 @@ def choose_from_parts(
         look = begin_look(ran, backend, alone, scratch=scratch)
         for part in parts:
             look.add(part)
-            begins.append(begins[-1] + len(part))
+            sizes.append(len(part))
 
         def again(rows: Tensor) -> Pool:
             if isinstance(parts, Iterator):
                 raise InvalidInputError("`parts` are gone through twice by these stages: give a list, not an iterator")
-            return _taken(parts, begins, rows)
+            return _taken(parts, sizes, rows)
 
-        selection, _, rows = _chosen_rows(look, range(begins[-1]), backend, alone, again=again)
+        selection, _, rows = _chosen_rows(look, range(sum(sizes)), backend, alone, again=again)
     return replace(selection, rows=rows, stages=ran)
 
 
@@ -324,14 +324,11 @@ def _check_same_frames(frame_ids: Sequence[str], again: Pool) -> None:
             )
 
 
-def _taken(parts: Iterable[Pool], begins: Sequence[int], rows: Tensor) -> Pool:
-    """The frames at some rows of all parts, in that order."""
+def _taken(parts: Iterable[Pool], sizes: Sequence[int], rows: Tensor) -> Pool:
+    """The frames at some rows of all parts, which have `sizes` frames, in that order."""
     order = rows.argsort(stable=True)
-    wanted, taken = rows[order], []
-    for part, (begin, end) in zip(parts, itertools.pairwise(begins), strict=True):
-        mine = wanted[(wanted >= begin) & (wanted < end)] - begin
-        if len(mine):
-            taken.append(part.take(mine))
+    of_parts = rows_in_parts(rows[order], sizes)
+    taken = [part.take(mine) for part, mine in zip(parts, of_parts, strict=True) if len(mine)]
     return Pool.cat(taken).take(order.argsort())
 
 

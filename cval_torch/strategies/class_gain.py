@@ -14,7 +14,7 @@ from cval_torch.pool.pool import Pool
 from cval_torch.strategies.class_sums import ClassSums
 from cval_torch.strategies.columns import UNCERTAIN_CLASSES, check_columns
 from cval_torch.strategies.descriptor import Descriptors, beside, check_described, unit_rows
-from cval_torch.strategies.k_center import candidates_of, first_greatest, greatest_rows
+from cval_torch.strategies.k_center import candidates_of, catch_up, first_greatest, greatest_rows
 from cval_torch.strategies.kmeans import squared_distances
 from cval_torch.strategies.scores import box_evidence, entropy
 
@@ -179,12 +179,15 @@ class _Greedy:
         device = ours.device
         self.places, self.step = _Places(ours, frames, standard), candidates_of(len(frames))
         everything = torch.arange(len(frames), device=device)
-        self.centres = self.places[everything[:0]]
         objects = [frames.objects] if held is None else [frames.objects, held.objects]
         classes = torch.unique(torch.cat([each.labels for each in objects]), sorted=True)
         self.known = torch.zeros(len(classes), dtype=torch.float64, device=device)
+        self.num_centres = 0 if held is None else len(held)
+        width = self.places[everything[:0]].shape[1]
+        self.centres = torch.empty(self.num_centres + n, width, dtype=torch.float64, device=device)
         if held is not None and theirs is not None:
-            self.centres = _Places(theirs, held, standard)[torch.arange(len(held), device=device)]
+            labeled_rows = torch.arange(len(held), device=device)
+            self.centres[: len(held)] = _Places(theirs, held, standard)[labeled_rows]
             self._add_known(_Gains(held.objects, classes))
         self.gains = _Gains(frames.objects, classes)
         self.chosen = torch.empty(n, dtype=torch.int64, device=device)
@@ -195,7 +198,7 @@ class _Greedy:
         self.gaining = True
         self._compare(everything)
         while self.count < n:
-            alone = len(self.centres) == 0
+            alone = self.num_centres == 0
             self._choose_some()
             if alone:  # until now nothing was near anything, which bounds nothing
                 self._compare(everything)
@@ -205,7 +208,7 @@ class _Greedy:
         worth = self._worth(self.gains, self.nearest, self.free)
         rows, bound, next_row = greatest_rows(worth, self.step)
         self._compare(rows)
-        points, gains, alone = self.places[rows], self.gains.take(rows), len(self.centres) == 0
+        points, gains, alone = self.places[rows], self.gains.take(rows), self.num_centres == 0
         nearest, free = self.nearest[rows], self.free[rows]
         while self.count < len(self.chosen):
             worth = self._worth(gains, nearest, free)
@@ -219,10 +222,11 @@ class _Greedy:
             self.chosen[self.count] = row
             self.count += 1
             self._add_known(gains.take(torch.tensor([place], device=rows.device)))
-            self.centres = torch.cat([self.centres, points[place : place + 1]])
+            self.centres[self.num_centres] = points[place]
+            self.num_centres += 1
             nearest = torch.minimum(nearest, squared_distances(points, points[place : place + 1]).squeeze(1))
             free[place] = False
-            self.nearest[rows], self.free[rows], self.seen[rows] = nearest, free, len(self.centres)
+            self.nearest[rows], self.free[rows], self.seen[rows] = nearest, free, self.num_centres
             if alone:
                 break
 
@@ -239,15 +243,15 @@ class _Greedy:
 
     def _compare(self, rows: Tensor) -> None:
         """Bring the distances of some rows up to date."""
-        centres = len(self.centres)
-        stale = rows[self.seen[rows] < centres]
-        stale = stale[self.seen[stale].argsort(stable=True)]
-        for block in torch.split(stale, self.step) if len(stale) else ():
-            points, nearest = self.places[block], self.nearest[block]
-            for begin in range(int(self.seen[block[0]]), centres, self.step):
-                others = self.centres[begin : min(begin + self.step, centres)]
-                nearest = torch.minimum(nearest, squared_distances(points, others).amin(1))
-            self.nearest[block], self.seen[block] = nearest, centres
+        catch_up(
+            rows,
+            self.nearest,
+            self.seen,
+            points=self.places.__getitem__,
+            centres=lambda begin, end: self.centres[begin:end],
+            count=self.num_centres,
+            step=self.step,
+        )
 
 
 class _Gains:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from cval_torch.errors import InvalidInputError, callable_name
+from cval_torch.pool.column_checks import BOX_COLUMNS
 from cval_torch.pool.pool import Pool
 
 Needs = tuple[tuple[str, ...], ...]
@@ -21,7 +22,7 @@ UNCERTAIN_CLASSES: Needs = (("labels",), ("scores", "probabilities"), *EMBEDDING
 DESCRIBED = ("labels", "scores", "box_embeddings", "frame_embeddings")
 """What the descriptor of a frame is made of."""
 
-COLUMNS = ("boxes", "labels", "scores", "probabilities", "box_embeddings", "frame_embeddings")
+COLUMNS = (*BOX_COLUMNS, "frame_embeddings")
 """What a callable may need."""
 
 _WAYS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -72,8 +74,7 @@ class _Farthest:
         """Bring the farthest rows up to date, and choose among them while no other can be as far."""
         rows, bound, next_row = greatest_rows(self.closest.float(), self.step)
         centres = len(self.labeled) + self.count
-        stale = rows[self.seen[rows] < centres]
-        self._compare(stale[self.seen[stale].argsort(stable=True)], centres)
+        self._compare(rows, centres)
         points, closest = self._points(rows), self.closest[rows]
         while self.count < len(self.chosen):
             best = first_greatest(closest.float())
@@ -91,14 +92,10 @@ class _Farthest:
         self.count += 1
 
     def _compare(self, rows: Tensor, centres: int) -> None:
-        """Look at the centres that the rows, sorted by how many they have seen, have not seen yet, up to `centres`."""
-        for block in torch.split(rows, self.step) if len(rows) else ():
-            points, closest = self._points(block), self.closest[block]
-            for begin in range(int(self.seen[block[0]]), centres, self.step):
-                others = self._centres(begin, min(begin + self.step, centres))
-                closest = torch.minimum(closest, squared_distances(points, others).amin(1))
-            self.closest[block] = closest
-            self.seen[block] = centres
+        """Bring the distances of some rows up to date with the first `centres`."""
+        catch_up(
+            rows, self.closest, self.seen, points=self._points, centres=self._centres, count=centres, step=self.step
+        )
 
     def _centres(self, begin: int, end: int) -> Tensor:
         known = len(self.labeled)
@@ -125,3 +122,34 @@ def greatest_rows(values: Tensor, count: int) -> tuple[Tensor, float, int]:
     above, equal = (values > bound).nonzero().squeeze(1), (values == bound).nonzero().squeeze(1)
     room = count - len(above)
     return torch.cat([above, equal[:room]]).sort().values, float(bound), int(equal[room])
+
+
+def catch_up(
+    rows: Tensor,
+    closest: Tensor,
+    seen: Tensor,
+    *,
+    points: Callable[[Tensor], Tensor],
+    centres: Callable[[int, int], Tensor],
+    count: int,
+    step: int,
+) -> None:
+    """Bring the squared distances of some rows to their nearest centre up to date, in place.
+
+    Args:
+        rows: (r,) int64.
+        closest: (N,) squared distances to the nearest of the centres that a row has seen.
+        seen: (N,) int64, how many of the centres it has seen.
+        points: gives (b, D), the points at (b,) rows.
+        centres: gives those from one to another, (c, D).
+        count: how many centres there are.
+        step: rows, and centres, that are compared at a time.
+    """
+    stale = rows[seen[rows] < count]
+    stale = stale[seen[stale].argsort(stable=True)]
+    for block in torch.split(stale, step) if len(stale) else ():
+        own, nearest = points(block), closest[block]
+        for begin in range(int(seen[block[0]]), count, step):
+            others = centres(begin, min(begin + step, count))
+            nearest = torch.minimum(nearest, squared_distances(own, others).amin(1))
+        closest[block], seen[block] = nearest, count

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ragged import columns, frames_of_boxes
 
-from cval_torch.pool.offsets import chunks, offsets_of, places_of
+from cval_torch.pool.offsets import chunks, offsets_of, places_of, rows_in_parts
 
 
 @given(frames=frames_of_boxes, boxes=st.integers(1, 30))
@@ -39,3 +39,11 @@ def test_places_against_lists(counts: list[int], data: st.DataObject) -> None:
     assert places.tolist() == [place for row in rows for place in range(offsets[row], offsets[row + 1])]
     assert theirs.tolist() == [sum(counts[row] for row in rows[:n]) for n in range(len(rows) + 1)]
     assert places.dtype == theirs.dtype == torch.int64
+
+
+@given(sizes=st.lists(st.integers(0, 4), max_size=6), data=st.data())
+def test_rows_in_parts_against_a_loop(sizes: list[int], data: st.DataObject) -> None:
+    rows = sorted(data.draw(st.sets(st.integers(0, sum(sizes) - 1)))) if sum(sizes) else []
+    found = [part.tolist() for part in rows_in_parts(torch.tensor(rows, dtype=torch.int64), sizes)]
+    whole = [(part, row) for part, size in enumerate(sizes) for row in range(size)]
+    assert found == [[whole[row][1] for row in rows if whole[row][0] == part] for part in range(len(sizes))]
