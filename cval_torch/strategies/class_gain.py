@@ -15,7 +15,7 @@ from cval_torch.strategies.class_sums import ClassSums
 from cval_torch.strategies.columns import UNCERTAIN_CLASSES, check_columns
 from cval_torch.strategies.descriptor import Descriptors, beside, check_described, unit_rows
 from cval_torch.strategies.k_center import candidates_of, catch_up, first_greatest, greatest_rows
-from cval_torch.strategies.kmeans import squared_distances
+from cval_torch.strategies.nearest import squared_distances
 from cval_torch.strategies.scores import box_evidence, entropy
 
 _CHUNK_ELEMENTS = 2**20

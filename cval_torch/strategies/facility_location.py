@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from cval_torch.strategies.k_center import first_greatest
-from cval_torch.strategies.kmeans import Cloud, mean_of, squared_distances
+from cval_torch.strategies.kmeans import Cloud, mean_of
+from cval_torch.strategies.nearest import squared_distances
 from cval_torch.strategies.points import Points
 
 # Gains are worked out anew for so many candidates at a time.

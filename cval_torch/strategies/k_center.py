@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cval_torch.strategies.kmeans import mean_of, squared_distances
+from cval_torch.strategies.kmeans import mean_of
+from cval_torch.strategies.nearest import squared_distances
+from cval_torch.strategies.parts import Part, workers_of
 from cval_torch.strategies.points import Points
 
 # Rows that may be chosen next are looked at so many at a time, others not until they may be; fewer of few rows, so that
@@ -38,10 +40,53 @@ def k_center(
         (n,) int64 distinct rows in the order of choice; equally far ones by row. Distances are worked out in float64
         and compared in float32. Memory is N numbers beside the embeddings, and some blocks.
     """
-    far = _Farthest(embeddings, n, labeled)
-    while far.count < n:
-        far.choose_some()
-    return far.chosen
+    lead = _Lead(embeddings, labeled)
+    while len(lead.chosen) < n:
+        lead.choose_some(n)
+    return torch.tensor(lead.chosen, dtype=torch.int64, device=embeddings.device)
+
+
+class _Lead:
+    """The choice so far, and what the shares have not been told of it."""
+
+    def __init__(self, embeddings: Points, labeled: Tensor | None) -> None:
+        self.embeddings, self.middle = embeddings, mean_of(embeddings)
+        known = self.middle[None][:0] if labeled is None else labeled.double() - self.middle
+        self.share = workers_of(embeddings, _Share, self.middle, known)
+        self.chosen: list[int] = []
+        first = known[:0]
+        if len(known) == 0:
+            answers = self.share.each(_Share.outermost)
+            farthest = max(value for value, _ in answers)
+            self.chosen.append(min(row for value, row in answers if value == farthest))
+            first = self._points(torch.tensor(self.chosen))
+        self.share.each(_Share.begin, first)
+        self.rows = torch.tensor(self.chosen, dtype=torch.int64, device=embeddings.device)
+        self.closest = torch.full((len(first),), -1.0, dtype=torch.float64, device=embeddings.device)
+        self.new = first[:0]
+
+    def choose_some(self, n: int) -> None:
+        """Choose among the farthest rows of all shares while no other can be as far, until there are n."""
+        wanted = -(-candidates_of(len(self.embeddings)) // self.share.count)
+        answers = self.share.each(_Share.propose, self.new, self.rows, self.closest, wanted)
+        rows, order = torch.cat([answer[0] for answer in answers]).sort()
+        closest = torch.cat([answer[1] for answer in answers])[order]
+        bound = max(answer[2] for answer in answers)
+        next_row = min(answer[3] for answer in answers if answer[2] == bound)
+        points, picked = self._points(rows), list[int]()
+        while len(self.chosen) < n:
+            best = first_greatest(closest.float())
+            value = float(closest[best].float())
+            if value < bound or (value == bound and int(rows[best]) > next_row):
+                break
+            self.chosen.append(int(rows[best]))
+            picked.append(best)
+            closest = torch.minimum(closest, squared_distances(points, points[best : best + 1]).squeeze(1))
+            closest[best] = -1
+        self.rows, self.closest, self.new = rows, closest, points[picked]
+
+    def _points(self, rows: Tensor) -> Tensor:
+        return self.embeddings[rows.to(self.embeddings.device)].double() - self.middle
 
 
 def candidates_of(rows: int) -> int:
@@ -49,61 +94,84 @@ def candidates_of(rows: int) -> int:
     return min(max(rows // _ROWS_A_CANDIDATE, _FEWEST_CANDIDATES), _CANDIDATES)
 
 
-class _Farthest:
-    """The choice so far, and of each row the squared distance to the nearest centre among the first few."""
+class _Share:
+    """The points of one process, and of each the squared distance to the nearest centre among the first few.
 
-    def __init__(self, embeddings: Points, n: int, labeled: Tensor | None) -> None:
-        self.embeddings = embeddings
-        self.step = candidates_of(len(embeddings))
-        self.labeled = embeddings[:0] if labeled is None else labeled
-        self.middle = mean_of(embeddings)
-        self.chosen = torch.empty(n, dtype=torch.int64, device=embeddings.device)
-        self.count = 0
-        self.closest = torch.full((len(embeddings),), torch.inf, dtype=torch.float64, device=embeddings.device)
-        self.seen = torch.zeros(len(embeddings), dtype=torch.int64, device=embeddings.device)
-        everything = torch.arange(len(embeddings), device=embeddings.device)
-        if len(self.labeled) == 0:
-            for rows in torch.split(everything, self.step):
-                self.closest[rows] = self._points(rows).square().sum(1)
-            self._choose(first_greatest(self.closest.float()))
-            self.closest.fill_(torch.inf)
-        self._compare(everything, min(len(self.labeled), 256) or 1)
-        self.closest[self.chosen[: self.count]] = -1
+    Centres are the labeled points and the chosen ones, in this order.
 
-    def choose_some(self) -> None:
-        """Bring the farthest rows up to date, and choose among them while no other can be as far."""
-        rows, bound, next_row = greatest_rows(self.closest.float(), self.step)
-        centres = len(self.labeled) + self.count
-        self._compare(rows, centres)
-        points, closest = self._points(rows), self.closest[rows]
-        while self.count < len(self.chosen):
-            best = first_greatest(closest.float())
-            value = float(closest[best].float())
-            if value < bound or (value == bound and int(rows[best]) > next_row):
-                break
-            self._choose(int(rows[best]))
-            closest = torch.minimum(closest, squared_distances(points, points[best : best + 1]).squeeze(1))
-            closest[best] = -1
-        self.closest[rows] = closest
-        self.seen[rows] = len(self.labeled) + self.count
+    Args:
+        part: the points.
+        middle: (D,) float64, where the origin is to be.
+        labeled: (L, D) float64, about it.
+    """
 
-    def _choose(self, row: int) -> None:
-        self.chosen[self.count] = row
-        self.count += 1
+    def __init__(self, part: Part, middle: Tensor, labeled: Tensor) -> None:
+        self.part, self.middle, self.centres = part, middle, labeled
+        self.count, self.step = len(labeled), candidates_of(part.total)
+        count, device = len(part.points), middle.device
+        self.closest = torch.full((count,), torch.inf, dtype=torch.float64, device=device)
+        self.seen = torch.zeros(count, dtype=torch.int64, device=device)
+
+    def outermost(self) -> tuple[float, int]:
+        """The greatest squared distance to the middle, and the row that has it."""
+        lengths = torch.empty_like(self.closest)
+        for rows in torch.split(self._everything(), self.step):
+            lengths[rows] = self._points(rows).square().sum(1)
+        return self._best(lengths.float())
+
+    def begin(self, centre: Tensor) -> None:
+        """Compare all points with some centres, so that each has a bound; with `centre` (1, D) or none beside."""
+        self._add(centre)
+        self._compare(self._everything(), min(self.count, 256))
+
+    def propose(self, new: Tensor, rows: Tensor, closest: Tensor, share: int) -> tuple[Tensor, Tensor, float, int]:
+        """The farthest rows, up to date, with their distances; and what others may have, and the first that has it.
+
+        Args:
+            new: (c, D) the points that were chosen since the last time.
+            rows: (r,) those that were proposed by all.
+            closest: (r,) their squared distances to all centres; below 0 for chosen ones.
+            share: how many may be proposed.
+        """
+        self._add(new)
+        place = torch.searchsorted(self.part.rows, rows).clamp_max_(max(len(self.part.rows) - 1, 0))
+        ours = self.part.rows[place] == rows if len(self.part.rows) else torch.zeros_like(rows, dtype=torch.bool)
+        self.closest[place[ours]], self.seen[place[ours]] = closest[ours], self.count
+        best, bound, following = greatest_rows(self.closest.float(), share)
+        self._compare(best, self.count)
+        next_row = int(self.part.rows[following]) if following < len(self.part.rows) else self.part.total
+        return self.part.rows[best], self.closest[best], bound, next_row
+
+    def _everything(self) -> Tensor:
+        return torch.arange(len(self.closest), device=self.closest.device)
+
+    def _best(self, values: Tensor) -> tuple[float, int]:
+        if not len(values):
+            return -torch.inf, self.part.total
+        row = first_greatest(values)
+        return float(values[row]), int(self.part.rows[row])
+
+    def _add(self, new: Tensor) -> None:
+        if self.count + len(new) > len(self.centres):  # room for as many again
+            room = max(len(self.centres), len(new), 256)
+            self.centres = torch.cat([self.centres, self.centres.new_empty(room, self.centres.shape[1])])
+        self.centres[self.count : self.count + len(new)] = new
+        self.count += len(new)
 
     def _compare(self, rows: Tensor, centres: int) -> None:
         """Bring the distances of some rows up to date with the first `centres`."""
         catch_up(
-            rows, self.closest, self.seen, points=self._points, centres=self._centres, count=centres, step=self.step
+            rows,
+            self.closest,
+            self.seen,
+            points=self._points,
+            centres=lambda begin, end: self.centres[begin:end],
+            count=centres,
+            step=self.step,
         )
 
-    def _centres(self, begin: int, end: int) -> Tensor:
-        known = len(self.labeled)
-        chosen = self.chosen[max(begin - known, 0) : max(end - known, 0)]
-        return torch.cat([self.labeled[begin:end].double() - self.middle, self._points(chosen)])
-
     def _points(self, rows: Tensor) -> Tensor:
-        return self.embeddings[rows].double() - self.middle
+        return self.part.points[rows].double() - self.middle
 
 
 def first_greatest(values: Tensor) -> int:

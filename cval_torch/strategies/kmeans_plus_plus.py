@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from cval_torch.strategies.k_center import first_greatest
-from cval_torch.strategies.kmeans import squared_distances
+from cval_torch.strategies.nearest import distances_to_own, nearest_centres, squared_distances
+from cval_torch.strategies.parts import Part, workers_of
 from cval_torch.strategies.points import Points, blocks_of
 
 _BLOCK = 4096
@@ -51,6 +52,30 @@ def kmeans_plus_plus(
     return torch.tensor(chosen, dtype=torch.int64, device=embeddings.device)
 
 
+class _Share:
+    """The points of one process, scaled, and of each the squared distance to the nearest choice that it has seen."""
+
+    def __init__(self, part: Part, scales: Tensor) -> None:
+        self.points, self.scales = part.points, scales[part.rows]
+        self.closest = torch.full_like(self.scales, torch.inf)
+
+    def lengths(self) -> Tensor:
+        """(n,) squared."""
+        lengths = torch.empty_like(self.closest)
+        for rows, block in blocks_of(self.points, _BLOCK):
+            lengths[rows] = block.float().square().sum(1) * self.scales[rows].square()
+        return lengths
+
+    def compare(self, fresh: Tensor) -> Tensor:
+        """(n,) the distances, up to date with (f, D) choices that were made since the last time."""
+        squares = (fresh * fresh).sum(1)
+        for rows, block in blocks_of(self.points, _BLOCK):
+            points = block.float() * self.scales[rows, None]
+            own = nearest_centres(points, fresh, squares)
+            self.closest[rows] = torch.minimum(self.closest[rows], distances_to_own(points, fresh, squares, own))
+        return self.closest
+
+
 class _Draws:
     """The rows chosen so far, and of each row the squared distance to the nearest of those that it has seen."""
 
@@ -60,12 +85,9 @@ class _Draws:
         if weights is not None:
             largest = weights.amax().clamp_min(torch.finfo(torch.float64).tiny)
             self.scales = (weights / largest).to(self.scales)
-        lengths = torch.empty(len(embeddings), device=embeddings.device)
-        for rows, block in blocks_of(embeddings, _BLOCK):
-            lengths[rows] = block.float().square().sum(1) * self.scales[rows].square()
-        self.chosen = [first_greatest(lengths)]
+        self.share = workers_of(embeddings, _Share, self.scales)
+        self.chosen = [first_greatest(self.share.column(_Share.lengths))]
         self.fresh = self._points(torch.tensor(self.chosen, device=embeddings.device))
-        self.closest = torch.full_like(lengths, torch.inf)
         self._compare()
 
     def choose(self) -> bool:
@@ -91,9 +113,8 @@ class _Draws:
 
     def _compare(self) -> None:
         """Bring all distances up to date; the chosen rows are at 0."""
-        for rows, block in blocks_of(self.embeddings, _BLOCK):
-            points = block.float() * self.scales[rows, None]
-            self.closest[rows] = torch.minimum(self.closest[rows], squared_distances(points, self.fresh).amin(1))
+        if len(self.fresh):
+            self.closest = self.share.column(_Share.compare, self.fresh).clone()
         self.closest[self.chosen] = 0
         self.fresh = self.fresh[:0]
         self.mass = self.closest.cumsum(0, dtype=torch.float64)

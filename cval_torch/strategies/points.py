@@ -57,36 +57,36 @@ def blocks_of(points: Points, rows: int | None = None) -> Iterator[tuple[slice, 
 class Joined:
     """Points, and after them a few others that are in memory, as one.
 
-    Args:
+    Attributes:
         points: (N, D).
         others: (M, D).
     """
 
     def __init__(self, points: Points, others: Tensor) -> None:
-        self._points, self._others = points, others
+        self.points, self.others = points, others
 
     def __len__(self) -> int:
-        return len(self._points) + len(self._others)
+        return len(self.points) + len(self.others)
 
     @property
     def shape(self) -> tuple[int, int]:
         """(N + M, D)."""
-        return len(self), self._points.shape[1]
+        return len(self), self.points.shape[1]
 
     @property
     def device(self) -> torch.device:
         """That of the points."""
-        return self._points.device
+        return self.points.device
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
-        known = len(self._points)
+        known = len(self.points)
         if isinstance(rows, slice):
             begin, end, step = rows.indices(len(self))
             if step == 1 and end <= known:
-                return self._points[rows].float()
+                return self.points[rows].float()
             rows = torch.arange(begin, end, step, device=self.device)
         result = torch.empty(len(rows), self.shape[1], device=self.device)
         ours = rows < known
-        result[ours] = self._points[rows[ours]].float()
-        result[~ours] = self._others[rows[~ours] - known].to(result)
+        result[ours] = self.points[rows[ours]].float()
+        result[~ours] = self.others[rows[~ours] - known].to(result)
         return result

@@ -10,16 +10,7 @@ from points import blobs, noise
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from cval_torch.strategies.kmeans import (
-    Cloud,
-    _assign,
-    _move,
-    kmeans,
-    kmeans_beside,
-    mean_of,
-    nearest_of,
-    squared_distances,
-)
+from cval_torch.strategies.kmeans import _Lead, _Share, kmeans, kmeans_beside, mean_of
 
 
 class TestKmeans:
@@ -146,33 +137,27 @@ class TestBeside:
 def test_a_centre_without_points_moves_to_the_farthest_point() -> None:
     """One step, worked out by hand: of three centres the middle one has no points, and (9,) is 4 from its own."""
     points = torch.tensor([[0.0], [1.0], [5.0], [9.0]])
-    cloud = Cloud(points, torch.zeros(1), None)
-    centres = torch.tensor([[0.5], [50.0], [5.0]])
-    now = _assign(cloud, centres)
-    assert now.labels.tolist() == [0, 0, 2, 2]
-    assert _move(cloud, centres, now, held=0).flatten().tolist() == [0.5, 9.0, 7.0]
-    assert _move(cloud, centres, now, held=2).flatten().tolist() == [0.5, 50.0, 7.0], "those that are fixed stay"
+    lead = _Lead(points, None)
+    centres = torch.tensor([[0.5], [50.0], [5.0]]) - lead.middle
+    now = lead.assign(centres)
+    assert lead.share.column(_Share.own_labels).tolist() == [0, 0, 2, 2]
+    assert now.inertia == pytest.approx(0.25 + 0.25 + 16)
+
+    def moved(held: int) -> list[float]:
+        return (lead.move(centres, now, held=held) + lead.middle).flatten().tolist()
+
+    assert moved(0) == [0.5, 9.0, 7.0]
+    assert moved(2) == [0.5, 50.0, 7.0], "those that are fixed stay"
 
 
 def test_more_vacant_centres_than_points_and_points_without_a_pull() -> None:
     points = torch.tensor([[0.0], [8.0]])
-    cloud = Cloud(points, torch.zeros(1), torch.tensor([1.0, 0.0]))
-    centres = torch.tensor([[1.0], [90.0], [91.0], [92.0]])
-    moved = _move(cloud, centres, _assign(cloud, centres), held=0).flatten().tolist()
-    assert moved == [0.0, 0.0, 8.0, 92.0], "by how far a point is times its pull, and there are two points"
-
-
-@given(rows=st.integers(1, 9), centres=st.integers(1, 9), seed=st.integers(0, 99), far=st.sampled_from([0.0, 300.0]))
-@settings(deadline=None)
-def test_squared_distances_against_differences(rows: int, centres: int, seed: int, far: float) -> None:
-    points, others = noise(rows, 4, seed).double() + far, noise(centres, 4, seed + 1).double() + far
-    points[0] = others[0]
-    expected = (points[:, None] - others).square().sum(2)
-    got = squared_distances(points, others)
-    assert torch.allclose(got, expected, atol=1e-6)
-    assert got[0, 0] == 0
-    nearest = nearest_of(points, (points * points).sum(1), others, torch.full((rows,), 1.0).double())
-    assert torch.allclose(nearest, expected.amin(1).clamp_max(1.0), atol=1e-6)
+    lead = _Lead(points, torch.tensor([1.0, 0.0]))
+    centres = torch.tensor([[1.0], [90.0], [91.0], [92.0]]) - lead.middle
+    moved = lead.move(centres, lead.assign(centres), held=0) + lead.middle
+    assert moved.flatten().tolist() == [0.0, 0.0, 8.0, 92.0], (
+        "by how far a point is times its pull, and there are two points"
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
