@@ -146,6 +146,19 @@ class Ranks:
                     chunk.copy_(there)
         return tensor
 
+    def add_up(self, numbers: Tensor) -> Tensor:
+        """The sum over all processes of (...) int64 numbers of one shape, on rank 0. Every process must call this."""
+        if self.size == 1:
+            return numbers
+        total = numbers.cpu().contiguous().clone()
+        with self._at_device(), _answering():
+            for chunk in torch.split(total.view(-1), _CHUNK // total.element_size()):
+                there = chunk.to(self._device)
+                dist.reduce(there, dst=0)
+                if there is not chunk:
+                    chunk.copy_(there)
+        return total.to(numbers.device)
+
     def _all_gather(self, value: Any) -> list[Any]:
         answers: list[Any] = [None] * self.size
         with self._at_device(), _answering():

@@ -25,7 +25,7 @@ from cval_torch.selection.spacing import Spacing
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.strategies.class_gain import Contents
 from cval_torch.strategies.class_sums import ClassSums
-from cval_torch.strategies.descriptor import Descriptors, beside, check_described
+from cval_torch.strategies.descriptor import Descriptors, LongRows, beside, check_described
 from cval_torch.strategies.registry import find_strategy
 
 _LONG = ("looks", "half_looks", "frames")
@@ -125,12 +125,12 @@ class Summary:
                 found["frames"] = self.contents.frame_embeddings
         return found
 
-    def with_vectors(self, long: Mapping[str, Tensor]) -> Summary:
-        """The same with its vectors, as `long_vectors` names them."""
+    def with_vectors(self, long: Mapping[str, LongRows]) -> Summary:
+        """The same with vectors that are elsewhere, as `long_vectors` names them."""
         vectors, contents = self.vectors, self.contents
         return replace(
             self,
-            vectors=None if vectors is None else replace(vectors, looks=long["looks"]),
+            vectors=None if vectors is None else replace(vectors, elsewhere=long["looks"]),
             contents=None if contents is None else contents.with_vectors(long["half_looks"], long.get("frames")),
         )
 

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError, warn_user
-from cval_torch.pool.gathering import gather_pools, gather_rows, same_layout
+from cval_torch.pool.gathering import gather_pools, same_layout
 from cval_torch.pool.offsets import rows_in_parts
 from cval_torch.pool.pool import Pool
 from cval_torch.pool.ranks import Ranks
+from cval_torch.pool.team import Team
 from cval_torch.selection.backend import Backend, Selection
 from cval_torch.selection.candidates import Predicted
 from cval_torch.selection.checks import check_apart, checked_stages
@@ -35,6 +36,7 @@ from cval_torch.selection.stage import ClassWeights, DetectionSampling
 from cval_torch.selection.stages import Kept, choose_among, narrow
 from cval_torch.selection.summary import Summary
 from cval_torch.strategies.registry import find_strategy
+from cval_torch.strategies.shared_rows import Keeps, SharedRows
 
 Again = Callable[[Tensor], Pool]
 """Gives, on rank 0, the frames at some places of the whole, in that order, as they were predicted once more. Every
@@ -101,7 +103,7 @@ def _chosen_rows(
     look: FirstLook, places: Sequence[int], backend: LocalBackend, ranks: Ranks, *, again: Again
 ) -> tuple[Selection, Pool, Tensor]:
     """As `choose_from`; and the rows of the whole that were chosen."""
-    whole = _gathered(look, places, ranks)
+    whole, team = _gathered(look, places, ranks)
 
     def choose() -> Chosen:
         if whole is None:
@@ -109,7 +111,10 @@ def _chosen_rows(
         check_apart(whole.scored.frame_ids, backend.labeled)
         return choose_among(whole, look.stage, labeled=backend.labeled)
 
-    chosen = ranks.from_rank_zero(choose)
+    found = team.lead(choose)
+    chosen = ranks.from_rank_zero(lambda: found)
+    if chosen is None:
+        raise ValueError("rank 0 chose nothing")
     predicted = _predicted(look, places, chosen.rows, ranks, again)
 
     def go_on() -> tuple[Selection, Pool, Tensor]:
@@ -272,30 +277,34 @@ def _own(rows: Tensor, places: Sequence[int]) -> tuple[list[int], list[int]]:
     return [row for row, _ in found], [rank for _, rank in found]
 
 
-def _gathered(look: FirstLook, places: Sequence[int], ranks: Ranks) -> Summary | None:
-    """The summary of all frames, in the order of the whole, on rank 0; None on others, and where there is no frame."""
+def _gathered(look: FirstLook, places: Sequence[int], ranks: Ranks) -> tuple[Summary | None, Team]:
+    """The summary of all frames, in the order of the whole, on rank 0; None on others, and where there is no frame.
+
+    Its long vectors stay where they are, and can be read while rank 0 leads the team.
+    """
     if ranks.size == 1:
-        return look.summary()
+        return look.summary(), Team(ranks, None)
     if look.keeps_pool:
         share = same_layout(ranks.exchange_local(lambda: look.pool if look.num_frames else None), ranks)
         whole = gather_pools(share, places, ranks, to=0)
-        return ranks.exchange_local(lambda: look.summary_of(whole) if ranks.rank == 0 else None)
+        return ranks.exchange_local(lambda: look.summary_of(whole) if ranks.rank == 0 else None), Team(ranks, None)
     own = ranks.exchange_local(lambda: look.summary() if look.num_frames else None)
     mine = {} if own is None else own.long_vectors()
     none = {name: column[:0].clone() for name, column in mine.items()}  # their names, types and widths
     parts = ranks.exchange(lambda: (None if own is None else own.without_vectors(), list(places), none))
     order = torch.tensor([place for _, theirs, _ in parts for place in theirs], dtype=torch.int64)
     there = [part for part, _, _ in parts if part is not None]
+    keeps = Keeps(torch.tensor(places, dtype=torch.int64), mine, None if own is None else own.vectors)
+    team = Team(ranks, keeps)
     if not there:
-        return None
-    by_rank = [torch.tensor(theirs, dtype=torch.int64) for _, theirs, _ in parts]
+        return None, team
     like = next(columns for part, _, columns in parts if part is not None)
-    long = {name: gather_rows(mine.get(name, column), by_rank, ranks, to=0) for name, column in like.items()}
+    long = {name: SharedRows(team, name, column, len(order)) for name, column in like.items()}
 
     def join() -> Summary | None:
         return Summary.cat(there).take(order.argsort()).with_vectors(long) if ranks.rank == 0 else None
 
-    return ranks.exchange_local(join)
+    return ranks.exchange_local(join), team
 
 
 def _predicted(look: FirstLook, places: Sequence[int], rows: Tensor, ranks: Ranks, again: Again) -> Predicted:

@@ -13,7 +13,7 @@ from cval_torch.pool.offsets import places_of
 from cval_torch.pool.pool import Pool
 from cval_torch.strategies.class_sums import ClassSums
 from cval_torch.strategies.columns import UNCERTAIN_CLASSES, check_columns
-from cval_torch.strategies.descriptor import Descriptors, beside, check_described, unit_rows
+from cval_torch.strategies.descriptor import Descriptors, LongRows, beside, check_described, unit_rows
 from cval_torch.strategies.k_center import candidates_of, catch_up, first_greatest, greatest_rows
 from cval_torch.strategies.nearest import squared_distances
 from cval_torch.strategies.scores import box_evidence, entropy
@@ -33,12 +33,14 @@ class Contents:
         objects: of each frame and class the doubtful and the expected objects, sums of `s H` and `s`.
         frame_embeddings: (F, D), to be standardised over all frames; None: there are none, or nothing beside them.
         rows: (F',) int64, the rows of `frame_embeddings` that are meant; None: all.
+        elsewhere: gives the frame embeddings instead.
     """
 
     descriptors: Descriptors
     objects: ClassSums
     frame_embeddings: Tensor | None
     rows: Tensor | None = None
+    elsewhere: LongRows | None = None
 
     @classmethod
     def of(cls, pool: Pool, *, part: bool = False, name: str = "pool") -> Contents:
@@ -80,16 +82,16 @@ class Contents:
         if len(rows) == len(self) and torch.equal(rows, torch.arange(len(rows), device=rows.device)):
             return self
         own = rows if self.rows is None else self.rows[rows]
-        return Contents(self.descriptors.take(rows), self.objects.take(rows), self.frame_embeddings, own)
+        return replace(self, descriptors=self.descriptors.take(rows), objects=self.objects.take(rows), rows=own)
 
     def without_vectors(self, rows: Tensor | None = None) -> Contents:
         """The small part of the frames at (n,) `rows`, or of all, where vectors are kept elsewhere."""
         objects = self.objects if rows is None else self.objects.take(rows)
         return Contents(self.descriptors.without_looks(rows), objects, None)
 
-    def with_vectors(self, looks: Tensor, frame_embeddings: Tensor | None) -> Contents:
-        """The same with its vectors."""
-        return replace(self, descriptors=replace(self.descriptors, looks=looks), frame_embeddings=frame_embeddings)
+    def with_vectors(self, looks: LongRows, frames: LongRows | None) -> Contents:
+        """The same with vectors that are elsewhere."""
+        return replace(self, descriptors=replace(self.descriptors, elsewhere=looks), elsewhere=frames)
 
     def copied(self) -> Contents:
         """The same frames by themselves, with no others beside them."""
@@ -98,11 +100,15 @@ class Contents:
             frames = frames[self.rows]
         return Contents(self.descriptors.copied(), self.objects, frames)
 
+    @property
+    def has_frame_embeddings(self) -> bool:
+        """Whether there are frame embeddings, here or elsewhere."""
+        return self.frame_embeddings is not None or self.elsewhere is not None
+
     def frames_at(self, rows: Tensor | slice) -> Tensor | None:
         """(r, D) float64, the frame embeddings of some frames; None where there are none."""
-        if self.frame_embeddings is None:
-            return None
-        return self.frame_embeddings[rows if self.rows is None else self.rows[rows]].double()
+        source = self.frame_embeddings if self.elsewhere is None else self.elsewhere
+        return None if source is None else source[rows if self.rows is None else self.rows[rows]].double()
 
     def sums_of_frames(self, around: Tensor | None = None) -> Tensor:
         """(D,) float64, the sum of all frame embeddings, or of their squared differences from a point."""
@@ -287,7 +293,7 @@ class _Standard:
     @classmethod
     def of(cls, pools: Sequence[Contents]) -> _Standard | None:
         """Those of all frames of some pools."""
-        if any(each.frame_embeddings is None for each in pools):
+        if not all(each.has_frame_embeddings for each in pools):
             return None
         count = sum(map(len, pools))
         middle = torch.stack([each.sums_of_frames() for each in pools]).sum(0) / count

@@ -20,8 +20,9 @@ far as they look alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,13 +31,36 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.pool.offsets import chunks
 from cval_torch.pool.pool import Pool
 from cval_torch.strategies.class_sums import ClassSums
+from cval_torch.strategies.parts import Here, Part, Workers
 from cval_torch.strategies.reduce import sum as sum_of_frames
+
+W = TypeVar("W")
 
 CLASS_SCALE = 0.5
 
 # Numbers that are worked on at a time: few enough to stay in a CPU's cache. A GPU wants more.
 _CHUNK_ELEMENTS = 2**18
 _MORE_ON_GPU = 64
+
+
+class LongRows(Protocol):
+    """The long vectors of F frames, where they are not all in this process (see `SharedRows`)."""
+
+    def __len__(self) -> int:
+        """F."""
+        ...
+
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
+        """(r, W), brought here."""
+        ...
+
+    def widened(self, width: int) -> LongRows:
+        """With zeros to the right."""
+        ...
+
+    def workers(self, frames: Descriptors, new: Callable[..., W], *args: Any) -> Workers[W]:
+        """Workers where the rows are."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +80,7 @@ class Descriptors:
         widths: E and D; None for what there is no column of.
         classes: (K,) int64, sorted, the labels that have a coordinate.
         rows: (F',) int64, the rows of `looks` and of the others that are meant, in that order; None: all.
+        elsewhere: gives the looks instead, of which `looks` then has none.
     """
 
     looks: Tensor
@@ -64,6 +89,7 @@ class Descriptors:
     widths: tuple[int | None, int | None]
     classes: Tensor
     rows: Tensor | None = None
+    elsewhere: LongRows | None = None
 
     @classmethod
     def of(
@@ -95,7 +121,7 @@ class Descriptors:
             return cls(looks, pool.is_empty, None, (None if boxes is None else 0, frames.shape[1]), none)
         width, frame_width = boxes.shape[1], None if frames is None else frames.shape[1]
         looks = torch.zeros(len(pool), max(width, frame_width or 0), dtype=dtype or torch.float32, device=pool.device)
-        shares = [_no_shares(0, looks)]
+        shares = [no_shares(0, looks)]
         elements = _CHUNK_ELEMENTS * (1 if pool.device.type == "cpu" else _MORE_ON_GPU)
         for begin, end in chunks(pool.offsets, boxes=max(elements // max(width, 1), 1)):
             looks[begin:end, :width], share = _describe(pool, begin, end)
@@ -143,6 +169,16 @@ class Descriptors:
         """Where the rows are."""
         return self.looks.device
 
+    @property
+    def _source(self) -> Tensor | LongRows:
+        return self.looks if self.elsewhere is None else self.elsewhere
+
+    def workers(self, new: Callable[..., W], *args: Any) -> Workers[W]:
+        """Workers where the frames are; see `workers_of`."""
+        if self.elsewhere is not None:
+            return self.elsewhere.workers(self, new, *args)
+        return Here(new(Part(self, torch.arange(len(self), device=self.device), len(self)), *args))
+
     def take(self, rows: Tensor) -> Descriptors:
         """The frames at (n,) int64 `rows`, in that order; nothing is copied."""
         if len(rows) == len(self) and torch.equal(rows, torch.arange(len(rows), device=rows.device)):
@@ -175,11 +211,11 @@ class Descriptors:
         if isinstance(rows, slice):
             picked = torch.arange(len(self), device=self.device)[rows] if self.rows is None else self.rows[rows]
             plain = self.rows is None and rows.step in (None, 1)
-            looks = self.looks[rows] if plain else self.looks[picked]
+            looks = self._source[rows] if plain else self._source[picked]
         else:
             picked = torch.as_tensor(rows, dtype=torch.int64, device=self.device)
             picked = picked if self.rows is None else self.rows[picked]
-            looks = self.looks[picked]
+            looks = self._source[picked]
         if self.shares is None:
             return looks.float()
         width, own = self.widths[0] or 0, self._own
@@ -272,7 +308,7 @@ def _describe(pool: Pool, begin: int, end: int) -> tuple[Tensor, ClassSums]:
     boxes = weights[:, :0] if pool.box_embeddings is None else unit_rows(pool.box_embeddings[first:last])
     looks = unit_rows(sum_of_frames(boxes * weights, offsets))
     if pool.labels is None:
-        return looks, _no_shares(end - begin, looks)
+        return looks, no_shares(end - begin, looks)
     found = ClassSums.of(offsets, pool.labels[first:last], weights)
     total = sum_of_frames(weights, offsets).clamp_min_(torch.finfo(torch.float32).tiny)
     total = total.repeat_interleave(found.offsets.diff(), dim=0)
@@ -309,11 +345,12 @@ def _of_width(frames: Descriptors, wider: int | None) -> Descriptors:
     looks = frames.looks.new_zeros(len(frames.looks), max(wider, frame_width or 0))
     if frame_width is not None:
         looks[:, :frame_width] = frames.looks[:, :frame_width]
-    shares = _no_shares(len(looks), looks) if frames.shares is None else frames.shares
-    return replace(frames, looks=looks, shares=shares, widths=(wider, frame_width))
+    shares = no_shares(len(frames.is_null), looks) if frames.shares is None else frames.shares
+    elsewhere = None if frames.elsewhere is None else frames.elsewhere.widened(looks.shape[1])
+    return replace(frames, looks=looks, shares=shares, widths=(wider, frame_width), elsewhere=elsewhere)
 
 
-def _no_shares(frames: int, like: Tensor) -> ClassSums:
+def no_shares(frames: int, like: Tensor) -> ClassSums:
     """Of so many frames without a class."""
     offsets = torch.zeros(frames + 1, dtype=torch.int64, device=like.device)
     return ClassSums(offsets, offsets[:0], like.new_zeros(0, 1, dtype=torch.float32))

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cval_torch.errors import RankError
@@ -60,6 +61,10 @@ class ThreadRanks(Ranks):
         if to in (None, self.rank) and self.rank != source:
             tensor.copy_(theirs)
         return tensor
+
+    def add_up(self, numbers: Tensor) -> Tensor:
+        theirs = self._meeting.exchange(self.rank, numbers.clone())
+        return torch.stack(theirs).sum(0)
 
 
 def as_ranks(size: int, work: Callable[[Ranks], Any]) -> list[Any]:
