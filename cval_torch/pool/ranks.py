@@ -147,7 +147,7 @@ class Ranks:
         return tensor
 
     def add_up(self, numbers: Tensor) -> Tensor:
-        """The sum over all processes of (...) int64 numbers of one shape, on rank 0. Every process must call this."""
+        """The sum over all processes of (...) numbers of one shape, on rank 0. Every process must call this."""
         if self.size == 1:
             return numbers
         total = numbers.cpu().contiguous().clone()

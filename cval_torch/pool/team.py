@@ -69,7 +69,7 @@ class Team:
         return answers
 
     def total(self, work: Callable[..., Tensor], *args: Any) -> Tensor:
-        """The sum of the integers that it returns, of one shape in all processes."""
+        """The sum of the tensors that it returns, of one shape in all processes."""
         total: Tensor = self._give(_Order("total", work, args))
         return total
 

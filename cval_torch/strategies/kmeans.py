@@ -168,7 +168,7 @@ class _Share:
 
     def __init__(self, part: Part, middle: Tensor, weights: Tensor | None) -> None:
         self.cloud = Cloud(part.points, middle, None if weights is None else weights.to(middle.device)[part.rows])
-        self.rows, self.total = part.rows, part.total
+        self.rows, self.total, self.weighted = part.rows, part.total, weights is not None
         self.labels = torch.full((len(self.cloud),), -1, dtype=torch.int64, device=middle.device)
         self.before = self.labels
         self.closest = torch.ones_like(self.cloud.pull)  # before there is anything to be far from
@@ -178,7 +178,7 @@ class _Share:
         """What is not exceeded by a pull, nor by a pull times a coordinate or squared length of its point."""
         found = float(self.cloud.pull.amax()) if len(self.cloud) else 0.0
         for rows, block in self.cloud.blocks(1):
-            reach = torch.maximum(block.abs().amax(1), (block * block).sum(1)).double()
+            reach = torch.maximum(block.abs().amax(1), (block * block).sum(1))
             found = max(found, float((reach * self.cloud.pull[rows]).amax()))
         return found
 
@@ -190,7 +190,7 @@ class _Share:
         """Words of one sum, of the squared lengths of the points, times their pulls."""
         words = self._zeros(1, 1)
         for rows, block in self.cloud.blocks(1):
-            squares = (block * block).sum(1).double() * self.cloud.pull[rows]
+            squares = (block * block).sum(1) * self.cloud.pull[rows]
             self.fixed_point.add(words, squares[:, None], torch.zeros_like(self.labels[rows]))
         return words
 
@@ -230,13 +230,14 @@ class _Share:
         """Of each centre words of the sum and of the mass of its points, and how many these are."""
         self.before, self.labels = self.labels, torch.empty_like(self.labels)
         squares = (centres * centres).sum(1)
-        words = self._zeros(len(centres), centres.shape[1] + 1)
+        words, mass = self._zeros(*centres.shape), self._zeros(len(centres), 1)
         for rows, block in self.cloud.blocks(len(centres)):
             self.labels[rows] = nearest_centres(block, centres, squares)
-            pull = self.cloud.pull[rows, None].double()
-            self.fixed_point.add(words, torch.cat([block * pull, pull], 1), self.labels[rows])
-        numbers = torch.bincount(self.labels, minlength=len(centres))
-        return torch.cat([words, numbers[None, :, None].expand(len(words), -1, 1)], 2)
+            pulled = block.mul_(self.cloud.pull[rows, None]) if self.weighted else block
+            self.fixed_point.add(words, pulled, self.labels[rows])
+        self.fixed_point.add(mass, self.cloud.pull[:, None], self.labels)
+        numbers = torch.bincount(self.labels, minlength=len(centres)).double()
+        return torch.cat([words, mass, numbers[None, :, None].expand(len(words), -1, 1)], 2)
 
     def step_back(self) -> None:
         """Take the centres that points had before the last time."""

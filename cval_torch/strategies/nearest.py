@@ -56,10 +56,11 @@ def nearest_centres(rows: Tensor, centres: Tensor, squares: Tensor) -> Tensor:
     least, labels = partial.min(1)
     share = _ROUNDING[rows.dtype] * math.sqrt(rows.shape[1] + 1)
     bound = least + 2 * share * ((rows * rows).sum(1) + squares.amax())
-    several = (partial <= bound[:, None]).count_nonzero(1) > 1
-    doubtful = several.nonzero().squeeze(1)
+    partial.scatter_(1, labels[:, None], torch.inf)
+    doubtful = (partial.amin(1) <= bound).nonzero().squeeze(1)
     if len(doubtful):
-        pairs = (partial[doubtful] <= bound[doubtful, None]).nonzero()
+        some = partial[doubtful].scatter_(1, labels[doubtful, None], -torch.inf)
+        pairs = (some <= bound[doubtful, None]).nonzero()
         labels[doubtful] = _nearest_by_differences(rows[doubtful], centres, pairs)
     return labels
 

@@ -35,9 +35,9 @@ def test_sums_are_exact_in_any_order(exponents: list[int], fine: bool, largest: 
         for column in range(2):
             expected = math.fsum(values[labels == label, column].tolist())
             error = abs(float(point.value(words)[label, column]) - expected)
-            # each number is rounded once, to so many bits of the largest; a float64 holds 53 bits of the sum
-            bits = 2.0 ** (-100 if fine else -54)
-            assert error <= largest * len(values) * bits + 2.0**-52 * abs(expected)
+            # each number is cut off once, after so many bits of twice the largest; a float64 holds 53 bits of the sum
+            bits = 51 - len(values).bit_length()
+            assert error <= largest * len(values) * 2.0 ** -(2 * bits if fine else bits) + 2.0**-52 * abs(expected)
 
 
 def test_numbers_that_are_small_beside_the_largest_are_kept_where_they_are_alone() -> None:
