@@ -21,6 +21,7 @@ from cval_torch.errors import InvalidInputError, RankError
 T = TypeVar("T")
 
 _CHUNK = 2**26  # bytes of a tensor that travel at a time
+_HEAD = 2**12  # bytes of a value that travel with its length
 
 
 class Ranks:
@@ -118,9 +119,23 @@ class Ranks:
                 pickle.dumps(made[0])  # what cannot travel must fail here, where the others hear of it
 
         self.exchange(on_rank_zero)
-        with self._at_device(), _answering():
-            dist.broadcast_object_list(made, src=0)
-        return cast(T, made[0])
+        return cast(T, self.tell(made[0]))
+
+    def tell(self, value: Any) -> Any:
+        """What rank 0 has, in every process. Every process must call this; what cannot be pickled fails before that."""
+        if self.size == 1:
+            return value
+        content = pickle.dumps(value) if self.rank == 0 else b""
+        with self._at_device():
+            first = self._copy(_head(content), source=0)
+            length = _length(first)
+            if length > _HEAD:
+                rest = torch.empty(length - _HEAD, dtype=torch.uint8)
+                if self.rank == 0:
+                    rest.copy_(_bytes(content[_HEAD:]))
+                self._copy(rest, source=0)
+                first = torch.cat([first, rest])
+        return value if self.rank == 0 else pickle.loads(_content(first, length))  # noqa: S301 - from our own process
 
     def send(self, tensor: Tensor, *, source: int, to: int | None = None) -> Tensor:
         """Copy `tensor` from the process `source` over `tensor` in process `to`, or in all; returns it there.
@@ -132,6 +147,9 @@ class Ranks:
         """
         if not tensor.numel() or self.size == 1 or source == to or (to is not None and self.rank not in (source, to)):
             return tensor
+        return self._copy(tensor, source=source, to=to)
+
+    def _copy(self, tensor: Tensor, *, source: int, to: int | None = None) -> Tensor:
         numbers = tensor.view(-1).view(torch.uint8)  # bytes: no backend knows every dtype
         with self._at_device(), _answering():
             for chunk in torch.split(numbers, _CHUNK):
@@ -160,14 +178,50 @@ class Ranks:
         return total.to(numbers.device)
 
     def _all_gather(self, value: Any) -> list[Any]:
-        answers: list[Any] = [None] * self.size
+        """One message where all values are small, which most are, and two else: each costs the time that it takes."""
+        content = pickle.dumps(value)
         with self._at_device(), _answering():
-            dist.all_gather_object(answers, value)
-        return answers
+            parts = self._gathered(_head(content))
+            lengths = [_length(part) for part in parts]
+            longest = max(lengths)
+            if longest > _HEAD:
+                rest = torch.zeros(longest - _HEAD, dtype=torch.uint8)
+                mine = _bytes(content[_HEAD:])
+                rest[: len(mine)] = mine
+                parts = [torch.cat(both) for both in zip(parts, self._gathered(rest), strict=True)]
+        contents = [_content(part, length) for part, length in zip(parts, lengths, strict=True)]
+        return [pickle.loads(content) for content in contents]  # noqa: S301 - from our own processes
+
+    def _gathered(self, numbers: Tensor) -> list[Tensor]:
+        mine = numbers.to(self._device)
+        parts = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(parts, mine)
+        return [part.cpu() for part in parts]
 
     def _at_device(self) -> Any:
-        """Objects that NCCL sends are put on the current CUDA device."""
+        """What NCCL sends is put on the current CUDA device."""
         return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
+
+
+def _bytes(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
+
+
+def _head(content: bytes) -> Tensor:
+    """The length of a content, and as much of it as there is room for."""
+    head = torch.zeros(8 + _HEAD, dtype=torch.uint8)
+    head[:8] = torch.tensor([len(content)], dtype=torch.int64).view(torch.uint8)
+    first = _bytes(content[:_HEAD])
+    head[8 : 8 + len(first)] = first
+    return head
+
+
+def _length(head: Tensor) -> int:
+    return int(head[:8].clone().view(torch.int64))
+
+
+def _content(numbers: Tensor, length: int) -> bytes:
+    return numbers[8 : 8 + length].numpy().tobytes()
 
 
 @contextmanager

@@ -7,14 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-import torch
 from torch import Tensor
 
 from cval_torch.errors import RankError
-from cval_torch.pool.gathering import gather_rows
 from cval_torch.pool.ranks import Ranks
 
 T = TypeVar("T")
+
+_FEW_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -84,20 +84,19 @@ class Team:
     def _give(self, order: _Order) -> Any:
         if self.ranks.rank != 0:
             raise ValueError("only rank 0 gives orders")
+        self._tell(order)  # what cannot travel fails here, and the others are told
         try:
-            self._tell(order)
             return self._perform(order)
         except BaseException:
             self._failed_together = True  # the others have heard of it, or are gone
             raise
 
     def _tell(self, order: _Order) -> None:
-        if self.ranks.size > 1:
-            self.ranks.from_rank_zero(lambda: order)
+        self.ranks.tell(order)
 
     def _obey(self) -> None:
         while True:
-            order = self.ranks.from_rank_zero(_never)
+            order: _Order = self.ranks.tell(None)
             if order.how == "over":
                 if order.failure is not None:
                     raise RankError(f"rank 0 of {self.ranks.size} failed: {order.failure}", rank=0)
@@ -110,13 +109,29 @@ class Team:
             raise ValueError("an order needs work to do")
         if order.how == "each":
             return self.ranks.exchange(lambda: work(self._keeps, *order.args))
-        answer = self.ranks.exchange_local(lambda: work(self._keeps, *order.args))
         if order.how == "total":
-            return self.ranks.add_up(answer)
-        rows, places = answer
-        by_rank = [torch.from_numpy(each) for each in self.ranks.exchange(places.numpy)]
-        return gather_rows(rows, by_rank, self.ranks, to=0)
+            return self.ranks.add_up(self.ranks.exchange_local(lambda: work(self._keeps, *order.args)))
+        return self._rows(lambda: work(self._keeps, *order.args))
 
+    def _rows(self, work: Callable[[], tuple[Tensor, Tensor]]) -> Tensor:
+        """The rows of all processes on rank 0. Few of them travel with their places, many from one to the other."""
+        mine: list[Tensor] = []
 
-def _never() -> _Order:
-    raise ValueError("rank 0 gives the orders")
+        def told() -> tuple[Tensor, Tensor | None]:
+            rows, places = work()
+            mine.append(rows)
+            return places.clone(), rows.clone() if rows.nbytes <= _FEW_BYTES else None  # a view would travel whole
+
+        answers = self.ranks.exchange(told)
+        count = sum(len(places) for places, _ in answers)
+        whole = mine[0].new_empty(count if self.ranks.rank == 0 else 0, *mine[0].shape[1:])
+        for source, (places, rows) in enumerate(answers):
+            if rows is not None:
+                piece = rows
+            else:
+                here = self.ranks.rank == source
+                piece = mine[0].contiguous() if here else whole.new_empty(len(places), *whole.shape[1:])
+                self.ranks.send(piece, source=source, to=0)
+            if self.ranks.rank == 0:
+                whole[places] = piece
+        return whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -69,11 +70,12 @@ class _Lead:
         """Choose among the farthest rows of all shares while no other can be as far, until there are n."""
         wanted = -(-candidates_of(len(self.embeddings)) // self.share.count)
         answers = self.share.each(_Share.propose, self.new, self.rows, self.closest, wanted)
-        rows, order = torch.cat([answer[0] for answer in answers]).sort()
-        closest = torch.cat([answer[1] for answer in answers])[order]
-        bound = max(answer[2] for answer in answers)
-        next_row = min(answer[3] for answer in answers if answer[2] == bound)
-        points, picked = self._points(rows), list[int]()
+        rows, order = torch.cat([answer.rows for answer in answers]).sort()
+        closest = torch.cat([answer.closest for answer in answers])[order]
+        points = torch.cat([answer.points for answer in answers])[order].double() - self.middle
+        bound = max(answer.bound for answer in answers)
+        next_row = min(answer.next_row for answer in answers if answer.bound == bound)
+        picked: list[int] = []
         while len(self.chosen) < n:
             best = first_greatest(closest.float())
             value = float(closest[best].float())
@@ -92,6 +94,20 @@ class _Lead:
 def candidates_of(rows: int) -> int:
     """How many of so many rows are looked at at a time."""
     return min(max(rows // _ROWS_A_CANDIDATE, _FEWEST_CANDIDATES), _CANDIDATES)
+
+
+@dataclass(frozen=True, eq=False)
+class _Proposal:
+    """The farthest rows of a share, with their distances and points; and what its others may have at the most.
+
+    `next_row` is the first that may have it.
+    """
+
+    rows: Tensor
+    closest: Tensor
+    points: Tensor
+    bound: float
+    next_row: int
 
 
 class _Share:
@@ -124,8 +140,8 @@ class _Share:
         self._add(centre)
         self._compare(self._everything(), min(self.count, 256))
 
-    def propose(self, new: Tensor, rows: Tensor, closest: Tensor, share: int) -> tuple[Tensor, Tensor, float, int]:
-        """The farthest rows, up to date, with their distances; and what others may have, and the first that has it.
+    def propose(self, new: Tensor, rows: Tensor, closest: Tensor, share: int) -> _Proposal:
+        """The farthest rows, up to date.
 
         Args:
             new: (c, D) the points that were chosen since the last time.
@@ -140,7 +156,7 @@ class _Share:
         best, bound, following = greatest_rows(self.closest.float(), share)
         self._compare(best, self.count)
         next_row = int(self.part.rows[following]) if following < len(self.part.rows) else self.part.total
-        return self.part.rows[best], self.closest[best], bound, next_row
+        return _Proposal(self.part.rows[best], self.closest[best], self.part.points[best], bound, next_row)
 
     def _everything(self) -> Tensor:
         return torch.arange(len(self.closest), device=self.closest.device)

@@ -6,15 +6,13 @@ import torch
 from torch import Tensor
 
 from cval_torch.strategies.k_center import first_greatest
-from cval_torch.strategies.nearest import distances_to_own, nearest_centres, squared_distances
+from cval_torch.strategies.nearest import closest_of, distances_to_own, nearest_centres, squared_distances
 from cval_torch.strategies.parts import Part, workers_of
 from cval_torch.strategies.points import Points, blocks_of
 
 _BLOCK = 4096
-# All rows are compared with the choices that they have not seen once there are so many of these, or once so many draws
-# in a row were rejected.
-_FRESH = 256
-_REJECTED = 64
+_DRAWS = 64  # at a time
+_FRESH = 256  # choices that rows have not seen, with which they are then compared
 
 
 def kmeans_plus_plus(
@@ -42,7 +40,7 @@ def kmeans_plus_plus(
         the nearest one chosen. Where none is left that is distinct, the rest by row.
     """
     draws = _Draws(embeddings, weights, seed)
-    while len(draws.chosen) < n and draws.choose():
+    while len(draws.chosen) < n and draws.choose_some(n):
         pass
     chosen = draws.chosen
     if len(chosen) < n:
@@ -90,26 +88,26 @@ class _Draws:
         self.fresh = self._points(torch.tensor(self.chosen, device=embeddings.device))
         self._compare()
 
-    def choose(self) -> bool:
-        """Draw one row more; False if all that are left are copies of chosen ones."""
-        if len(self.fresh) >= _FRESH:
+    def choose_some(self, n: int) -> bool:
+        """Draw some rows more, until there are n; False if all that are left are copies of chosen ones."""
+        total = self.mass[-1]
+        if float(total) <= 0:
+            return False
+        draws = torch.rand(_DRAWS, 2, dtype=torch.float64, generator=self.generator).to(self.mass.device)
+        rows = torch.searchsorted(self.mass, total * draws[:, 0], right=True).clamp_max_(len(self.mass) - 1)
+        points, bounds = self._points(rows), self.closest[rows]
+        now = closest_of(points, (points * points).sum(1), self.fresh, bounds)
+        between = squared_distances(points, points)
+        accepted: list[int] = []
+        for place, (chance, bound) in enumerate(zip(draws[:, 1].tolist(), bounds.tolist(), strict=True)):
+            if len(self.chosen) < n and chance * bound < float(now[place]):
+                self.chosen.append(int(rows[place]))
+                accepted.append(place)
+                now = torch.minimum(now, between[place])
+        self.fresh = torch.cat([self.fresh, points[accepted]])
+        if len(self.fresh) >= _FRESH or not accepted:
             self._compare()
-        while True:
-            for _ in range(_REJECTED):
-                total = self.mass[-1:]
-                if float(total) <= 0:
-                    return False
-                draw, chance = torch.rand(2, dtype=torch.float64, generator=self.generator).tolist()
-                row = int(torch.searchsorted(self.mass, total * draw, right=True).clamp_max_(len(self.mass) - 1))
-                point, bound = self._points(torch.tensor([row], device=self.scales.device)), self.closest[row]
-                now = (
-                    bound if not len(self.fresh) else torch.minimum(bound, squared_distances(point, self.fresh).amin())
-                )
-                if chance * float(bound) < float(now):
-                    self.chosen.append(row)
-                    self.fresh = torch.cat([self.fresh, point])
-                    return True
-            self._compare()
+        return True
 
     def _compare(self) -> None:
         """Bring all distances up to date; the chosen rows are at 0."""

@@ -40,11 +40,11 @@ def chances_of_pairs(points: torch.Tensor, first: int) -> dict[tuple[int, int], 
     return chances
 
 
-@pytest.mark.parametrize(("fresh", "rejected"), [(1, 64), (256, 64), (256, 1)])
-def test_draws_by_rejection_have_the_same_chances(fresh: int, rejected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chi-square of pairs, with a pass for every choice, for none, and after every rejection."""
+@pytest.mark.parametrize(("fresh", "draws"), [(1, 64), (256, 64), (256, 1), (1, 1)])
+def test_draws_by_rejection_have_the_same_chances(fresh: int, draws: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chi-square of pairs, with a pass for every choice or for none, and many draws at a time or one."""
     monkeypatch.setattr("cval_torch.strategies.kmeans_plus_plus._FRESH", fresh)
-    monkeypatch.setattr("cval_torch.strategies.kmeans_plus_plus._REJECTED", rejected)
+    monkeypatch.setattr("cval_torch.strategies.kmeans_plus_plus._DRAWS", draws)
     points = torch.tensor([[5.0, 0], [4, 1], [0, 3], [-2, 1], [-2, 1.5], [1, -3]])
     runs = 4000
     found = Counter(tuple(kmeans_plus_plus(points, 3, seed=seed).tolist()[1:]) for seed in range(runs))
