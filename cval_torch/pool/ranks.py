@@ -21,7 +21,7 @@ from cval_torch.errors import InvalidInputError, RankError
 T = TypeVar("T")
 
 _CHUNK = 2**26  # bytes of a tensor that travel at a time
-_HEAD = 2**12  # bytes of a value that travel with its length
+_HEAD = 2**14  # bytes of a value that travel with its length
 
 
 class Ranks:

@@ -76,7 +76,7 @@ class _Lead:
         bound = max(answer.bound for answer in answers)
         next_row = min(answer.next_row for answer in answers if answer.bound == bound)
         picked: list[int] = []
-        while len(self.chosen) < n:
+        while len(self.chosen) < n and len(rows):
             best = first_greatest(closest.float())
             value = float(closest[best].float())
             if value < bound or (value == bound and int(rows[best]) > next_row):
@@ -100,7 +100,7 @@ def candidates_of(rows: int) -> int:
 class _Proposal:
     """The farthest rows of a share, with their distances and points; and what its others may have at the most.
 
-    `next_row` is the first that may have it.
+    `next_row` is the first that may have the `bound`.
     """
 
     rows: Tensor
@@ -153,8 +153,12 @@ class _Share:
         place = torch.searchsorted(self.part.rows, rows).clamp_max_(max(len(self.part.rows) - 1, 0))
         ours = self.part.rows[place] == rows if len(self.part.rows) else torch.zeros_like(rows, dtype=torch.bool)
         self.closest[place[ours]], self.seen[place[ours]] = closest[ours], self.count
-        best, bound, following = greatest_rows(self.closest.float(), share)
-        self._compare(best, self.count)
+        while True:
+            best, bound, following = greatest_rows(self.closest.float(), share)
+            self._compare(best, self.count)
+            best = best[self.closest[best].float() >= bound]  # others cannot come first
+            if len(best) or not len(self.closest):
+                break
         next_row = int(self.part.rows[following]) if following < len(self.part.rows) else self.part.total
         return _Proposal(self.part.rows[best], self.closest[best], self.part.points[best], bound, next_row)
 

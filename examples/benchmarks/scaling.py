@@ -10,7 +10,7 @@ thread a process; the table has the median of the repeats. `pass` is `extract` w
 Columns of the table:
 
 - `speed-up`: the seconds of one process over those of two.
-- `alone`: the seconds in which rank 0 works alone while the other waits: what no number of processes makes shorter.
+- `alone`: the seconds in which rank 1 waits for rank 0 to decide: what no number of processes makes shorter.
 - `orders`: how often the processes hear of each other; `MB`: what rank 0 sends and gets.
 - `model`: the seconds that the model says for two processes, `alone + (T - alone) / P + orders * latency * log2(P) +
   bytes / bandwidth`, where T is what one process takes. Latency and bandwidth are measured first, between the two.
@@ -40,7 +40,6 @@ from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
 from cval_torch import DetectionSampling, LocalBackend, Pool, extract
 from cval_torch.pool.ranks import Ranks
-from cval_torch.pool.team import Team
 from cval_torch.selection.together import choose_together
 
 WIDTH, CLASSES, DIRECTIONS = 256, 20, 24
@@ -61,24 +60,14 @@ class Frames(Dataset[Any]):
 
 
 class Counted:
-    """How often and how long rank 0 waits for what all do, and how many bytes it sends or gets."""
+    """How often the processes hear of each other, how many bytes travel, and how long this one waits for orders."""
 
     def __init__(self) -> None:
-        self.orders, self.bytes, self.seconds, self._inside = 0, 0, 0.0, False
+        self.orders, self.bytes, self.waited = 0, 0, 0.0
 
     def watch(self) -> None:
         """Put this around everything that the processes do together."""
-        gather, send, give = Ranks._all_gather, Ranks.send, Team._give
-
-        def timed(work: Callable[[], Any]) -> Any:
-            if self._inside:
-                return work()
-            self._inside, began = True, time.perf_counter()
-            try:
-                return work()
-            finally:
-                self._inside = False
-                self.seconds += time.perf_counter() - began
+        gather, send, tell = Ranks._all_gather, Ranks.send, Ranks.tell
 
         def counted_gather(ranks: Ranks, value: Any) -> Any:
             self.orders += 1
@@ -90,13 +79,16 @@ class Counted:
             self.bytes += tensor.nbytes
             return send(ranks, tensor, **options)
 
-        replaced: list[tuple[type, str, Callable[..., Any]]] = [
-            (Ranks, "_all_gather", counted_gather),
-            (Ranks, "send", counted_send),
-            (Team, "_give", lambda team, order: timed(lambda: give(team, order))),
-        ]
-        for owner, name, work in replaced:
-            setattr(owner, name, work)
+        def timed_tell(ranks: Ranks, value: Any) -> Any:
+            self.orders += 1
+            began = time.perf_counter()
+            told = tell(ranks, value)
+            self.waited += time.perf_counter() - began
+            return told
+
+        replaced = (("_all_gather", counted_gather), ("send", counted_send), ("tell", timed_tell))
+        for name, work in replaced:
+            setattr(Ranks, name, work)
 
 
 def make_share(frames: int, rank: int, size: int) -> tuple[Pool, list[int]]:
@@ -163,17 +155,18 @@ def be_a_process(options: argparse.Namespace) -> None:
     ranks = Ranks()
     latency, bandwidth = measured_link(ranks)
     work = work_of(options.tasks[0], options, ranks)
-    counted, seconds = Counted(), []
+    counted, seconds, waited = Counted(), [], []
     counted.watch()
     for _ in range(options.repeats):
         ranks.exchange(lambda: None)
-        counted.orders, counted.bytes, counted.seconds = 0, 0, 0.0
+        counted.orders, counted.bytes, counted.waited = 0, 0, 0.0
         began = time.perf_counter()
         chosen = work()
         seconds.append(time.perf_counter() - began)
+        waited.append(ranks.exchange(lambda: counted.waited)[-1])
     found = {
         "seconds": statistics.median(seconds),
-        "alone": seconds[-1] - counted.seconds,
+        "alone": statistics.median(waited),
         "orders": counted.orders,
         "bytes": counted.bytes,
         "latency": latency,
@@ -205,7 +198,7 @@ def model_of(one: dict[str, Any], two: dict[str, Any], size: int, latency: float
 
     Bytes that rank 0 sends or gets do not depend on their number, if shares are what travels.
     """
-    alone = 0.0 if two["bytes"] == 0 else min(two["alone"], one["seconds"])
+    alone = min(two["alone"], one["seconds"])
     shared = (one["seconds"] - alone) / size
     return float(alone + shared + two["orders"] * latency * math.log2(size) + two["bytes"] / bandwidth)
 
@@ -236,7 +229,7 @@ def main() -> None:
         more = [one["seconds"] / model_of(one, two, size, options.latency, options.bandwidth) for size in (8, 64)]
         print(
             f"| {task} | {one['seconds']:.2f} | {two['seconds']:.2f} | {one['seconds'] / two['seconds']:.2f} "
-            f"| {0 if task == 'pass' else two['alone']:.2f} | {two['orders']} | {two['bytes'] / 1e6:.1f} | {said:.2f} "
+            f"| {two['alone']:.2f} | {two['orders']} | {two['bytes'] / 1e6:.1f} | {said:.2f} "
             f"| {more[0]:.1f} | {more[1]:.1f} |",
             flush=True,
         )
