@@ -1,9 +1,9 @@
 """One choice from frames that come batch by batch, by one process or by many that have a share of the frames each.
 
 What a choice needs of a frame is small (`Summary`), and is made where the frame is. The choice is made from the
-summaries of all frames, on rank 0, by the code that makes it in one process. Only of the frames that it keeps the
-predictions come together, for the stages that follow. Where the first stage compares single boxes, or calls a function
-of the user's, rank 0 gathers what that reads of all frames.
+summaries of all frames, on rank 0, by the code that makes it in one process. Vectors stay where they are
+(`SharedRows`). Only of the frames that it keeps the predictions come together, for the stages that follow. Where the
+first stage compares single boxes, or calls a function of the user's, rank 0 gathers what that reads of all frames.
 """
 
 from __future__ import annotations

@@ -68,8 +68,7 @@ class _Lead:
 
     def choose_some(self, n: int) -> None:
         """Choose among the farthest rows of all shares while no other can be as far, until there are n."""
-        wanted = -(-candidates_of(len(self.embeddings)) // self.share.count)
-        answers = self.share.each(_Share.propose, self.new, self.rows, self.closest, wanted)
+        answers = self.share.each(_Share.propose, self.new, self.rows, self.closest)
         rows, order = torch.cat([answer.rows for answer in answers]).sort()
         closest = torch.cat([answer.closest for answer in answers])[order]
         points = torch.cat([answer.points for answer in answers])[order].double() - self.middle
@@ -140,21 +139,20 @@ class _Share:
         self._add(centre)
         self._compare(self._everything(), min(self.count, 256))
 
-    def propose(self, new: Tensor, rows: Tensor, closest: Tensor, share: int) -> _Proposal:
+    def propose(self, new: Tensor, rows: Tensor, closest: Tensor) -> _Proposal:
         """The farthest rows, up to date.
 
         Args:
             new: (c, D) the points that were chosen since the last time.
             rows: (r,) those that were proposed by all.
             closest: (r,) their squared distances to all centres; below 0 for chosen ones.
-            share: how many may be proposed.
         """
         self._add(new)
         place = torch.searchsorted(self.part.rows, rows).clamp_max_(max(len(self.part.rows) - 1, 0))
         ours = self.part.rows[place] == rows if len(self.part.rows) else torch.zeros_like(rows, dtype=torch.bool)
         self.closest[place[ours]], self.seen[place[ours]] = closest[ours], self.count
         while True:
-            best, bound, following = greatest_rows(self.closest.float(), share)
+            best, bound, following = greatest_rows(self.closest.float(), self.step)
             self._compare(best, self.count)
             best = best[self.closest[best].float() >= bound]  # others cannot come first
             if len(best) or not len(self.closest):

@@ -74,8 +74,10 @@ def a_selection_is_that_of_one_process(_: Path) -> Any:
 def selections_of_every_kind_are_those_of_one_process(_: Path) -> Any:
     """First stages of each kind, with predictions that are kept and that are had again; a draw before anything."""
     model, chosen = make_faster_rcnn(), []
-    for strategy in ("entropy", "k_center", "auto", "random", "ppal"):
-        for few in (0, 16):
+    kept_or_not = ("entropy", "k_center", "auto", "random", "ppal")
+    others = ("clustering", "weighted_kmeans", "kmeans_plus_plus", "typicality", "facility_location", "hierarchical")
+    for strategy in (*kept_or_not, *others):
+        for few in (0, 16) if strategy in kept_or_not else (0,):
             pipeline._FEW_FRAMES = few  # type: ignore[attr-defined]
             both = [
                 select(
