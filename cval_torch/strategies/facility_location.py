@@ -43,13 +43,13 @@ def facility_location(
     - The i-th choice is the best of `N/i ln(1/eps)` rows drawn at random, with eps = 0.1. The paper draws
       `N/n ln(1/eps)` for each of n choices, never more. So its bound holds for every n, and the choice of n rows begins
       with that of fewer: on one sample the expected gain is `1 - 1/e - eps` of the best possible or more.
-    - The costs are those of m sampled rows: 16 times n or more, at least 2,048, at most 65,536 (and N). A new sample is
+    - The costs are those of m sampled rows: 2,048, or 16 times n and more, at most 65,536 (and N). A new sample is
       drawn after 128, 256, 512, ... choices. Rows are drawn one from each of m stretches of equal weight, so that the
       sampled sum is unbiased, and its terms are independent. By Hoeffding (1963), the gain of given rows is off by more
       than `t c` times the sum of weights with probability `2 exp(-2 m t^2)` at the most: by 3.6 % with 1 % at 2,048
       rows, by 0.64 % at 65,536. For all sets of n rows at once, `t` is `sqrt((n ln(e N/n) + ln(2/p)) / 2m)` with
-      probability `1 - p`. The gain reached on all rows is `1 - 1/e - eps` of the best or more, less four times the
-      sum of the samples' `t c` times the sum of weights. That is loose.
+      probability `1 - p`. The expected gain on all rows is `1 - 1/e - eps` of the best or more, less four times the
+      sum of these deviations over the samples. That is loose.
 
     Args:
         embeddings: (N, D) float.
@@ -60,7 +60,8 @@ def facility_location(
 
     Returns:
         (n,) int64 distinct rows in the order of choice; equally good ones, in float32, by row. Beyond `EXACT_ROWS` time
-        grows with `N D m ln n` at the most. Memory is some ten numbers a row, a sample and blocks beside the embeddings.
+        grows with `N D m ln n` at the most. Memory beside the embeddings is some ten numbers a row, a sample, and
+        blocks.
     """
     cloud = Cloud(embeddings, mean_of(embeddings).float(), weights)
     if len(cloud) > EXACT_ROWS:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from points import blobs, noise, squares
+from points import Recorded, blobs, noise, squares
 from torch import Tensor
 
 from cval_torch.strategies.facility_location import _sample, _Unchosen, facility_location
@@ -145,21 +145,6 @@ def test_frames_without_weight_are_served_by_chance_only(sampled: pytest.MonkeyP
     unweighted = facility_location(points, 9, seed=0)
     assert torch.equal(facility_location(points, 9, seed=0, weights=torch.zeros(200)), unweighted)
     assert torch.equal(facility_location(points, 9, seed=0, weights=torch.full((200,), 0.5)), unweighted)
-
-
-class Recorded:
-    """Points of half precision that remember how many rows they were asked for at a time."""
-
-    def __init__(self, points: Tensor) -> None:
-        self.points, self.shape, self.device, self.most = points, tuple(points.shape), points.device, 0
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def __getitem__(self, rows: Tensor | slice) -> Tensor:
-        found = self.points[rows]
-        self.most = max(self.most, len(found))
-        return found
 
 
 def test_never_all_rows_at_once(sampled: pytest.MonkeyPatch) -> None:

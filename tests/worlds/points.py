@@ -1,4 +1,4 @@
-"""Points for the tests of strategies on vectors: noise, and blobs that lie far apart."""
+"""Points for the tests of strategies on vectors: noise, blobs that lie far apart, and points that count."""
 
 from __future__ import annotations
 
@@ -29,3 +29,18 @@ def blobs_in_order(sizes: list[int], seed: int = 0) -> tuple[Tensor, Tensor]:
     """The same points, one blob after the other."""
     labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     return torch.eye(8)[labels] * 3 + 0.05 * noise(len(labels), 8, seed), labels
+
+
+class Recorded:
+    """Points of half precision that remember how many rows they were asked for at a time."""
+
+    def __init__(self, points: Tensor) -> None:
+        self.points, self.shape, self.device, self.most = points, tuple(points.shape), points.device, 0
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        found = self.points[rows]
+        self.most = max(self.most, len(found))
+        return found
