@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from cval_torch.strategies.clustering import rows_by_turns
-from cval_torch.strategies.kmeans import kmeans, squared_distances
+from cval_torch.strategies.kmeans import kmeans
+from cval_torch.strategies.nearest import squared_distances
 from cval_torch.strategies.points import Joined, Points
 
 NEIGHBOURS = 20
