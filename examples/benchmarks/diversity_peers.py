@@ -75,13 +75,12 @@ class Contender:
 
 @dataclass(frozen=True, eq=False)
 class Strategy:
-    """One of ours and those that it is compared with; `most` to choose, and `most_rows` to choose from, are enough."""
+    """One of ours and those that it is compared with; `most` to choose are enough."""
 
     objective: str
     ours: Contender
     peers: tuple[Contender, ...]
     most: int | None = None
-    most_rows: int | None = None
 
 
 def _module(name: str) -> Any:
@@ -281,7 +280,6 @@ STRATEGIES = {
             Contender("apricot, lazy", apricot_facility, "apricot", most=5000),
             Contender("naive torch, all pairs", torch_facility, most=5000),
         ),
-        most_rows=20_000,
     ),
     "hierarchical": Strategy(
         "cost",
