@@ -1,18 +1,21 @@
 """What extraction costs beside the inference that it rides on.
 
     python examples/benchmarks/extraction.py                       # all four detectors; half an hour on one thread
-    python examples/benchmarks/extraction.py --models ssd --pairs 30
+    python examples/benchmarks/extraction.py --models ssd300-vgg16 --pairs 30
     python examples/benchmarks/extraction.py --clock cpu           # on a machine that others use, too
 
-Two things are timed in turns, on the same loader and the same model with random weights:
+Timed in turns, on the same loader and the same model with random weights, are `model(images)` for every batch
+(`plain`), and `cval_torch.extract(model, loader, ...)` in three modes:
 
-- `plain`: `model(images)` for every batch;
-- `extract`: `cval_torch.extract(model, loader)`, with class probabilities, box and frame embeddings.
+- `scores only`: boxes, labels and scores, the least that a pass keeps;
+- `entropy`: class probabilities too, which is what `select(..., selection_strategy="entropy")` reads;
+- `with embeddings`: all columns, with embeddings of boxes and frames.
 
-A round is plain, extract, plain, or extract first in every other round. Its ratio is extract over the plain run
-beside it; `noise` is one plain run over the other, which would be 1 on a quiet machine. The table has the medians and
-their 95 % intervals by order statistics. Weights are arranged so that postprocessing has about the work that trained
-ones give it: a few thousand scores above the threshold, and 100 detections a frame after suppression.
+A round is one run of each mode between two plain runs. The ratio of a mode is its time over the mean of the two; its
+place changes from round to round. `plain/plain` is one plain run over the other, which would be 1 on a quiet machine.
+The table has the medians of these paired ratios and, in brackets, their 95 % intervals by order statistics. Weights are
+arranged so that postprocessing has about the work that trained ones give it: a few thousand scores above the
+threshold, and 100 detections a frame after suppression.
 
 Where a machine is too noisy for that, `beside` says what can be measured within one run: the time of `extract` outside
 the model's forward (loading, reading the rows, checks, hooks added and removed), in percent of the time within.
@@ -64,6 +67,11 @@ MODELS = {
     "ssd300-vgg16": Subject(detection.ssd300_vgg16, 0.0, 2.0, 10.0, batches=4),
 }
 HEIGHT, WIDTH = 480, 640
+MODES: dict[str, dict[str, Any]] = {
+    "scores only": {"probabilities": False, "box_embeddings": False, "frame_embeddings": False},
+    "entropy": {"box_embeddings": False, "frame_embeddings": False},
+    "with embeddings": {},
+}
 
 
 def class_layers(model: Any) -> list[Any]:
@@ -165,44 +173,47 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Ratios:
-    """One number a round: extract over plain, plain over plain, and percent of extract outside the forward."""
+    """One number a round: by mode, extract over plain and percent of extract outside the forward; plain over plain."""
 
-    extract: list[float]
+    extract: dict[str, list[float]]
+    beside: dict[str, list[float]]
     noise: list[float]
-    beside: list[float]
 
 
-def measure(model: nn.Module, loader: DataLoader[Any], *, pairs: int, clock: Clock) -> Ratios:
-    """Run both in turns."""
-    ratios = Ratios([], [], [])
+def measure(model: nn.Module, loader: DataLoader[Any], modes: Sequence[str], *, pairs: int, clock: Clock) -> Ratios:
+    """Run plain inference and all modes in turns."""
+    ratios = Ratios({mode: [] for mode in modes}, {mode: [] for mode in modes}, [])
 
     def without() -> float:
         begin = clock()
         plain(model, loader)
         return clock() - begin
 
-    def with_extraction() -> float:
+    def with_extraction(mode: str) -> float:
         adapter = TimedForward(find_adapter(model), clock)
         begin = clock()
-        extract(model, loader, adapter=adapter, progress=False)
+        extract(model, loader, adapter=adapter, progress=False, **MODES[mode])
         seconds = clock() - begin
-        ratios.beside.append(100 * (seconds - adapter.seconds) / adapter.seconds)
+        ratios.beside[mode].append(100 * (seconds - adapter.seconds) / adapter.seconds)
         return seconds
 
-    without(), with_extraction()  # the first runs of both are not counted
-    ratios.beside.clear()
+    for mode in modes:  # the first runs are not counted
+        with_extraction(mode)
+        ratios.beside[mode].clear()
+    without()
     for turn in range(pairs):
-        if turn % 2:
-            extracted, beside, again = with_extraction(), without(), without()
-        else:
-            beside, extracted, again = without(), with_extraction(), without()
-        ratios.extract.append(extracted / beside)
-        ratios.noise.append(again / beside)
+        first = turn % len(modes)
+        before = without()
+        seconds = {mode: with_extraction(mode) for mode in (*modes[first:], *modes[:first])}
+        after = without()
+        ratios.noise.append(after / before)
+        for mode in modes:
+            ratios.extract[mode].append(2 * seconds[mode] / (before + after))
     return ratios
 
 
-def report(name: str, *, pairs: int, batches: int | None, batch_size: int, clock: Clock) -> None:
-    """One row of the table."""
+def report(name: str, modes: Sequence[str], *, pairs: int, batches: int | None, batch_size: int, clock: Clock) -> None:
+    """The rows of the table for one detector."""
     model = build(name)
     frames = clouds(batch_size, torch.Generator().manual_seed(1))
     frames *= batches or MODELS[name].batches
@@ -211,18 +222,20 @@ def report(name: str, *, pairs: int, batches: int | None, batch_size: int, clock
     begin = clock()
     plain(model, loader)
     milliseconds = 1000 * (clock() - begin) / len(frames)
-    ratios = measure(model, loader, pairs=pairs, clock=clock)
-    columns = ((ratios.extract, 3), (ratios.noise, 3), (ratios.beside, 2))
-    cells = ["{:.{n}f} [{:.{n}f}, {:.{n}f}]".format(*median_interval(values), n=places) for values, places in columns]
-    row = [f"{name:24}", f"{found:10.0f}", f"{milliseconds:8.1f}", *(f"{cell:20}" for cell in cells)]
-    print(f"| {' | '.join(row)} |", flush=True)
+    ratios = measure(model, loader, modes, pairs=pairs, clock=clock)
+    for mode in modes:
+        columns = ((ratios.extract[mode], 3), (ratios.noise, 3), (ratios.beside[mode], 2))
+        cells = ["{:.{n}f} [{:.{n}f}, {:.{n}f}]".format(*median_interval(values), n=n) for values, n in columns]
+        row = [f"{name:24}", f"{mode:15}", f"{found:10.0f}", f"{milliseconds:8.1f}", *(f"{cell:20}" for cell in cells)]
+        print(f"| {' | '.join(row)} |", flush=True)
 
 
 def main() -> None:
     """Read the options, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--pairs", type=int, default=15, help="rounds of plain, extract, plain")
+    parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
+    parser.add_argument("--pairs", type=int, default=15, help="rounds of plain, each mode, plain")
     parser.add_argument("--batches", type=int, help="batches of one timed run; by default as many as suit the detector")
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
@@ -233,10 +246,18 @@ def main() -> None:
     print(
         f"{options.threads} thread(s), batches of {options.batch_size}, {options.pairs} rounds, {options.clock} clock"
     )
-    print(f"| {'detector':24} | detections | ms/frame | {'extract/plain':20} | {'plain/plain':20} | {'beside, %':20} |")
-    print(f"|{'-' * 26}|{'-' * 12}|{'-' * 10}|{'-' * 22}|{'-' * 22}|{'-' * 22}|")
+    numbers = " | ".join(f"{title:20}" for title in ("extract/plain", "plain/plain", "beside, %"))
+    print(f"\n| {'detector':24} | {'mode':15} | detections | ms/frame | {numbers} |")
+    print(f"|{'-' * 26}|{'-' * 17}|{'-' * 12}|{'-' * 10}|{'|'.join(['-' * 22] * 3)}|")
     for name in options.models:
-        report(name, pairs=options.pairs, batches=options.batches, batch_size=options.batch_size, clock=clock)
+        report(
+            name,
+            options.modes,
+            pairs=options.pairs,
+            batches=options.batches,
+            batch_size=options.batch_size,
+            clock=clock,
+        )
 
 
 if __name__ == "__main__":
