@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
+from cval_torch.selection.labeled import Labeled
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.strategies.registry import STRATEGIES, find_strategy
 
@@ -43,7 +44,7 @@ def check_weights(stage: DetectionSampling) -> None:
         raise InvalidInputError(f"`class_weights` weigh {weighed} of a box; got them with {stage.name!r}")
 
 
-def check_apart(frame_ids: Sequence[str], labeled: Pool | None) -> None:
+def check_apart(frame_ids: Sequence[str], labeled: Pool | Labeled | None) -> None:
     """Raises InvalidInputError where a frame to choose from is among the labeled ones."""
     both = set() if labeled is None else set(labeled.frame_ids).intersection(frame_ids)
     if both:

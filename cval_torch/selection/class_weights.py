@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
+from cval_torch.selection.labeled import Labeled
 from cval_torch.selection.stage import DetectionSampling
 
 _NOTHING = 1e-9
@@ -118,7 +119,7 @@ def checked_counts(counts: Mapping[int, float], name: str) -> dict[int, float]:
 def counts_for(
     stages: Sequence[DetectionSampling],
     *,
-    labeled: Pool | None = None,
+    labeled: Pool | Labeled | None = None,
     labeled_counts: Mapping[int, float] | None = None,
 ) -> dict[int, float] | None:
     """The annotated objects by label, where a stage wants its classes balanced; None where none does.
@@ -130,7 +131,7 @@ def counts_for(
         return None
     if labeled_counts is not None:
         return dict(labeled_counts)
-    if labeled is not None:
+    if isinstance(labeled, Pool):
         return class_counts(labeled)
     raise counts_missing()
 

@@ -8,6 +8,7 @@ from cval_torch.errors import warn_user
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.backend import Selection
 from cval_torch.selection.class_weights import checked_counts
+from cval_torch.selection.labeled import Labeled
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.selection.stages import narrowed
 
@@ -18,7 +19,8 @@ class LocalBackend:
     Args:
         labeled: frames that are annotated already, extracted by the same model, which the diversity strategies stay
             away from, and stages with a `min_distance` keep it from, and whose predicted objects, counted by score,
-            `class_weights="balanced"` goes by; None if there are none.
+            `class_weights="balanced"` goes by; None if there are none. In place of the pool, a `Labeled` has no more
+            than some stages look at, and no objects to count.
         labeled_counts: annotated objects by label, such as from the annotation files: what `"balanced"` goes by
             instead, exactly. Labels are the detector's own.
 
@@ -31,7 +33,9 @@ class LocalBackend:
     ('b', 'c')
     """
 
-    def __init__(self, *, labeled: Pool | None = None, labeled_counts: Mapping[int, float] | None = None) -> None:
+    def __init__(
+        self, *, labeled: Pool | Labeled | None = None, labeled_counts: Mapping[int, float] | None = None
+    ) -> None:
         self.labeled = labeled
         self.labeled_counts = None if labeled_counts is None else checked_counts(labeled_counts, "labeled_counts")
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cval_torch.pool.pool import Pool
+from cval_torch.selection.labeled import Labeled, vectors_of
 from cval_torch.strategies.descriptor import Descriptors, beside, classes_of
 from cval_torch.strategies.points import blocks_of
 
@@ -36,7 +37,7 @@ class Spacing:
             self._taken += [block for _, block in blocks_of(labeled, _BLOCK_FRAMES)]
 
     @classmethod
-    def of(cls, pool: Pool, distance: float, *, labeled: Pool | None = None) -> Spacing:
+    def of(cls, pool: Pool, distance: float, *, labeled: Pool | Labeled | None = None) -> Spacing:
         """Of the frames of a pool with the columns that descriptors need; they are described when they are asked for.
 
         Raises:
@@ -44,7 +45,7 @@ class Spacing:
         """
         with_boxes = (~pool.is_empty).nonzero().squeeze(1)[:1]
         told = Descriptors.of(pool.take(with_boxes), classes=classes_of(pool), part=True)
-        ours, theirs = beside(told, None if labeled is None else Descriptors.of(labeled, part=True))
+        ours, theirs = beside(told, vectors_of(labeled))
         return cls(_Described(pool, ours), distance, labeled=theirs)
 
     def take(self, rows: Tensor) -> None:

@@ -24,6 +24,7 @@ from cval_torch.pool.memory import check_fits
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.checks import check_apart, checked_stages
 from cval_torch.selection.class_weights import counts_for, with_known_weights
+from cval_torch.selection.labeled import Labeled, boxes_of, contents_of
 from cval_torch.selection.null_policy import SetApart
 from cval_torch.selection.order import rows_by_id
 from cval_torch.selection.scored import Chosen, bounded_choice, ranked_choice
@@ -58,14 +59,14 @@ class Kept:
     rows: Tensor
     scores: Tensor
     descending: bool = True
-    labeled: Pool | None = None
+    labeled: Pool | Labeled | None = None
     remarks: tuple[str, ...] = ()
     is_whole: bool = False
     vectors: Descriptors | None = None
     contents: Contents | None = None
 
     @classmethod
-    def everything(cls, pool: Pool, labeled: Pool | None) -> Kept:
+    def everything(cls, pool: Pool, labeled: Pool | Labeled | None) -> Kept:
         """All frames of a pool, before the first stage."""
         unscored = torch.tensor(torch.nan, dtype=torch.float64, device=pool.device).expand(len(pool))
         return cls(pool, torch.arange(len(pool), device=pool.device), unscored, labeled=labeled, is_whole=True)
@@ -98,7 +99,7 @@ def run_stages(
     pool: Pool,
     stages: DetectionSampling | Sequence[DetectionSampling],
     *,
-    labeled: Pool | None = None,
+    labeled: Pool | Labeled | None = None,
     labeled_counts: Mapping[int, float] | None = None,
 ) -> tuple[Tensor, Tensor, tuple[DetectionSampling, ...]]:
     """Choose frames, stage by stage, and warn of what the user should know of the choice.
@@ -128,7 +129,7 @@ def narrowed(
     pool: Pool,
     stages: DetectionSampling | Sequence[DetectionSampling],
     *,
-    labeled: Pool | None = None,
+    labeled: Pool | Labeled | None = None,
     labeled_counts: Mapping[int, float] | None = None,
 ) -> tuple[Kept, tuple[DetectionSampling, ...]]:
     """What `run_stages` chooses, with remarks in place of warnings; and the stages."""
@@ -164,7 +165,7 @@ def _run_stage(kept: Kept, stage: DetectionSampling) -> Kept:
 
 
 def choose_among(
-    summary: Summary, stage: DetectionSampling, *, labeled: Pool | None = None, weights: Tensor | None = None
+    summary: Summary, stage: DetectionSampling, *, labeled: Pool | Labeled | None = None, weights: Tensor | None = None
 ) -> Chosen:
     """What a stage chooses.
 
@@ -220,7 +221,7 @@ def _first_of_diversity(
 
 
 def _diversity(
-    summary: Summary, stage: DetectionSampling, by_id: Tensor, *, labeled: Pool | None, weights: Tensor | None
+    summary: Summary, stage: DetectionSampling, by_id: Tensor, *, labeled: Pool | Labeled | None, weights: Tensor | None
 ) -> Callable[[int], Tensor]:
     """The diversity strategy of the stage: from a number to so many positions in `by_id`."""
     strategy = find_strategy(stage.selection_strategy)
@@ -230,11 +231,12 @@ def _diversity(
     if strategy.takes_clusters:
         choose = partial(choose, num_of_clusters=stage.num_of_clusters)
     if summary.contents is not None:
-        known = None if labeled is None else Contents.of(labeled, name="labeled")
+        known = contents_of(labeled)
         return partial(choose, summary.contents.take(by_id), seed=stage.seed, labeled=known, weights=weights)
     if strategy.sees == "boxes" and summary.pool is not None:
         _check_boxes_fit(summary.pool, strategy.name)
-        return partial(choose, summary.pool.take(by_id), seed=stage.seed, labeled=labeled, weights=weights)
+        frames = boxes_of(labeled)
+        return partial(choose, summary.pool.take(by_id), seed=stage.seed, labeled=frames, weights=weights)
     ours, theirs = summary.described_beside(labeled)
     around = None if theirs is None else theirs[:]
     points = ours.take(by_id) if strategy.takes_points else ours.take(by_id)[:]

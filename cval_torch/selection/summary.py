@@ -19,6 +19,7 @@ from cval_torch.pool.growing import GrowingColumn
 from cval_torch.pool.offsets import offsets_of
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.constraints import bounds_of, check_labels
+from cval_torch.selection.labeled import Labeled, vectors_of
 from cval_torch.selection.null_policy import check_null_detections
 from cval_torch.selection.scored import Scored, score_frames
 from cval_torch.selection.spacing import Spacing
@@ -29,6 +30,9 @@ from cval_torch.strategies.descriptor import Descriptors, LongRows, beside, chec
 from cval_torch.strategies.registry import find_strategy
 
 _LONG = ("looks", "half_looks", "frames")
+
+PAIR_COLUMNS = frozenset(("labels", "shares", "objects"))
+"""Of `Summary.columns`, those with rows of pairs of a frame and a class; the others have rows of frames."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +196,7 @@ class Summary:
             contents = Contents(descriptors, sums["objects"], columns.get("frames"))
         return Summary(scored, vectors, contents)
 
-    def spacing(self, stage: DetectionSampling, labeled: Pool | None) -> Callable[[], Spacing] | None:
+    def spacing(self, stage: DetectionSampling, labeled: Pool | Labeled | None) -> Callable[[], Spacing] | None:
         """Makes what keeps the `min_distance` of the stage; None if it has none."""
         if stage.min_distance is None:
             return None
@@ -201,11 +205,11 @@ class Summary:
         ours, theirs = self.described_beside(labeled)
         return partial(Spacing, ours, stage.min_distance, labeled=theirs)
 
-    def described_beside(self, labeled: Pool | None) -> tuple[Descriptors, Descriptors | None]:
+    def described_beside(self, labeled: Pool | Labeled | None) -> tuple[Descriptors, Descriptors | None]:
         """The frames and the labeled ones in one space. Raises as `beside` does."""
         if self.vectors is None:
             raise ValueError("this summary was made for a stage that sees no vectors")
-        return beside(self.vectors, None if labeled is None else Descriptors.of(labeled, part=True))
+        return beside(self.vectors, vectors_of(labeled))
 
 
 class GrowingSummary:

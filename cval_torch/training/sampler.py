@@ -21,11 +21,10 @@ from cval_torch.pipeline import SelectedFrames, select_frames
 from cval_torch.pool.files import read_record, write_record
 from cval_torch.pool.ranks import Ranks, from_rank_zero, is_rank_zero
 from cval_torch.selection.backend import Backend
-from cval_torch.selection.class_weights import class_counts
-from cval_torch.selection.columns import columns_read
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.strategies.registry import find_strategy
+from cval_torch.training.annotated import backend_knowing
 from cval_torch.training.choice import Choice, annotated_ids, names_of
 from cval_torch.training.labels import LabelPool
 from cval_torch.training.measurements import Measurements, watched_metric
@@ -373,11 +372,9 @@ class SamplerCallback:
             return LocalBackend(labeled_counts={})
         loader = ranks.exchange_local(lambda: self.make_loader(self.labels.labeled))
         names = ranks.exchange_local(lambda: names_of(loader, self.labels, labeled=True))
-        read = {"labels", "scores"}.union(*map(columns_read, self.stages)) if diverse else {"labels", "scores"}
-        options = replace(self.options, frame_id=names).keeping(read)
-        labeled = InferencePass(model, loader, options, distributed=_distributed(ranks)).pool()
-        counts = ranks.exchange_local(lambda: class_counts(labeled)) if balanced else None
-        return LocalBackend(labeled=labeled if diverse else None, labeled_counts=counts)
+        options = replace(self.options, frame_id=names)
+        run = InferencePass(model, loader, options, distributed=_distributed(ranks))
+        return backend_knowing(run, self.stages, away=diverse, balanced=balanced)
 
     def _changed(self) -> None:
         if self.save_to is not None and is_rank_zero():

@@ -1,0 +1,47 @@
+"""`backend_knowing`: what chooses frames in a training loop, and knows what stages look at of the labelled ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cval_torch.extraction.inference_pass import InferencePass
+from cval_torch.pool.pool import Pool
+from cval_torch.selection.class_weights import class_counts
+from cval_torch.selection.labeled_look import LabeledLook
+from cval_torch.selection.local import LocalBackend
+from cval_torch.selection.stage import DetectionSampling
+
+_KEEP_LESS = (
+    "Halve the vectors, by `embedding_dtype=torch.float16`; or leave labelled frames out of it, by "
+    "`avoid_labeled=False`; or take stages that compare vectors of frames, not single boxes"
+)
+
+
+def backend_knowing(
+    run: InferencePass, stages: Sequence[DetectionSampling], *, away: bool, balanced: bool
+) -> LocalBackend:
+    """Infer the labelled frames, and keep what the stages look at; every process must call this.
+
+    Args:
+        run: a pass over the labelled frames.
+        stages: what the backend is going to be asked for.
+        away: whether they stay away from labelled frames.
+        balanced: whether they balance classes, for which objects are counted.
+
+    Raises:
+        NotEnoughMemoryError: what the stages look at is not going to fit.
+        CvalError: see `extract`.
+    """
+    look = LabeledLook(stages if away else (), counted=balanced)
+    forecast = run.forecast("what the stages look at of labelled frames", _KEEP_LESS)
+
+    def add(pool: Pool) -> None:
+        look.add(pool)
+        if forecast.is_due(look.num_frames):
+            forecast.look(look.num_frames, each=look.nbytes)
+
+    run.stream(add, options=run.options.keeping(look.columns))
+    labeled = look.labeled(run.places, run.ranks)
+    pool = labeled.pool
+    counts = run.ranks.exchange_local(lambda: class_counts(pool)) if balanced and pool is not None else None
+    return LocalBackend(labeled=labeled if away else None, labeled_counts=counts)
