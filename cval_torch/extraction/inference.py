@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -245,7 +246,7 @@ def device_of(model: nn.Module, device: torch.device | str | None = None) -> tor
     """`device`; None: where the first of the model's tensors is."""
     if device is not None:
         return torch.device(device)
-    first = next((tensor for tensor in (*model.parameters(), *model.buffers())), None)
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if first is None else first.device
 
 

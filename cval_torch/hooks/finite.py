@@ -40,6 +40,10 @@ def check_maps(maps: Iterable[Tensor], what: str) -> None:
     Raises:
         NotFiniteError: for the first frame that has NaN or inf.
     """
+    maps = [values for values in maps if values.is_floating_point()]
+    sums = [_sum(values).to(maps[0].device, torch.float32) for values in maps]
+    if not sums or bool(torch.stack(sums).isfinite().all()):
+        return  # the one wait for the device, however many maps there are
     broken = [_first_frame(values) for values in maps if not is_finite(values)]
     if broken:
         raise NotFiniteError(min(broken), what)
@@ -51,8 +55,11 @@ def is_finite(values: Tensor) -> bool:
         return True
     # A sum is the cheapest look at everything: it is not finite if one of its terms is not. The other way round it
     # may have overflowed, so only then every number is asked.
-    total = values.sum(dtype=torch.promote_types(values.dtype, torch.float32))
-    return bool(total.isfinite()) or bool(values.isfinite().all())
+    return bool(_sum(values).isfinite()) or bool(values.isfinite().all())
+
+
+def _sum(values: Tensor) -> Tensor:
+    return values.sum(dtype=torch.promote_types(values.dtype, torch.float32))
 
 
 def _first_frame(values: Tensor) -> int:

@@ -1,29 +1,34 @@
 """What extraction costs beside the inference that it rides on.
 
     python examples/benchmarks/extraction.py                       # all four detectors; half an hour on one thread
-    python examples/benchmarks/extraction.py --models ssd300-vgg16 --pairs 30
+    python examples/benchmarks/extraction.py --models ssd300-vgg16 --passes 8
     python examples/benchmarks/extraction.py --clock cpu           # on a machine that others use, too
 
-Timed in turns, on the same loader and the same model with random weights, are `model(images)` for every batch
-(`plain`), and `cval_torch.extract(model, loader, ...)` in three modes:
+`cval_torch.extract(model, loader, ...)` is measured in three modes, on models with random weights:
 
 - `scores only`: boxes, labels and scores, the least that a pass keeps;
 - `entropy`: class probabilities too, which is what `select(..., selection_strategy="entropy")` reads;
 - `with embeddings`: all columns, with embeddings of boxes and frames.
 
-A round is one run of each mode between two plain runs. The ratio of a mode is its time over the mean of the two; its
-place changes from round to round. `plain/plain` is one plain run over the other, which would be 1 on a quiet machine.
-The table has the medians of these paired ratios and, in brackets, their 95 % intervals by order statistics. Weights are
-arranged so that postprocessing has about the work that trained ones give it: a few thousand scores above the
-threshold, and 100 detections a frame after suppression.
+A machine is now faster and now slower, by far more than extraction costs. So the pass is compared batch by batch: when
+it asks for the next batch, a copy of the model infers the batch by itself (`model(images)`, with nothing else), and
+what the pass takes for it stands between two such plain runs. A ratio is the time of the pass for one batch (forward,
+rows, checks, loading) over the mean of the two plain runs around it. `plain/plain` is one of these over the other,
+which would be 1 on a quiet machine. The table has the medians of these pairs and, in brackets, their 95 % intervals by
+order statistics. What a call takes once, however many frames there are (hooks, flags, joining), is in `once, ms`.
 
-Where a machine is too noisy for that, `beside` says what can be measured within one run: the time of `extract` outside
-the model's forward (loading, reading the rows, checks, hooks added and removed), in percent of the time within.
+`beside` is measured within the pass alone: its time outside the model's forward, in percent of the time within. Noise
+between two runs does not reach it; what hooks take within the forward is not in it.
+
+Weights are arranged so that postprocessing has about the work that trained ones give it: a few thousand scores above
+the threshold, and 100 detections a frame after suppression.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import itertools
 import math
 import statistics
 import time
@@ -47,11 +52,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Subject:
-    """A detector to measure: what builds it, how its class logits are spread, and how long one timed run is.
-
-    A call of `extract` has some work of its own before the first batch (hooks, flags, a look at the weights), the same
-    for three frames or a million, so a run of a fast detector takes more batches than one of a slow detector.
-    """
+    """A detector to measure: what builds it, how its class logits are spread, and how many batches a pass takes."""
 
     builder: Callable[..., nn.Module]
     mean: float
@@ -62,9 +63,9 @@ class Subject:
 
 MODELS = {
     "fasterrcnn-mobilenet-320": Subject(detection.fasterrcnn_mobilenet_v3_large_320_fpn, 0.0, 2.0, 6.0, batches=32),
-    "fasterrcnn-resnet50": Subject(detection.fasterrcnn_resnet50_fpn, 0.0, 2.0, 6.0, batches=2),
-    "retinanet-resnet50": Subject(detection.retinanet_resnet50_fpn, -8.0, 1.5, -8.0, batches=2),
-    "ssd300-vgg16": Subject(detection.ssd300_vgg16, 0.0, 2.0, 10.0, batches=4),
+    "fasterrcnn-resnet50": Subject(detection.fasterrcnn_resnet50_fpn, 0.0, 2.0, 6.0, batches=8),
+    "retinanet-resnet50": Subject(detection.retinanet_resnet50_fpn, -8.0, 1.5, -8.0, batches=8),
+    "ssd300-vgg16": Subject(detection.ssd300_vgg16, 0.0, 2.0, 10.0, batches=12),
 }
 HEIGHT, WIDTH = 480, 640
 MODES: dict[str, dict[str, Any]] = {
@@ -155,11 +156,24 @@ class TimedForward:
         return output
 
 
-def plain(model: nn.Module, loader: DataLoader[Any]) -> None:
-    """The inference that a user has anyway."""
-    with torch.no_grad():
-        for images in loader:
-            model(images)
+class PlainBetween:
+    """A `collate_fn`: before it gives a batch away, a model infers that batch by itself.
+
+    Attributes:
+        plain: when each of these runs began and ended.
+    """
+
+    def __init__(self, model: nn.Module, clock: Clock) -> None:
+        self._model, self._clock = model, clock
+        self.plain: list[tuple[float, float]] = []
+
+    def __call__(self, samples: list[Tensor]) -> list[Tensor]:
+        """The samples, once the model has inferred them."""
+        begin = self._clock()
+        with torch.no_grad():
+            self._model(samples)
+        self.plain.append((begin, self._clock()))
+        return samples
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -171,62 +185,63 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[low], ordered[high]
 
 
-@dataclass(frozen=True)
-class Ratios:
-    """One number a round: by mode, extract over plain and percent of extract outside the forward; plain over plain."""
+class Pairs:
+    """What was measured of one mode.
 
-    extract: dict[str, list[float]]
-    beside: dict[str, list[float]]
-    noise: list[float]
+    Attributes:
+        ratios: of each batch, the pass over plain inference.
+        noise: of each batch, the plain run after it over the one before it.
+        beside: of each pass, percent outside the forward.
+        once: of each pass, milliseconds that do not belong to a batch.
+    """
 
+    def __init__(self) -> None:
+        self.ratios: list[float] = []
+        self.noise: list[float] = []
+        self.beside: list[float] = []
+        self.once: list[float] = []
 
-def measure(model: nn.Module, loader: DataLoader[Any], modes: Sequence[str], *, pairs: int, clock: Clock) -> Ratios:
-    """Run plain inference and all modes in turns."""
-    ratios = Ratios({mode: [] for mode in modes}, {mode: [] for mode in modes}, [])
-
-    def without() -> float:
-        begin = clock()
-        plain(model, loader)
-        return clock() - begin
-
-    def with_extraction(mode: str) -> float:
-        adapter = TimedForward(find_adapter(model), clock)
-        begin = clock()
-        extract(model, loader, adapter=adapter, progress=False, **MODES[mode])
-        seconds = clock() - begin
-        ratios.beside[mode].append(100 * (seconds - adapter.seconds) / adapter.seconds)
-        return seconds
-
-    for mode in modes:  # the first runs are not counted
-        with_extraction(mode)
-        ratios.beside[mode].clear()
-    without()
-    for turn in range(pairs):
-        first = turn % len(modes)
-        before = without()
-        seconds = {mode: with_extraction(mode) for mode in (*modes[first:], *modes[:first])}
-        after = without()
-        ratios.noise.append(after / before)
-        for mode in modes:
-            ratios.extract[mode].append(2 * seconds[mode] / (before + after))
-    return ratios
+    def add(self, begin: float, plain: Sequence[tuple[float, float]], end: float, forward: float) -> None:
+        """Take in one pass: when it began, the plain runs within it, when it ended, and the time of its forwards."""
+        own = [after - before for (_, before), (after, _) in itertools.pairwise(plain)]
+        around = [(end - begin, after - before) for (begin, end), (before, after) in itertools.pairwise(plain)]
+        self.ratios += [2 * mine / sum(pair) for mine, pair in zip(own, around, strict=True)]
+        self.noise += [after / before for before, after in around]
+        head, tail = plain[0][0] - begin, end - plain[-1][1]
+        self.once.append(1000 * (head + tail - statistics.median(own)))
+        self.beside.append(100 * ((sum(own) + head + tail) / forward - 1))
 
 
-def report(name: str, modes: Sequence[str], *, pairs: int, batches: int | None, batch_size: int, clock: Clock) -> None:
+def run_pass(model: nn.Module, frames: list[Tensor], mode: str, *, batch_size: int, clock: Clock, pairs: Pairs) -> None:
+    """Make one pass, with plain inference between its batches."""
+    between = PlainBetween(copy.deepcopy(model), clock)
+    loader: DataLoader[Any] = DataLoader(frames, batch_size=batch_size, collate_fn=between)  # type: ignore[arg-type]
+    adapter = TimedForward(find_adapter(model), clock)
+    begin = clock()
+    extract(model, loader, adapter=adapter, progress=False, **MODES[mode])
+    pairs.add(begin, between.plain, clock(), adapter.seconds)
+
+
+def report(name: str, modes: Sequence[str], *, passes: int, batches: int | None, batch_size: int, clock: Clock) -> None:
     """The rows of the table for one detector."""
     model = build(name)
     frames = clouds(batch_size, torch.Generator().manual_seed(1))
+    found = extract(model, [frames], progress=False).counts.float().mean()
     frames *= batches or MODELS[name].batches
-    loader: DataLoader[Any] = DataLoader(frames, batch_size=batch_size, collate_fn=list)  # type: ignore[arg-type]
-    found = extract(model, loader, progress=False).counts.float().mean()
+    pairs = {mode: Pairs() for mode in modes}
     begin = clock()
-    plain(model, loader)
-    milliseconds = 1000 * (clock() - begin) / len(frames)
-    ratios = measure(model, loader, modes, pairs=pairs, clock=clock)
-    for mode in modes:
-        columns = ((ratios.extract[mode], 3), (ratios.noise, 3), (ratios.beside[mode], 2))
+    with torch.no_grad():
+        model(frames[:batch_size])
+    milliseconds = 1000 * (clock() - begin) / batch_size
+    for turn in range(passes):
+        first = turn % len(modes)
+        for mode in (*modes[first:], *modes[:first]):
+            run_pass(model, frames, mode, batch_size=batch_size, clock=clock, pairs=pairs[mode])
+    for mode, seen in pairs.items():
+        columns = ((seen.ratios, 3), (seen.noise, 3), (seen.beside, 2))
         cells = ["{:.{n}f} [{:.{n}f}, {:.{n}f}]".format(*median_interval(values), n=n) for values, n in columns]
-        row = [f"{name:24}", f"{mode:15}", f"{found:10.0f}", f"{milliseconds:8.1f}", *(f"{cell:20}" for cell in cells)]
+        row = [f"{name:24}", f"{mode:15}", f"{found:10.0f}", f"{milliseconds:8.1f}", f"{len(seen.ratios):5}"]
+        row += [*(f"{cell:20}" for cell in cells), f"{statistics.median(seen.once):8.1f}"]
         print(f"| {' | '.join(row)} |", flush=True)
 
 
@@ -235,25 +250,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
-    parser.add_argument("--pairs", type=int, default=15, help="rounds of plain, each mode, plain")
-    parser.add_argument("--batches", type=int, help="batches of one timed run; by default as many as suit the detector")
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--passes", type=int, default=4, help="of each mode, in turns")
+    parser.add_argument("--batches", type=int, help="of one pass; by default as many as suit the detector")
+    parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: time of this process only")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     clock = time.perf_counter if options.clock == "wall" else time.process_time
     print(
-        f"{options.threads} thread(s), batches of {options.batch_size}, {options.pairs} rounds, {options.clock} clock"
+        f"torch {torch.__version__}, {options.threads} thread(s), batches of {options.batch_size}, "
+        f"{options.passes} passes, {options.clock} clock"
     )
-    numbers = " | ".join(f"{title:20}" for title in ("extract/plain", "plain/plain", "beside, %"))
-    print(f"\n| {'detector':24} | {'mode':15} | detections | ms/frame | {numbers} |")
-    print(f"|{'-' * 26}|{'-' * 17}|{'-' * 12}|{'-' * 10}|{'|'.join(['-' * 22] * 3)}|")
+    numbers = " | ".join(f"{title:20}" for title in ("pass/plain", "plain/plain", "beside, %"))
+    print(f"\n| {'detector':24} | {'mode':15} | detections | ms/frame | pairs | {numbers} | once, ms |")
+    print(f"|{'-' * 26}|{'-' * 17}|{'-' * 12}|{'-' * 10}|{'-' * 7}|{'|'.join(['-' * 22] * 3)}|{'-' * 10}|")
     for name in options.models:
         report(
             name,
             options.modes,
-            pairs=options.pairs,
+            passes=options.passes,
             batches=options.batches,
             batch_size=options.batch_size,
             clock=clock,

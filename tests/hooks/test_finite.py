@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.hooks.finite import NotFiniteError, check_maps, check_rows, is_finite
@@ -55,3 +58,41 @@ def test_maps_name_the_first_frame_of_all() -> None:
     maps[1][1, 0, 0, 0] = torch.nan
     with pytest.raises(NotFiniteError, match="in the maps of image 1 of the batch"):
         check_maps(maps, "the maps")
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes a program wait for a GPU: numbers that Python looks at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+
+def test_all_maps_are_looked_at_at_once() -> None:
+    maps = [torch.zeros(2, 3, size, size) for size in (8, 4, 2, 1)]
+    with Waits() as waits:
+        check_maps(maps, "the maps")
+    assert waits.count == 1
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("number", [None, float("nan"), float("inf"), -float("inf")])
+def test_maps_of_several_dtypes_whose_sums_overflow(dtype: torch.dtype, number: float | None) -> None:
+    largest = torch.full((2, 3, 40, 40), torch.finfo(dtype).max, dtype=dtype)
+    maps = [torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, dtype=torch.int64), largest, torch.empty(2, 0), -largest.float()]
+    maps = [values for values in maps if values.isfinite().all()]
+    if number is None:
+        check_maps(maps, "the maps")
+        return
+    largest[1, 2, 39, 39] = number
+    with pytest.raises(NotFiniteError, match="of image 1 of the batch"):
+        check_maps(maps, "the maps")
+
+
+def test_no_maps() -> None:
+    check_maps([], "the maps")
+    check_maps([torch.zeros(2, 1, dtype=torch.int64)], "the maps")
