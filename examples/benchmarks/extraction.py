@@ -1,6 +1,6 @@
 """What extraction costs beside the inference that it rides on.
 
-    python examples/benchmarks/extraction.py                       # all four detectors; half an hour on one thread
+    python examples/benchmarks/extraction.py                       # all four detectors; an hour on one thread
     python examples/benchmarks/extraction.py --models ssd300-vgg16 --passes 8
     python examples/benchmarks/extraction.py --clock cpu           # on a machine that others use, too
 
@@ -15,10 +15,11 @@ it asks for the next batch, a copy of the model infers the batch by itself (`mod
 what the pass takes for it stands between two such plain runs. A ratio is the time of the pass for one batch (forward,
 rows, checks, loading) over the mean of the two plain runs around it. `plain/plain` is one of these over the other,
 which would be 1 on a quiet machine. The table has the medians of these pairs and, in brackets, their 95 % intervals by
-order statistics. What a call takes once, however many frames there are (hooks, flags, joining), is in `once, ms`.
+order statistics.
 
 `beside` is measured within the pass alone: its time outside the model's forward, in percent of the time within. Noise
-between two runs does not reach it; what hooks take within the forward is not in it.
+between two runs does not reach it. It has what a call takes once, too (hooks, flags, joining), but not what hooks take
+within the forward.
 
 Weights are arranged so that postprocessing has about the work that trained ones give it: a few thousand scores above
 the threshold, and 100 detections a frame after suppression.
@@ -192,14 +193,12 @@ class Pairs:
         ratios: of each batch, the pass over plain inference.
         noise: of each batch, the plain run after it over the one before it.
         beside: of each pass, percent outside the forward.
-        once: of each pass, milliseconds that do not belong to a batch.
     """
 
     def __init__(self) -> None:
         self.ratios: list[float] = []
         self.noise: list[float] = []
         self.beside: list[float] = []
-        self.once: list[float] = []
 
     def add(self, begin: float, plain: Sequence[tuple[float, float]], end: float, forward: float) -> None:
         """Take in one pass: when it began, the plain runs within it, when it ended, and the time of its forwards."""
@@ -208,7 +207,6 @@ class Pairs:
         self.ratios += [2 * mine / sum(pair) for mine, pair in zip(own, around, strict=True)]
         self.noise += [after / before for before, after in around]
         head, tail = plain[0][0] - begin, end - plain[-1][1]
-        self.once.append(1000 * (head + tail - statistics.median(own)))
         self.beside.append(100 * ((sum(own) + head + tail) / forward - 1))
 
 
@@ -241,7 +239,7 @@ def report(name: str, modes: Sequence[str], *, passes: int, batches: int | None,
         columns = ((seen.ratios, 3), (seen.noise, 3), (seen.beside, 2))
         cells = ["{:.{n}f} [{:.{n}f}, {:.{n}f}]".format(*median_interval(values), n=n) for values, n in columns]
         row = [f"{name:24}", f"{mode:15}", f"{found:10.0f}", f"{milliseconds:8.1f}", f"{len(seen.ratios):5}"]
-        row += [*(f"{cell:20}" for cell in cells), f"{statistics.median(seen.once):8.1f}"]
+        row += [*(f"{cell:20}" for cell in cells)]
         print(f"| {' | '.join(row)} |", flush=True)
 
 
@@ -263,8 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{options.passes} passes, {options.clock} clock"
     )
     numbers = " | ".join(f"{title:20}" for title in ("pass/plain", "plain/plain", "beside, %"))
-    print(f"\n| {'detector':24} | {'mode':15} | detections | ms/frame | pairs | {numbers} | once, ms |")
-    print(f"|{'-' * 26}|{'-' * 17}|{'-' * 12}|{'-' * 10}|{'-' * 7}|{'|'.join(['-' * 22] * 3)}|{'-' * 10}|")
+    print(f"\n| {'detector':24} | {'mode':15} | detections | ms/frame | pairs | {numbers} |")
+    print(f"|{'-' * 26}|{'-' * 17}|{'-' * 12}|{'-' * 10}|{'-' * 7}|{'|'.join(['-' * 22] * 3)}|")
     for name in options.models:
         report(
             name,

@@ -14,7 +14,6 @@ def test_the_numbers_of_a_pass() -> None:
     pairs.add(0.0, [(1.0, 2.0), (5.0, 7.0), (9.0, 10.0)], 15.0, 5.0)
     assert pairs.ratios == [3 / 1.5, 2 / 1.5]
     assert pairs.noise == [2.0, 0.5]
-    assert pairs.once == [1000 * (1 + 5 - 2.5)]
     assert pairs.beside == pytest.approx([100 * (3 + 2 + 6 - 5) / 5])
 
 
@@ -28,4 +27,4 @@ def test_a_line_a_mode(capsys: pytest.CaptureFixture[str]) -> None:
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
         assert cells[:3] == ["fasterrcnn-mobilenet-320", mode, str(extraction.DETECTIONS)]
         assert cells[4] == "2"
-        assert len(cells) == 9
+        assert len(cells) == 8
