@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.gathering import gather_pools, gather_rows, same_layout
 from cval_torch.pool.layout import Gathered, Layout
-from cval_torch.pool.offsets import offsets_of, places_of
 from cval_torch.pool.pool import Pool
 from cval_torch.pool.ranks import Ranks
 from cval_torch.selection.columns import columns_read
 from cval_torch.selection.labeled import Labeled
 from cval_torch.selection.scored import Scored
 from cval_torch.selection.stage import DetectionSampling
-from cval_torch.selection.summary import PAIR_COLUMNS, GrowingSummary, Summary
+from cval_torch.selection.summary import GrowingSummary, Scattered, Summary
 from cval_torch.strategies.class_gain import Contents
 from cval_torch.strategies.columns import DESCRIBED
 from cval_torch.strategies.descriptor import Descriptors
@@ -126,27 +124,16 @@ def gather_summaries(own: Summary | None, places: Sequence[int], ranks: Ranks) -
     """
     if ranks.size == 1:
         return own
-    columns = {} if own is None else own.columns()
-    pairs = columns.get("pairs")
-    nothing = {name: column[:0].clone() for name, column in columns.items()}
-    small = None if own is None else own.take(torch.empty(0, dtype=torch.int64))
-    frame_ids = [] if own is None else list(own.scored.frame_ids)
-    shares = ranks.exchange(lambda: (frame_ids, list(places), pairs, nothing, small))
-    like = next((kind for *_, kind in shares if kind is not None), None)
-    if like is None:
+    scattered = Scattered.of(own, places, ranks)
+    if not scattered.parts:
         return None
-    empty = next(columns for *_, columns, kind in shares if kind is not None)
-    rows = [torch.tensor(theirs, dtype=torch.int64) for _, theirs, *_ in shares]
-    order = torch.cat(rows).argsort()
-    ids = [frame_id for theirs, *_ in shares for frame_id in theirs]
-    pair_rows = rows
-    if "pairs" in empty:
-        counts = torch.cat([empty["pairs"] if theirs is None else theirs for _, _, theirs, *_ in shares])
-        offsets = offsets_of(counts[order])
-        pair_rows = [places_of(offsets, theirs)[0] for theirs in rows]
-    whole = {
-        name: gather_rows(columns.get(name, column), pair_rows if name in PAIR_COLUMNS else rows, ranks)
-        for name, column in empty.items()
+    long = {
+        name: gather_rows(scattered.mine.get(name, column), scattered.places, ranks)
+        for name, column in scattered.like.items()
     }
-    found: Summary = like.with_columns([ids[row] for row in order.tolist()], whole)
-    return ranks.exchange_local(lambda: replace(found, scored=Scored.cat([found.scored])))
+
+    def join() -> Summary:
+        small = scattered.joined()
+        return small.with_columns(small.scored.frame_ids, small.columns() | long)
+
+    return ranks.exchange_local(join)

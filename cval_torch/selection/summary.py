@@ -18,6 +18,7 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.pool.growing import GrowingColumn
 from cval_torch.pool.offsets import offsets_of
 from cval_torch.pool.pool import Pool
+from cval_torch.pool.ranks import Ranks
 from cval_torch.selection.constraints import bounds_of, check_labels
 from cval_torch.selection.labeled import Labeled, vectors_of
 from cval_torch.selection.null_policy import check_null_detections
@@ -30,9 +31,6 @@ from cval_torch.strategies.descriptor import Descriptors, LongRows, beside, chec
 from cval_torch.strategies.registry import find_strategy
 
 _LONG = ("looks", "half_looks", "frames")
-
-PAIR_COLUMNS = frozenset(("labels", "shares", "objects"))
-"""Of `Summary.columns`, those with rows of pairs of a frame and a class; the others have rows of frames."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +208,50 @@ class Summary:
         if self.vectors is None:
             raise ValueError("this summary was made for a stage that sees no vectors")
         return beside(self.vectors, vectors_of(labeled))
+
+
+@dataclass(frozen=True, eq=False)
+class Scattered:
+    """The summaries of all processes. The small part of each is here; long vectors stay where they are.
+
+    Attributes:
+        parts: those of the processes that have frames, without vectors.
+        places: by rank, (f,) int64, which of all frames its are.
+        like: by name, (0, ...), the long vectors that there are, without rows.
+        mine: by name, (f, ...), those of this process.
+    """
+
+    parts: Sequence[Summary]
+    places: Sequence[Tensor]
+    like: Mapping[str, Tensor]
+    mine: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, own: Summary | None, places: Sequence[int], ranks: Ranks) -> Scattered:
+        """Every process must call this.
+
+        Args:
+            own: of this process's frames, without a pool; None if it has none.
+            places: for each of its frames the row in the whole.
+            ranks: the processes.
+        """
+        mine = {} if own is None else own.long_vectors()
+        none = {name: column[:0].clone() for name, column in mine.items()}
+        shares = ranks.exchange(lambda: (None if own is None else own.without_vectors(), list(places), none))
+        return cls(
+            [part for part, _, _ in shares if part is not None],
+            [torch.tensor(theirs, dtype=torch.int64) for _, theirs, _ in shares],
+            next((columns for part, _, columns in shares if part is not None), {}),
+            mine,
+        )
+
+    def joined(self) -> Summary:
+        """The small part of all frames, of which there must be some, in the order of the whole.
+
+        Raises:
+            InvalidInputError: a frame in two parts.
+        """
+        return Summary.cat(self.parts).take(torch.cat(list(self.places)).argsort())
 
 
 class GrowingSummary:

@@ -34,7 +34,7 @@ from cval_torch.selection.out_of_core import FirstLook, first_look
 from cval_torch.selection.scored import Chosen, Scored, ranked_choice
 from cval_torch.selection.stage import ClassWeights, DetectionSampling
 from cval_torch.selection.stages import Kept, choose_among, narrow
-from cval_torch.selection.summary import Summary
+from cval_torch.selection.summary import Scattered, Summary
 from cval_torch.strategies.registry import find_strategy
 from cval_torch.strategies.shared_rows import Keeps, SharedRows
 
@@ -289,20 +289,16 @@ def _gathered(look: FirstLook, places: Sequence[int], ranks: Ranks) -> tuple[Sum
         whole = gather_pools(share, places, ranks, to=0)
         return ranks.exchange_local(lambda: look.summary_of(whole) if ranks.rank == 0 else None), Team(ranks, None)
     own = ranks.exchange_local(lambda: look.summary() if look.num_frames else None)
-    mine = {} if own is None else own.long_vectors()
-    none = {name: column[:0].clone() for name, column in mine.items()}  # their names, types and widths
-    parts = ranks.exchange(lambda: (None if own is None else own.without_vectors(), list(places), none))
-    order = torch.tensor([place for _, theirs, _ in parts for place in theirs], dtype=torch.int64)
-    there = [part for part, _, _ in parts if part is not None]
-    keeps = Keeps(torch.tensor(places, dtype=torch.int64), mine, None if own is None else own.vectors)
-    team = Team(ranks, keeps)
-    if not there:
+    scattered = Scattered.of(own, places, ranks)
+    vectors = None if own is None else own.vectors
+    team = Team(ranks, Keeps(torch.tensor(places, dtype=torch.int64), scattered.mine, vectors))
+    if not scattered.parts:
         return None, team
-    like = next(columns for part, _, columns in parts if part is not None)
-    long = {name: SharedRows(team, name, column, len(order)) for name, column in like.items()}
+    frames = sum(map(len, scattered.places))
+    long = {name: SharedRows(team, name, column, frames) for name, column in scattered.like.items()}
 
     def join() -> Summary | None:
-        return Summary.cat(there).take(order.argsort()).with_vectors(long) if ranks.rank == 0 else None
+        return scattered.joined().with_vectors(long) if ranks.rank == 0 else None
 
     return ranks.exchange_local(join), team
 
