@@ -126,16 +126,12 @@ class Ranks:
         if self.size == 1:
             return value
         content = pickle.dumps(value) if self.rank == 0 else b""
-        with self._at_device():
-            first = self._copy(_head(content), source=0)
-            length = _length(first)
-            if length > _HEAD:
-                rest = torch.empty(length - _HEAD, dtype=torch.uint8)
-                if self.rank == 0:
-                    rest.copy_(_bytes(content[_HEAD:]))
-                self._copy(rest, source=0)
-                first = torch.cat([first, rest])
-        return value if self.rank == 0 else pickle.loads(_content(first, length))  # noqa: S301 - from our own process
+        numbers = self._copy(_head(content), source=0)
+        length = _length(numbers)
+        if length > _HEAD:
+            rest = _bytes(content[_HEAD:]) if self.rank == 0 else torch.empty(length - _HEAD, dtype=torch.uint8)
+            numbers = torch.cat([numbers, self._copy(rest, source=0)])
+        return value if self.rank == 0 else pickle.loads(_content(numbers, length))  # noqa: S301 - from our own process
 
     def send(self, tensor: Tensor, *, source: int, to: int | None = None) -> Tensor:
         """Copy `tensor` from the process `source` over `tensor` in process `to`, or in all; returns it there.

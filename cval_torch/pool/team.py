@@ -7,9 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import torch
 from torch import Tensor
 
 from cval_torch.errors import RankError
+from cval_torch.pool.gathering import gather_rows
 from cval_torch.pool.ranks import Ranks
 
 T = TypeVar("T")
@@ -114,7 +116,7 @@ class Team:
         return self._rows(lambda: work(self._keeps, *order.args))
 
     def _rows(self, work: Callable[[], tuple[Tensor, Tensor]]) -> Tensor:
-        """The rows of all processes on rank 0. Few of them travel with their places, many from one to the other."""
+        """The rows of all processes on rank 0. Where all have few, these travel with their places."""
         mine: list[Tensor] = []
 
         def told() -> tuple[Tensor, Tensor | None]:
@@ -122,16 +124,8 @@ class Team:
             mine.append(rows)
             return places.clone(), rows.clone() if rows.nbytes <= _FEW_BYTES else None  # a view would travel whole
 
-        answers = self.ranks.exchange(told)
-        count = sum(len(places) for places, _ in answers)
-        whole = mine[0].new_empty(count if self.ranks.rank == 0 else 0, *mine[0].shape[1:])
-        for source, (places, rows) in enumerate(answers):
-            if rows is not None:
-                piece = rows
-            else:
-                here = self.ranks.rank == source
-                piece = mine[0].contiguous() if here else whole.new_empty(len(places), *whole.shape[1:])
-                self.ranks.send(piece, source=source, to=0)
-            if self.ranks.rank == 0:
-                whole[places] = piece
-        return whole
+        places, few = zip(*self.ranks.exchange(told), strict=True)
+        rows = [each for each in few if each is not None]
+        if len(rows) < len(few):
+            return gather_rows(mine[0], places, self.ranks, to=0)
+        return torch.cat(rows)[torch.cat(places).argsort()]

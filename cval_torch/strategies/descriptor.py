@@ -46,10 +46,6 @@ _MORE_ON_GPU = 64
 class LongRows(Protocol):
     """The long vectors of F frames, where they are not all in this process (see `SharedRows`)."""
 
-    def __len__(self) -> int:
-        """F."""
-        ...
-
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
         """(r, W), brought here."""
         ...

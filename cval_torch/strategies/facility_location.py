@@ -67,7 +67,7 @@ def facility_location(
     if len(cloud) > EXACT_ROWS:
         return _by_samples(cloud, n, labeled, seed)
     everything = torch.arange(len(cloud), device=embeddings.device)
-    gains = _Gains(cloud, cloud, _greatest_cost(cloud), _centred(labeled, cloud))
+    gains = _Gains(cloud, cloud, _squares(cloud), _centred(labeled, cloud))
     chosen: list[int] = []
     while len(chosen) < n:
         row = gains.best(everything, at_once=_CANDIDATES)
@@ -79,13 +79,13 @@ def facility_location(
 def _by_samples(cloud: Cloud, n: int, labeled: Tensor | None, seed: int) -> Tensor:
     """Stochastic greedy on the costs of samples. Nothing that is drawn for a choice depends on `n`."""
     generator = torch.Generator().manual_seed(seed)
-    greatest, unchosen = _greatest_cost(cloud), _Unchosen(len(cloud))
+    squares, unchosen = _squares(cloud), _Unchosen(len(cloud))
     chosen = torch.empty(n, dtype=torch.int64)
     for count in range(n):
         if _begins_sample(count):
             served = _sample(cloud, _rows_sampled(count, len(cloud)), generator)
             already = (cloud.rows(rows) for rows in _split(chosen[:count]))
-            gains = _SampledGains(cloud, served, greatest, chain(_centred(labeled, cloud), already))
+            gains = _SampledGains(cloud, served, squares, chain(_centred(labeled, cloud), already))
         rows = unchosen.draw(math.ceil(len(cloud) * -math.log(_EPSILON) / (count + 1)), generator)
         row = gains.best(rows.to(cloud.points.device), at_once=_MOST_CANDIDATES)
         chosen[count] = row
@@ -134,11 +134,6 @@ def _squares(cloud: Cloud) -> Tensor:
     return squares
 
 
-def _greatest_cost(cloud: Cloud) -> float:
-    """The squared diameter of the pool, or more."""
-    return 4 * float(_squares(cloud).amax())
-
-
 class _Unchosen:
     """The rows that are not chosen, of which some are drawn. They lie first in `rows`, each at its place."""
 
@@ -169,9 +164,9 @@ class _Gains:
     of a candidate up to date takes a look at those alone that were written down since the last time.
     """
 
-    def __init__(self, cloud: Cloud, served: Cloud, greatest: float, known: Iterable[Tensor]) -> None:
+    def __init__(self, cloud: Cloud, served: Cloud, squares: Tensor, known: Iterable[Tensor]) -> None:
         self.cloud, self.served = cloud, served
-        self.cost = torch.full_like(served.pull, greatest)
+        self.cost = torch.full_like(served.pull, 4 * float(squares.amax()))  # the squared diameter, or more
         self.changed = torch.empty(0, dtype=torch.int64, device=served.pull.device)
         self.before, self.after = self.cost[:0], self.cost[:0]
         self.seen = torch.zeros(len(cloud), dtype=torch.int64, device=served.pull.device)  # up to which change
@@ -179,7 +174,7 @@ class _Gains:
         for points in known:
             self.cost, begun = self._lowered(points), True
         if not begun:
-            self.bounds = self._first()
+            self.bounds = self._first(squares)
             return
         self.seen -= len(served)  # so many changes ago that a gain is worked out anew
         self.bounds = torch.full_like(self.seen, torch.inf, dtype=torch.float64)
@@ -215,14 +210,15 @@ class _Gains:
             self.bounds[candidates] = self._gains(candidates)
         self.seen[candidates] = end
 
-    def _first(self) -> Tensor:
+    def _first(self, squares: Tensor) -> Tensor:
         """Gains where nothing is chosen yet: no cost is below a distance, and sums of distances have a closed form."""
         pull = self.served.pull.double()
         total = torch.zeros_like(self.cloud.middle, dtype=torch.float64)
         for rows, block in self.served.blocks(1):
             total += pull[rows] @ block.double()
-        costs = ((self.cost - _squares(self.served)).double() * pull).sum()
-        gains = costs - _squares(self.cloud).double() * pull.sum()
+        own = squares if self.served is self.cloud else _squares(self.served)
+        costs = ((self.cost - own).double() * pull).sum()
+        gains = costs - squares.double() * pull.sum()
         for rows, block in self.cloud.blocks(1):
             gains[rows] += 2 * block.double() @ total
         return gains

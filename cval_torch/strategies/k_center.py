@@ -132,7 +132,10 @@ class _Share:
         lengths = torch.empty_like(self.closest)
         for rows in torch.split(self._everything(), self.step):
             lengths[rows] = self._points(rows).square().sum(1)
-        return self._best(lengths.float())
+        if not len(lengths):
+            return -torch.inf, self.part.total
+        row = first_greatest(lengths.float())
+        return float(lengths[row].float()), int(self.part.rows[row])
 
     def begin(self, centre: Tensor) -> None:
         """Compare all points with some centres, so that each has a bound; with `centre` (1, D) or none beside."""
@@ -162,12 +165,6 @@ class _Share:
 
     def _everything(self) -> Tensor:
         return torch.arange(len(self.closest), device=self.closest.device)
-
-    def _best(self, values: Tensor) -> tuple[float, int]:
-        if not len(values):
-            return -torch.inf, self.part.total
-        row = first_greatest(values)
-        return float(values[row]), int(self.part.rows[row])
 
     def _add(self, new: Tensor) -> None:
         if self.count + len(new) > len(self.centres):  # room for as many again

@@ -63,24 +63,6 @@ class SharedRows:
         self._team, self._name, self._like, self._length = team, name, like, length
         self._width = like.shape[1] if width is None else width
 
-    def __len__(self) -> int:
-        return self._length
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(F, W)."""
-        return self._length, self._width
-
-    @property
-    def device(self) -> torch.device:
-        """Where the rows come to."""
-        return self._like.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the rows."""
-        return self._like.dtype
-
     def widened(self, width: int) -> SharedRows:
         """The same with zeros to the right, to another width."""
         return SharedRows(self._team, self._name, self._like, self._length, width=width)

@@ -46,6 +46,18 @@ def test_what_is_asked_for_is_done_in_every_process() -> None:
     assert obeyed is None
 
 
+@pytest.mark.parametrize("few", [0, 20, 24])
+def test_rows_travel_with_their_places_only_where_all_have_few(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 has 24 bytes of rows, rank 1 has 16."""
+    monkeypatch.setattr("cval_torch.pool.team._FEW_BYTES", few)
+
+    def work(ranks: Ranks) -> Any:
+        team = _team(ranks)
+        return team.lead(lambda: team.rows(_rows).tolist())
+
+    assert as_ranks(2, work) == [[[5, 5], [3, 3], [5, 5], [3, 3], [5, 5]], None]
+
+
 def test_one_process_leads_itself() -> None:
     team = Team(Ranks(distributed=False), 5)
     assert team.lead(lambda: (team.each(_times, 2), team.total(_numbers).tolist())) == ([10], [5, 1])
