@@ -1,18 +1,23 @@
-"""Files of the outside world: images, COCO's annotations and results, and which image a file means by a path."""
+"""Files of the outside world: images, annotation tools' formats both ways, and which image a file means by a path."""
 
-from cval_torch.formats.coco import CocoInstances, load_coco_instances
+from cval_torch.formats.annotations import Annotations
+from cval_torch.formats.coco import load_coco, save_coco
+from cval_torch.formats.coco_instances import CocoInstances, load_coco_instances
 from cval_torch.formats.coco_results import load_coco_results
 from cval_torch.formats.images import ImageFolder, collate_images, list_images, read_image
 from cval_torch.formats.matching import PathMatches, match_paths
 
 __all__ = [
+    "Annotations",
     "CocoInstances",
     "ImageFolder",
     "PathMatches",
     "collate_images",
     "list_images",
+    "load_coco",
     "load_coco_instances",
     "load_coco_results",
     "match_paths",
     "read_image",
+    "save_coco",
 ]

@@ -1,169 +1,256 @@
-"""COCO's instances files: images, annotated boxes and categories."""
+"""COCO: an instances file of what was chosen, or annotated, written and read back."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.formats.coco_rows import (
-    check_distinct,
-    checked_rows,
-    corners_of,
-    flags_of,
-    ids_of,
-    integers_of,
-    rows_of_images,
-    strings_of,
-)
-from cval_torch.formats.json_files import read_json
+from cval_torch.formats.annotations import Annotations
+from cval_torch.formats.class_names import ClassNames, renumbered
+from cval_torch.formats.coco_instances import load_coco_instances
+from cval_torch.formats.export_folder import export_folder, frame_records, with_frames, write_frames
+from cval_torch.formats.json_files import parse_json, read_json
+from cval_torch.formats.prepared import ExportOptions, ImageRoot, Images, prepare
+from cval_torch.formats.rotated import envelopes
+from cval_torch.pool.files import write_json
+from cval_torch.pool.offsets import offsets_of
+from cval_torch.report.frames import ChosenFrames
+
+INSTANCES_FILE = "instances.json"
+RESULTS_FILE = "results.json"
+
+Empty = Literal["annotated", "unannotated"]
+"""What a frame without boxes is, in a file that does not tell."""
 
 
-@dataclass(frozen=True, eq=False)
-class CocoInstances:
-    """What an instances file says of N images with B annotated boxes.
+def save_coco(
+    frames: ChosenFrames | Annotations,
+    folder: str | os.PathLike[str],
+    *,
+    class_names: ClassNames | None = None,
+    min_score: float | None = 0.3,
+    images: Images = "leave",
+    image_root: ImageRoot | None = None,
+    round: int | None = None,  # noqa: A002, as everywhere
+    exist_ok: bool = False,
+    progress: bool = True,
+    results: bool = False,
+) -> Path:
+    """Write `instances.json` with all frames, in their order, and their boxes.
 
-    Attributes:
-        image_ids: N distinct integers or strings.
-        file_names: N paths, as they stand in the file.
-        categories: names of the classes by their ids. The ids keep the file's numbers, gaps included.
-        image_rows: (B,) int64, for each box the position of its image.
-        boxes: (B, 4) float32, xyxy in pixels.
-        labels: (B,) int64, the category of each box.
-        is_crowd: (B,) bool, whether the box holds a crowd and not one object.
-        source: what to call the file in messages.
-    """
-
-    image_ids: tuple[int | str, ...]
-    file_names: tuple[str, ...]
-    categories: Mapping[int, str]
-    image_rows: Tensor
-    boxes: Tensor
-    labels: Tensor
-    is_crowd: Tensor
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def __repr__(self) -> str:
-        return (
-            f"CocoInstances({len(self)} images, {len(self.boxes)} boxes, {len(self.categories)} categories; "
-            f"{self.source})"
-        )
-
-
-def load_coco_instances(path: str | os.PathLike[str] | Mapping[str, Any]) -> CocoInstances:
-    """Read a COCO instances file: `images`, `annotations` and `categories`.
-
-    The file may begin with a byte order mark. Keys that are not needed are passed over.
+    Every image has the keys `frame_id`, `rank`, `uncertainty`, `round` and `annotated` beside those of COCO, and a
+    detector's boxes have their `score`. Category ids are the labels, with their gaps. `frames.json` says the same of
+    the frames for files that lose it.
 
     Args:
-        path: the JSON file, or what was read from it.
+        frames: what `select` returned, or annotations.
+        folder: the new folder.
+        class_names: see `ExportOptions`, as for all of these.
+        min_score: of pre-labels, in [0, 1]; None writes none.
+        images: what happens to the image files.
+        image_root: the folder that ids are paths below, or a file for each id.
+        round: the number of the round, from 0.
+        exist_ok: whether an export that is there already is replaced.
+        progress: whether to show a bar.
+        results: whether to write `results.json` too: the boxes that have a score, as COCO results.
+
+    Returns:
+        The path of `instances.json`.
 
     Raises:
-        InvalidInputError: the file is not JSON or not an instances file; a key is missing or of another type; an id
-            comes twice; an annotation is of an unknown image or category; a box is not finite or has a negative side.
-            The message names the file, the key and the number of the record, counted from 0.
-        OSError: the file cannot be read.
-
-    >>> instances = load_coco_instances(
-    ...     {
-    ...         "images": [{"id": 7, "file_name": "a.jpg"}],
-    ...         "annotations": [{"image_id": 7, "category_id": 1, "bbox": [10, 20, 30, 40]}],
-    ...         "categories": [{"id": 1, "name": "bolt"}],
-    ...     }
-    ... )
-    >>> instances.file_names, instances.boxes, instances.categories
-    (('a.jpg',), tensor([[10., 20., 40., 60.]]), {1: 'bolt'})
+        InvalidInputError: no frames; a folder that is not empty; a frame without a file; a label without a name; boxes
+            that do not fit their file.
+        OSError: something cannot be read or written. Nothing is left half written.
     """
-    document, source = read_document(path, "the instances")
-    of_images = f"`images` of {source}"
-    ids, images = read_images(required_part(document, "images", source), of_images)
-    where = f"`annotations` of {source}"
-    annotations = checked_rows(required_part(document, "annotations", source), where)
-    categories = _categories(document, source)
-    labels = integers_of(annotations, "category_id", where)
-    unknown = ~np.isin(labels, np.fromiter(categories, dtype=np.int64, count=len(categories)))
-    if unknown.any():
-        number = int(unknown.argmax())
-        raise InvalidInputError(
-            f"number {number} of {where} has the `category_id` {labels[number]}, which is not among the "
-            f"{len(categories)} `categories`"
-        )
-    rows = rows_of_images(ids_of(annotations, "image_id", where), ids, where, of_images)
-    return CocoInstances(
-        image_ids=tuple(ids),
-        file_names=tuple(strings_of(images, "file_name", of_images)),
-        categories=categories,
-        image_rows=torch.from_numpy(rows),
-        boxes=torch.from_numpy(corners_of(annotations, "bbox", where)).float(),
-        labels=torch.from_numpy(labels),
-        is_crowd=torch.from_numpy(flags_of(annotations, "iscrowd", where)),
-        source=source,
+    options = ExportOptions(
+        class_names=class_names,
+        min_score=min_score,
+        images=images,
+        image_root=image_root,
+        round=round,
+        exist_ok=exist_ok,
+        progress=progress,
+    )
+    with export_folder(folder, exist_ok=exist_ok) as staging:
+        prepared = prepare(frames, staging, options)
+        document = coco_document(prepared.annotations)
+        write_json(staging / INSTANCES_FILE, document)
+        if results:
+            keys = ("image_id", "category_id", "bbox", "score")
+            rows = [{key: each[key] for key in keys} for each in document["annotations"] if "score" in each]
+            write_json(staging / RESULTS_FILE, rows)
+        write_frames(staging, prepared.annotations, stages=prepared.stages)
+    return Path(folder) / INSTANCES_FILE
+
+
+def load_coco(
+    path: str | os.PathLike[str],
+    *,
+    class_names: ClassNames | None = None,
+    empty: Empty = "unannotated",
+) -> Annotations:
+    """Read a COCO instances file: ours, or one that an annotation tool exported.
+
+    Args:
+        path: the file; a folder with `instances.json`; or a zip file, as CVAT and Label Studio export, with one
+            instances file.
+        class_names: the names and labels of your classes. Categories are found by name then. None keeps the file's ids.
+        empty: what an image without boxes is where the file does not tell: `annotated`, so that a detector learns that
+            nothing is in it, or `unannotated`.
+
+    Returns:
+        The annotations. A box with a `rotation` (in degrees, as CVAT writes it among `attributes`) is the envelope of
+        the rotated box.
+
+    Raises:
+        InvalidInputError: see `load_coco_instances`; a zip file with no instances file, or with several; a class that
+            `class_names` has not.
+        OSError: the file cannot be read.
+    """
+    check_empty(empty)
+    path = Path(path)
+    file = path / INSTANCES_FILE if path.is_dir() else path
+    document = _from_zip(file) if zipfile.is_zipfile(file) else read_json(file)
+    return with_frames(
+        annotations_of_coco(document, os.fspath(file), class_names=class_names, empty=empty), file.parent
     )
 
 
-def read_document(value: str | os.PathLike[str] | Mapping[str, Any], name: str) -> tuple[Mapping[str, Any], str]:
-    """The object at the top of an instances file, and what to call it in messages.
+def annotations_of_coco(document: Any, source: str, *, class_names: ClassNames | None, empty: Empty) -> Annotations:
+    """What an instances file says; see `load_coco`.
 
     Args:
-        value: the file, or what was read from it.
-        name: what to call it if it is no file.
+        document: what was read from it.
+        source: what to call it in messages.
+        class_names: see there.
+        empty: see there.
     """
-    if isinstance(value, (str, os.PathLike)):
-        document, source = read_json(value), os.fspath(value)
-    else:
-        document, source = value, name
-    if isinstance(document, Mapping):
-        return document, source
-    if isinstance(document, (list, tuple)):
-        what = "a list of results" if looks_like_results(document) else "a list"
+    instances = load_coco_instances(document, source=source)
+    names, label_of = renumbered(instances.categories, class_names, source)
+    labels = [label_of[instances.categories[label]] for label in instances.labels.tolist()]
+    records, images = document["annotations"], document["images"]
+    order = instances.image_rows.argsort(stable=True)
+    places = order.tolist()
+    offsets = offsets_of(torch.bincount(instances.image_rows, minlength=len(instances)))
+    scores = torch.tensor([_number(records[row].get("score")) for row in places], dtype=torch.float32)
+    angles = torch.tensor([_rotation(records[row]) for row in places], dtype=torch.float64)
+    drawn = torch.zeros(len(instances), dtype=torch.bool)
+    drawn[instances.image_rows] = True
+    told = [image.get("annotated") for image in images]
+    looked = [
+        bool(boxes) or empty == "annotated" if each is None else bool(each)
+        for each, boxes in zip(told, drawn.tolist(), strict=True)
+    ]
+    silent = sum(each is None and not boxes for each, boxes in zip(told, drawn.tolist(), strict=True))
+    return Annotations(
+        instances.file_names,
+        offsets,
+        boxes=envelopes(instances.boxes[order], angles),
+        labels=torch.tensor(labels, dtype=torch.int64)[order],
+        class_names=names,
+        frame_ids=[image["frame_id"] if isinstance(image.get("frame_id"), str) else None for image in images],
+        is_annotated=torch.tensor(looked, dtype=torch.bool),
+        sizes=torch.tensor([_size(image) for image in images], dtype=torch.int64).reshape(-1, 2),
+        scores=scores,
+        is_crowd=instances.is_crowd[order],
+        ranks=torch.tensor([_integer(image.get("rank"), 0) for image in images], dtype=torch.int64),
+        uncertainties=torch.tensor([_number(image.get("uncertainty")) for image in images], dtype=torch.float64),
+        rounds=torch.tensor([_integer(image.get("round"), -1) for image in images], dtype=torch.int64),
+        source=source,
+        notes=note_on_empty(silent, empty),
+    )
+
+
+def coco_document(annotations: Annotations) -> dict[str, Any]:
+    """The instances file of annotations, as plain values. Image ids count from 1."""
+    images = []
+    for number, (record, (width, height)) in enumerate(
+        zip(frame_records(annotations), annotations.sizes.tolist(), strict=True), start=1
+    ):
+        size = {"width": width, "height": height} if width > 0 else {}
+        images.append({"id": number, **record, **size})
+    boxes = annotations.boxes.double()
+    corners = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
+    owners = torch.arange(len(annotations)).repeat_interleave(annotations.counts)
+    rows = zip(
+        (owners + 1).tolist(),
+        annotations.labels.tolist(),
+        corners.tolist(),
+        annotations.is_crowd.tolist(),
+        annotations.scores.double().tolist(),
+        strict=True,
+    )
+    records = []
+    for number, (image_id, label, box, crowd, score) in enumerate(rows, start=1):
+        record = {
+            "id": number,
+            "image_id": image_id,
+            "category_id": label,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": int(crowd),
+            "segmentation": [],
+        }
+        records.append(record if math.isnan(score) else {**record, "score": score})
+    categories = [{"id": label, "name": name} for label, name in sorted(annotations.class_names.items())]
+    return {"info": {}, "licenses": [], "images": images, "annotations": records, "categories": categories}
+
+
+def check_empty(empty: str) -> None:
+    """Raise an `InvalidInputError` if this says not what a frame without boxes is."""
+    if empty not in ("annotated", "unannotated"):
+        raise InvalidInputError(f"`empty` must be 'annotated' or 'unannotated'; got {empty!r}")
+
+
+def note_on_empty(frames: int, empty: Empty) -> list[str]:
+    """What to tell of frames without boxes, of which the file does not say what they are."""
+    if frames == 0:
+        return []
+    other = "unannotated" if empty == "annotated" else "annotated"
+    what = "annotated, with nothing in it" if empty == "annotated" else "not annotated"
+    return [
+        f"{frames} {'frame has' if frames == 1 else 'frames have'} no boxes, and each was taken to be {what}. "
+        f"If that is wrong, pass `empty={other!r}`"
+    ]
+
+
+def _from_zip(path: Path) -> Any:
+    found: dict[str, Any] = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if PurePosixPath(name).suffix.lower() == ".json":
+                document = parse_json(archive.read(name), f"{name} in {path}")
+                if isinstance(document, Mapping) and "images" in document and "annotations" in document:
+                    found[name] = document
+    if len(found) != 1:
+        what = f"it has {', '.join(found)}" if found else "it has none"
         raise InvalidInputError(
-            f"{source} is {what}, and not a COCO instances file. Pass the file with `images`, `annotations` and "
-            "`categories`, such as the ground truth that the results were evaluated with"
+            f"{str(path)!r} must hold one COCO instances file; {what}. Unpack it, and pass the file"
         )
-    raise InvalidInputError(f"{source} must be an object with `images`; got {type(document).__name__}")
+    return next(iter(found.values()))
 
 
-def read_images(rows: Any, where: str) -> tuple[list[int | str], Sequence[Mapping[str, Any]]]:
-    """The ids of a list of images, and the list.
-
-    Args:
-        rows: what should be one.
-        where: what to call it in messages, such as "`images` of FILE".
-    """
-    images = checked_rows(rows, where)
-    ids = ids_of(images, "id", where)
-    check_distinct(ids, "id", where)
-    return ids, images
+def _size(image: Mapping[str, Any]) -> tuple[int, int]:
+    return _integer(image.get("width"), 0), _integer(image.get("height"), 0)
 
 
-def looks_like_results(rows: Sequence[Any]) -> bool:
-    """Whether a list is one of results or annotations, and not of images."""
-    return bool(rows) and isinstance(rows[0], Mapping) and "image_id" in rows[0]
+def _integer(value: Any, default: int) -> int:
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return int(value) if usable and abs(value) < 2**62 else default
 
 
-def _categories(document: Mapping[str, Any], source: str) -> dict[int, str]:
-    where = f"`categories` of {source}"
-    rows = checked_rows(required_part(document, "categories", source), where)
-    ids: list[int] = integers_of(rows, "id", where).tolist()
-    check_distinct(ids, "id", where)
-    return dict(zip(ids, strings_of(rows, "name", where), strict=True))
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
 
 
-def required_part(document: Mapping[str, Any], key: str, source: str) -> Any:
-    """What an instances file has under `key`."""
-    if key not in document:
-        has = ", ".join(map(str, list(document)[:10])) or "none"
-        raise InvalidInputError(
-            f"{source} has no `{key}`; its keys are {has}. A COCO instances file has `images`, `annotations` and "
-            "`categories`"
-        )
-    return document[key]
+def _rotation(record: Mapping[str, Any]) -> float:
+    attributes = record.get("attributes")
+    angle = _number(attributes.get("rotation")) if isinstance(attributes, Mapping) else 0.0
+    return angle if math.isfinite(angle) else 0.0

@@ -11,7 +11,13 @@ import numpy as np
 import torch
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.formats.coco import CocoInstances, looks_like_results, read_document, read_images, required_part
+from cval_torch.formats.coco_instances import (
+    CocoInstances,
+    looks_like_results,
+    read_document,
+    read_images,
+    required_part,
+)
 from cval_torch.formats.coco_rows import (
     check_distinct,
     checked_rows,

@@ -24,6 +24,16 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     for start, kind in _COMPRESSED.items():
         if content.startswith(start):
             raise InvalidInputError(f"{name} is {kind}: unpack it, and pass the JSON file in it")
+    return parse_json(content, name)
+
+
+def parse_json(content: bytes, name: str) -> Any:
+    """The value in the content of a JSON file; see `read_json`.
+
+    Args:
+        content: the bytes.
+        name: what to call the file in messages.
+    """
     try:
         return json.loads(content)
     except UnicodeDecodeError as error:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.formats.coco import (
+from cval_torch.formats.coco_instances import (
     CocoInstances,
     load_coco_instances,
     looks_like_results,
