@@ -6,6 +6,7 @@ from cval_torch.formats.coco_instances import CocoInstances, load_coco_instances
 from cval_torch.formats.coco_results import load_coco_results
 from cval_torch.formats.images import ImageFolder, collate_images, list_images, read_image
 from cval_torch.formats.matching import PathMatches, match_paths
+from cval_torch.formats.yolo import load_yolo, save_yolo
 
 __all__ = [
     "Annotations",
@@ -17,7 +18,9 @@ __all__ = [
     "load_coco",
     "load_coco_instances",
     "load_coco_results",
+    "load_yolo",
     "match_paths",
     "read_image",
     "save_coco",
+    "save_yolo",
 ]

@@ -170,12 +170,7 @@ def annotations_of_coco(document: Any, source: str, *, class_names: ClassNames |
 
 def coco_document(annotations: Annotations) -> dict[str, Any]:
     """The instances file of annotations, as plain values. Image ids count from 1."""
-    images = []
-    for number, (record, (width, height)) in enumerate(
-        zip(frame_records(annotations), annotations.sizes.tolist(), strict=True), start=1
-    ):
-        size = {"width": width, "height": height} if width > 0 else {}
-        images.append({"id": number, **record, **size})
+    images = [{"id": number, **record} for number, record in enumerate(frame_records(annotations), start=1)]
     boxes = annotations.boxes.double()
     corners = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
     owners = torch.arange(len(annotations)).repeat_interleave(annotations.counts)

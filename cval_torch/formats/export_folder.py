@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -110,9 +110,9 @@ def write_frames(folder: Path, annotations: Annotations, *, stages: list[dict[st
 def frame_records(annotations: Annotations) -> list[dict[str, Any]]:
     """For each frame what travels along, without what is not known."""
     records = []
-    columns = (annotations.ranks, annotations.uncertainties, annotations.rounds, annotations.is_annotated)
+    columns = (getattr(annotations, name) for name in ("ranks", "uncertainties", "rounds", "is_annotated", "sizes"))
     rows = zip(annotations.file_names, annotations.frame_ids, *(column.tolist() for column in columns), strict=True)
-    for file_name, frame_id, rank, uncertainty, round_, annotated in rows:
+    for file_name, frame_id, rank, uncertainty, round_, annotated, (width, height) in rows:
         record: dict[str, Any] = {"file_name": file_name, "annotated": annotated}
         if frame_id is not None:
             record["frame_id"] = frame_id
@@ -122,8 +122,38 @@ def frame_records(annotations: Annotations) -> list[dict[str, Any]]:
             record["uncertainty"] = uncertainty
         if round_ >= 0:
             record["round"] = round_
+        if width > 0:
+            record |= {"width": width, "height": height}
         records.append(record)
     return records
+
+
+def read_frames(folder: Path) -> dict[str, dict[str, Any]]:
+    """What `write_frames` wrote down in a folder, by file name; nothing if no export wrote that folder.
+
+    Raises:
+        InvalidInputError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    if not _is_export(folder):
+        return {}
+    try:
+        return {record["file_name"]: record for record in read_json(folder / FRAMES_FILE)["frames"]}
+    except (KeyError, TypeError) as error:
+        raise InvalidInputError(f"{str(folder / FRAMES_FILE)!r} is damaged: {type(error).__name__}: {error}") from error
+
+
+def read_class_names(folder: Path, names: Collection[str]) -> dict[int, str] | None:
+    """The classes by label that `write_frames` wrote down in a folder, if they are these names; else None.
+
+    Formats that have names alone, or numbers without gaps, get their labels back by it.
+    """
+    if not _is_export(folder):
+        return None
+    found = read_json(folder / FRAMES_FILE).get("class_names")
+    if not isinstance(found, dict) or set(found.values()) != set(names):
+        return None
+    return {int(label): name for label, name in found.items()}
 
 
 def with_frames(annotations: Annotations, folder: Path) -> Annotations:
@@ -136,11 +166,10 @@ def with_frames(annotations: Annotations, folder: Path) -> Annotations:
         InvalidInputError: the file is damaged.
         OSError: it cannot be read.
     """
-    path = folder / FRAMES_FILE
-    if not path.is_file() or not _is_export(folder):
+    by_name = read_frames(folder)
+    if not by_name:
         return annotations
     try:
-        by_name = {record["file_name"]: record for record in read_json(path)["frames"]}
         records = [by_name.get(name, {}) for name in annotations.file_names]
         ids = [
             own if own is not None else record.get("frame_id")
@@ -150,7 +179,7 @@ def with_frames(annotations: Annotations, folder: Path) -> Annotations:
         rounds = torch.tensor([int(record.get("round", -1)) for record in records], dtype=torch.int64)
         values = [float(record.get("uncertainty", math.nan)) for record in records]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidInputError(f"{str(path)!r} is damaged: {type(error).__name__}: {error}") from error
+        raise InvalidInputError(f"{str(folder / FRAMES_FILE)!r} is damaged: {type(error).__name__}: {error}") from error
     uncertainties = torch.tensor(values, dtype=torch.float64)
     return annotations.replace(
         frame_ids=ids,

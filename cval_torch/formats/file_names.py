@@ -27,7 +27,7 @@ def file_names_for(frame_ids: Sequence[str], suffixes: Sequence[str]) -> list[st
         suffixes: of each file, with the dot.
 
     >>> file_names_for(["cam1/0001.jpg", "../../etc/passwd"], [".jpg", ".png"])
-    ['cam1/0001.jpg', 'etc_passwd-aa97e21b.png']
+    ['cam1/0001.jpg', 'etc_passwd-3754d6cb.png']
     """
     names = [_plain(frame_id, suffix) for frame_id, suffix in zip(frame_ids, suffixes, strict=True)]
     owners: dict[str, int] = {}

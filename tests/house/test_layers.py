@@ -29,6 +29,7 @@ FLOORS = {
 }
 CORE = {"torch", "torchvision", "requests", "pydantic", "pydantic_core", "tqdm", "numpy", "PIL", "urllib3"}
 EXTRAS = {
+    "formats": {"yaml", "defusedxml"},
     "comparison": {"matplotlib"},
     "service": {"fastapi", "uvicorn", "starlette"},
     "cli": {"uvicorn"},
