@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool.offsets import places_of
+from cval_torch.pool.offsets import offsets_of, places_of
 
 _FRAME_COLUMNS = {"sizes": torch.int64, "is_annotated": torch.bool, "ranks": torch.int64, "rounds": torch.int64}
 _BOX_COLUMNS = {"labels": torch.int64, "scores": torch.float32, "is_crowd": torch.bool}
@@ -185,6 +185,41 @@ class Annotations:
             file_names=[self.file_names[row] for row in places],
             frame_ids=[self.frame_ids[row] for row in places],
             offsets=offsets,
+            **columns,
+        )
+
+    @classmethod
+    def cat(cls, parts: Sequence[Annotations]) -> Annotations:
+        """One after another.
+
+        Raises:
+            InvalidInputError: no parts; a frame id in two of them; a label with two names, or a name with two labels.
+        """
+        if not parts:
+            raise InvalidInputError("`parts` must hold at least one Annotations; got none")
+        if len(parts) == 1:
+            return parts[0]
+        class_names: dict[int, str] = {}
+        for part in parts:
+            for label, name in part.class_names.items():
+                if class_names.setdefault(label, name) != name:
+                    raise InvalidInputError(
+                        f"the label {label} is {class_names[label]!r} in {parts[0].source} and {name!r} in "
+                        f"{part.source}. Read both with the same `class_names`"
+                    )
+        columns = {
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name in ("boxes", *_BOX_COLUMNS, *_FRAME_COLUMNS, "uncertainties")
+        }
+        sources = dict.fromkeys(part.source for part in parts)
+        return cls(
+            file_names=[name for part in parts for name in part.file_names],
+            frame_ids=[frame_id for part in parts for frame_id in part.frame_ids],
+            offsets=offsets_of(torch.cat([part.counts for part in parts])),
+            class_names=class_names,
+            source=", ".join(sources),
+            skipped=[name for part in parts for name in part.skipped],
+            notes=[note for part in parts for note in part.notes],
             **columns,
         )
 

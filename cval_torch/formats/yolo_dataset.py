@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cval_torch.errors import InvalidInputError
+from cval_torch.errors import InvalidInputError, MissingExtraError
 from cval_torch.formats.images import IMAGE_SUFFIXES, list_images
 
 LABELS_FOLDER = "labels"
 _SPLITS = ("train", "val", "test")
-_INSTALL = "YOLO's `data.yaml` needs PyYAML: pip install 'cval_torch[formats]'"
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def _yaml() -> Any:
     try:
         import yaml  # noqa: PLC0415, an extra
     except ImportError as error:
-        raise ImportError(_INSTALL) from error
+        raise MissingExtraError("formats", needed_for="YOLO's `data.yaml`") from error
     return yaml
 
 

@@ -4,13 +4,16 @@ The shells are `lightning.LightningSampler`, `transformers.TransformersSampler` 
 each in a module of its own that imports its framework: nothing here does.
 """
 
+from cval_torch.training.annotate import Annotated
 from cval_torch.training.class_difficulty import ClassDifficulty
 from cval_torch.training.labels import LabelPool
 from cval_torch.training.rounds import Round
 from cval_torch.training.sampler import SamplerCallback
 from cval_torch.training.schedules import AtEpochs, EveryEpochs, Schedule, WhenStalled
+from cval_torch.training.training_set import TrainingSet
 
 __all__ = [
+    "Annotated",
     "AtEpochs",
     "ClassDifficulty",
     "EveryEpochs",
@@ -18,5 +21,6 @@ __all__ = [
     "Round",
     "SamplerCallback",
     "Schedule",
+    "TrainingSet",
     "WhenStalled",
 ]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence, Sized
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch.utils.data import Dataset, Subset
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.extraction.ids import (
     NamedSubset,
-    check_frame_id,
     frame_ids_of,
     innermost,
     length_of,
@@ -20,31 +18,25 @@ from cval_torch.extraction.ids import (
     own_ids,
 )
 from cval_torch.extraction.listing import row_marks
+from cval_torch.formats.annotations import Annotations
+from cval_torch.formats.by_name import load_annotations
+from cval_torch.formats.class_names import ClassNames
+from cval_torch.formats.coco import Empty
 from cval_torch.pool.files import read_record, write_record
 from cval_torch.selection.stage import DetectionSampling, describe_stage
+from cval_torch.training.annotate import Annotated, annotated, frames_of, latest
+from cval_torch.training.label_ids import (
+    Chosen,
+    as_ids,
+    check_new_ids,
+    ids_fingerprint,
+    rows_by_id,
+    unknown_frame,
+)
 from cval_torch.training.rounds import Round, as_scores
+from cval_torch.training.training_set import TrainingSet, Transforms
 
 STATE_FORMAT = "cval_torch.labels/1"
-
-
-@runtime_checkable
-class Chosen(Protocol):
-    """What a selection gives to `LabelPool.label`: ids, with their scores and the stages that chose them."""
-
-    @property
-    def frame_ids(self) -> Sequence[str]:
-        """The chosen ids, in rank order."""
-        ...
-
-    @property
-    def scores(self) -> Any:
-        """One float a frame id (a tensor, or a sequence), NaN where no stage scored frames."""
-        ...
-
-    @property
-    def stages(self) -> Sequence[DetectionSampling]:
-        """The stages that chose them."""
-        ...
 
 
 class LabelPool:
@@ -82,10 +74,10 @@ class LabelPool:
         if length != len(self.frame_ids):
             raise InvalidInputError(f"`frame_ids` must be one a row, of which there are {length}; got {len(self)}")
         self._rows_are_ids = frame_ids is None and own_ids(dataset) is None
-        self._index_of = _index_of(self.frame_ids)
+        self._index_of = rows_by_id(self.frame_ids)
         self._rounds: list[Round] = []
         self._round_of: dict[str, int] = {}
-        initial = _as_ids(labeled, name="labeled")
+        initial = as_ids(labeled, name="labeled")
         if initial:
             self.record(Round(initial))
 
@@ -173,7 +165,7 @@ class LabelPool:
         indices = []
         for frame_id in frame_ids:
             if frame_id not in self._index_of:
-                raise InvalidInputError(_unknown(frame_id, self._index_of))
+                raise InvalidInputError(unknown_frame(frame_id, self._index_of))
             indices.append(self._index_of[frame_id])
         return indices
 
@@ -219,7 +211,7 @@ class LabelPool:
         ours = self.ids_of(frames) if isinstance(frames, Subset) else None
         if ours is None:
             self._check_rows_are_ours(frames)
-        frame_ids = _as_ids(frames, name="frames") if ours is None else tuple(ours)
+        frame_ids = as_ids(frames, name="frames") if ours is None else tuple(ours)
         round_ = Round(
             frame_ids,
             None if scores is None else as_scores(scores, frame_ids),
@@ -254,9 +246,71 @@ class LabelPool:
 
     def record(self, round_: Round) -> None:
         """Label the frames of `round_`, which then is the last of `rounds`. Raises as `label` does."""
-        _check_new(round_.frame_ids, self._index_of, self._round_of)
+        check_new_ids(round_.frame_ids, self._index_of, self._round_of)
         self._round_of.update(dict.fromkeys(round_.frame_ids, len(self._rounds)))
         self._rounds.append(round_)
+
+    def annotate_from(
+        self,
+        annotations: str | os.PathLike[str] | Annotations,
+        *,
+        format: str | None = None,  # noqa: A002, as in the libraries of the field
+        class_names: ClassNames | None = None,
+        empty: Empty = "unannotated",
+        epoch: int | None = None,
+    ) -> Annotated:
+        """Take over what people annotated: the frames become labelled, as one round, and their boxes come back.
+
+        A frame is found by the id that travelled along, else by the end of its path. Frames that nobody annotated stay
+        as they are. A frame that is annotated, with nothing in it, is labelled.
+
+        Args:
+            annotations: a file, a zip file or a folder, as an annotation tool exported it; or what `load_...` read.
+            format: "coco", "yolo", "cvat", "label_studio" or "csv". None: it is told from the file.
+            class_names: the names and labels of your classes, which decide on the numbers of `labels`.
+            empty: what a frame without boxes is where the format does not tell.
+            epoch: the epoch after which the frames were chosen.
+
+        Returns:
+            See `Annotated`. It warns of what matches no frame.
+
+        Raises:
+            InvalidInputError: a file that cannot be understood; a name that several frames match; no frame that
+                matches. Nothing is recorded then.
+            OSError: the file cannot be read.
+        """
+        if not isinstance(annotations, Annotations):
+            annotations = load_annotations(annotations, format=format, class_names=class_names, empty=empty)
+        found, notes = frames_of(annotations, self._index_of, self.dataset)
+        result = annotated(annotations, found, notes, labeled=self._round_of, index_of=self._index_of, epoch=epoch)
+        if result.round is not None:
+            self.record(result.round)
+        return result
+
+    def training_set(
+        self,
+        annotations: Annotated | Annotations | Sequence[Annotated | Annotations],
+        *,
+        view: Dataset[Any] | None = None,
+        transforms: Transforms | None = None,
+        incomplete: bool = False,
+    ) -> TrainingSet:
+        """The labelled frames with their annotations, in the order they were labelled, to train a detector on.
+
+        Args:
+            annotations: what `annotate_from` returned, of one round or of several; the last counts for a frame.
+            view: another view of the same rows, such as one that gives tensors. None: the dataset.
+            transforms: called with image and target, such as a transform of `torchvision.transforms.v2`.
+            incomplete: leave out labelled frames that have no annotations here. False refuses them.
+
+        Raises:
+            InvalidInputError: a labelled frame without annotations; classes that differ between rounds.
+        """
+        joined = latest(annotations)
+        known = set(joined.frame_ids)
+        ids = [frame_id for frame_id in self._round_of if frame_id in known or not incomplete]
+        dataset = self.dataset if view is None else self._checked_view(view)
+        return TrainingSet(dataset, self.indices_of(ids), ids, joined, transforms=transforms)
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs, of str, int, float, bool, list and dict only.
@@ -266,7 +320,7 @@ class LabelPool:
         state: dict[str, Any] = {
             "format": STATE_FORMAT,
             "frames": len(self),
-            "dataset_fingerprint": _fingerprint_of(self.frame_ids),
+            "dataset_fingerprint": ids_fingerprint(self.frame_ids),
             "rounds": [round_.state_dict() for round_ in self._rounds],
         }
         marks = self.row_marks_of(self.labeled_ids)
@@ -292,14 +346,14 @@ class LabelPool:
             was = (state["frames"], state["dataset_fingerprint"])
             rounds = [Round.from_state(round_) for round_ in list(state["rounds"])]
             for number, round_ in enumerate(rounds):
-                _check_new(round_.frame_ids, self._index_of, round_of)
+                check_new_ids(round_.frame_ids, self._index_of, round_of)
                 round_of.update(dict.fromkeys(round_.frame_ids, number))
         except InvalidInputError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInputError(f"`state` is damaged: {type(error).__name__}: {error}") from error
         self.check_rows_stayed(state.get("row_marks"), list(round_of))
-        now = (len(self), _fingerprint_of(self.frame_ids))
+        now = (len(self), ids_fingerprint(self.frame_ids))
         if strict and was != now:
             raise InvalidInputError(
                 f"`state` is of another dataset: that had {was[0]} frames, with ids of fingerprint {was[1]}; this has "
@@ -344,54 +398,3 @@ class LabelPool:
             self.load_state_dict(state, strict=strict)
         except InvalidInputError as error:
             raise InvalidInputError(f"{os.fspath(path)!r}: {error}") from error
-
-
-def _index_of(frame_ids: Sequence[str]) -> dict[str, int]:
-    index_of: dict[str, int] = {}
-    for index, frame_id in enumerate(frame_ids):
-        check_frame_id(frame_id, index)
-        if index_of.setdefault(frame_id, index) != index:
-            raise InvalidInputError(
-                f"`frame_ids` must be distinct; got {frame_id!r} for row {index_of[frame_id]} and for row {index}"
-            )
-    return index_of
-
-
-def _unknown(frame_id: object, index_of: Mapping[str, int]) -> str:
-    """What to say of an id that is none of the dataset's."""
-    some = ", ".join(map(repr, list(index_of)[:3]))
-    message = f"frame {frame_id!r} is not in the dataset, which has {len(index_of)} frames: {some}, ..."
-    if not isinstance(frame_id, str):
-        return f"{message} Ids are strings"
-    return f"{message} To give frames other ids, pass LabelPool one a row: `frame_ids=`"
-
-
-def _as_ids(frames: Iterable[str] | Chosen, *, name: str) -> tuple[str, ...]:
-    if isinstance(frames, Chosen):
-        return tuple(frames.frame_ids)
-    if isinstance(frames, str) or not isinstance(frames, Iterable):
-        raise InvalidInputError(f"`{name}` must be several frame ids; got {frames!r}")
-    return tuple(frames)
-
-
-def _check_new(frame_ids: Sequence[str], index_of: Mapping[str, int], round_of: Mapping[str, int]) -> None:
-    if not frame_ids:
-        raise InvalidInputError("a round must have at least one frame; got none")
-    seen: set[str] = set()
-    for frame_id in frame_ids:
-        if not isinstance(frame_id, str) or frame_id not in index_of:
-            raise InvalidInputError(_unknown(frame_id, index_of))
-        if frame_id in round_of:
-            raise InvalidInputError(f"frame {frame_id!r} is labelled already, since round {round_of[frame_id]}")
-        if frame_id in seen:
-            raise InvalidInputError(f"frame {frame_id!r} is named twice in one round")
-        seen.add(frame_id)
-
-
-def _fingerprint_of(frame_ids: Sequence[str]) -> str:
-    """Of the set of ids, in any order."""
-    digest = hashlib.sha256()
-    for frame_id in sorted(frame_ids):
-        encoded = frame_id.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.hexdigest()[:32]
