@@ -1,6 +1,6 @@
 """Active learning for PyTorch object detectors: predictions by hooks, frames worth annotating as a Subset."""
 
-from cval_torch.comparison import Comparison, compare
+from cval_torch.comparison import Comparison, LabelIssues, compare, label_issues
 from cval_torch.errors import CvalError
 from cval_torch.extraction import PassOptions, extract
 from cval_torch.hooks import DetectorAdapter
@@ -30,6 +30,7 @@ __all__ = [
     "CvalError",
     "DetectionSampling",
     "DetectorAdapter",
+    "LabelIssues",
     "LabelPool",
     "LocalBackend",
     "PassOptions",
@@ -45,6 +46,7 @@ __all__ = [
     "choose_from_parts",
     "compare",
     "extract",
+    "label_issues",
     "max_zscore",
     "pool_from_payloads",
     "pool_to_payloads",

@@ -49,7 +49,7 @@ def test_every_public_method_is_documented() -> None:
 
 WINGS = {
     "cli": ["main"],
-    "comparison": ["Comparison", "CurvePoint", "MeasuredChoice", "Saving", "compare"],
+    "comparison": ["Comparison", "CurvePoint", "LabelIssues", "MeasuredChoice", "Saving", "compare", "label_issues"],
     "extraction": [
         "BatchParts",
         "FrameIdOf",
