@@ -169,7 +169,7 @@ def measured(issues: LabelIssues, spoilt: Spoilt) -> Found:
     return Found(
         frames={k: sum(name in faulty for name in names[:k]) / k for k in steps},
         random=len(faulty) / len(ids),
-        kinds={kind: (told[kind], issues.kinds.count(kind)) for kind in KINDS},  # type: ignore[arg-type]
+        kinds={kind: (told[kind], issues.kinds.count(kind)) for kind in KINDS},
         spoilt={kind: sum(fault.kind == kind for fault in spoilt.faults) for kind in KINDS},
     )
 
