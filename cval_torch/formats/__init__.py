@@ -1,6 +1,7 @@
 """Files of the outside world: images, annotation tools' formats both ways, and which image a file means by a path."""
 
 from cval_torch.formats.annotations import Annotations
+from cval_torch.formats.by_name import load_annotations
 from cval_torch.formats.coco import load_coco, save_coco
 from cval_torch.formats.coco_instances import CocoInstances, load_coco_instances
 from cval_torch.formats.coco_results import load_coco_results
@@ -15,6 +16,7 @@ __all__ = [
     "PathMatches",
     "collate_images",
     "list_images",
+    "load_annotations",
     "load_coco",
     "load_coco_instances",
     "load_coco_results",

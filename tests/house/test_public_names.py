@@ -61,15 +61,21 @@ WINGS = {
         "split_batch",
     ],
     "formats": [
+        "Annotations",
         "CocoInstances",
         "ImageFolder",
         "PathMatches",
         "collate_images",
         "list_images",
+        "load_annotations",
+        "load_coco",
         "load_coco_instances",
         "load_coco_results",
+        "load_yolo",
         "match_paths",
         "read_image",
+        "save_coco",
+        "save_yolo",
     ],
     "hooks": [
         "ADAPTERS",
@@ -104,6 +110,7 @@ WINGS = {
     ],
     "strategies": ["STRATEGIES", "Strategy", "find_strategy", "frame_descriptors", "names_served", "needs"],
     "training": [
+        "Annotated",
         "AtEpochs",
         "ClassDifficulty",
         "EveryEpochs",
@@ -111,6 +118,7 @@ WINGS = {
         "Round",
         "SamplerCallback",
         "Schedule",
+        "TrainingSet",
         "WhenStalled",
     ],
 }
