@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 from cval_torch import LabelPool
 from cval_torch.errors import InvalidInputError
 from cval_torch.formats import Annotations, ImageFolder
+from cval_torch.training import TrainingSet
 from tests.worlds.tiny_rcnn import make_faster_rcnn
 
 IDS = ["a.png", "b.png", "c.png"]
@@ -45,6 +46,7 @@ def marked(**columns: Any) -> Annotations:
 def test_items_are_what_detectors_train_on(photos: ImageFolder) -> None:
     labels = LabelPool(photos, labeled=["c.png", "a.png", "b.png"])
     found = labels.training_set(marked())
+    assert isinstance(found, TrainingSet)
     assert found.frame_ids == ("c.png", "a.png", "b.png")
     image, target = found[1]
     assert torch.equal(image, photos[0][0])
