@@ -144,16 +144,21 @@ def read_frames(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_class_names(folder: Path, names: Collection[str]) -> dict[int, str] | None:
-    """The classes by label that `write_frames` wrote down in a folder, if they are these names; else None.
+    """The classes by label that `write_frames` wrote down in a folder, and after them those of `names` that are new.
 
-    Formats that have names alone, or numbers without gaps, get their labels back by it.
+    Formats that have names alone, or numbers without gaps, get their labels back by it. None if no export wrote the
+    folder, or if it has other classes: none of these names.
     """
     if not _is_export(folder):
         return None
     found = read_json(folder / FRAMES_FILE).get("class_names")
-    if not isinstance(found, dict) or set(found.values()) != set(names):
+    if not isinstance(found, dict) or (names and set(found.values()).isdisjoint(names)):
         return None
-    return {int(label): name for label, name in found.items()}
+    known = {int(label): name for label, name in found.items()}
+    for name in names:
+        if name not in known.values():
+            known[max(known) + 1] = name
+    return known
 
 
 def with_frames(annotations: Annotations, folder: Path) -> Annotations:

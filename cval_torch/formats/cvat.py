@@ -1,0 +1,340 @@
+"""CVAT: a folder to make a task of, with pre-labels, and what people marked there, read back."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from cval_torch.errors import InvalidInputError
+from cval_torch.formats.annotations import Annotations
+from cval_torch.formats.class_names import ClassNames, renumbered
+from cval_torch.formats.coco import Empty, check_empty, note_on_empty
+from cval_torch.formats.cvat_xml import IMAGES_EXPORT, read_cvat_images
+from cval_torch.formats.export_folder import (
+    FRAMES_FILE,
+    export_folder,
+    read_class_names,
+    with_frames,
+    write_frames,
+)
+from cval_torch.formats.prepared import ExportOptions, ImageRoot, Images, prepare
+from cval_torch.formats.rotated import envelopes
+from cval_torch.pool.files import replacing, write_json
+from cval_torch.pool.offsets import offsets_of
+from cval_torch.report.frames import ChosenFrames
+
+ANNOTATIONS_FILE = "annotations.xml"
+LABELS_FILE = "labels.json"
+MANIFEST_FILE = "manifest.jsonl"
+README_FILE = "README.txt"
+
+_LONGEST_NAME = 64  # CVAT cuts longer names of labels, and finds them no more
+_FIRST_ID = 10**9
+"""The number of the first image. CVAT matches images by name. Where it has no such name, it takes the number for the
+position of the frame, and would draw the boxes on another image. No task has so many frames, so it reports an error."""
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
+
+
+def save_cvat(
+    frames: ChosenFrames | Annotations,
+    folder: str | os.PathLike[str],
+    *,
+    class_names: ClassNames | None = None,
+    min_score: float | None = 0.3,
+    images: Images = "copy",
+    image_root: ImageRoot | None = None,
+    round: int | None = None,  # noqa: A002, as everywhere
+    exist_ok: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Write a folder that a CVAT task is made of; `README.txt` in it says what to click.
+
+    `annotations.xml` has the pre-labels, or the annotations, as "CVAT for images 1.1". A detector's boxes have the
+    source `auto` and their score as an attribute. `labels.json` is for the tab "Raw" of CVAT's label editor. If images
+    are put into the folder, `manifest.jsonl` makes CVAT show them in the order of the choice.
+
+    Args:
+        frames: what `select` returned, or annotations.
+        folder: the new folder.
+        class_names: see `ExportOptions`, as for all of these.
+        min_score: of pre-labels, in [0, 1]; None writes none.
+        images: what happens to the image files.
+        image_root: the folder that ids are paths below, or a file for each id.
+        round: the number of the round, from 0.
+        exist_ok: whether an export that is there already is replaced.
+        progress: whether to show a bar.
+
+    Returns:
+        The path of `annotations.xml`.
+
+    Raises:
+        InvalidInputError: no frames; a folder that is not empty; a frame without a file; a label without a name; boxes
+            that do not fit their file; a class name that CVAT would change or XML cannot hold; with `images='leave'`, a
+            path that XML cannot hold, or two that differ in their suffixes alone.
+        OSError: something cannot be read or written. Nothing is left half written.
+    """
+    options = ExportOptions(
+        class_names=class_names,
+        min_score=min_score,
+        images=images,
+        image_root=image_root,
+        round=round,
+        exist_ok=exist_ok,
+        progress=progress,
+    )
+    with export_folder(folder, exist_ok=exist_ok) as staging:
+        prepared = prepare(frames, staging, options)
+        annotations = prepared.annotations
+        _check_names(annotations)
+        with replacing(staging / ANNOTATIONS_FILE, newline="\n") as file:
+            file.writelines(f"{line}\n" for line in _lines(annotations))
+        write_json(staging / LABELS_FILE, _labels(annotations))
+        if images != "leave":
+            with replacing(staging / MANIFEST_FILE, newline="\n") as file:
+                file.writelines(f"{json.dumps(record)}\n" for record in _manifest(annotations))
+        with replacing(staging / README_FILE) as file:
+            file.write(_readme(annotations, in_folder=images != "leave"))
+        write_frames(staging, annotations, stages=prepared.stages)
+    return Path(folder) / ANNOTATIONS_FILE
+
+
+def load_cvat(
+    path: str | os.PathLike[str],
+    *,
+    class_names: ClassNames | None = None,
+    empty: Empty = "unannotated",
+) -> Annotations:
+    """Read what CVAT exported as "CVAT for images 1.1", of a task, a job or a project.
+
+    Boxes that are rotated, polygons, ellipses and masks become the upright boxes around them. Other shapes are left
+    out. `notes` of the answer says how many.
+
+    Args:
+        path: `annotations.xml`; a folder with it; or the zip file of CVAT. If it lies in the folder that `save_cvat`
+            wrote, frame ids, ranks and the numbers of classes come back from there.
+        class_names: the names and labels of your classes. None takes those of `save_cvat`, or numbers the labels in
+            alphabetical order from 1.
+        empty: what an image without any shape is: `annotated`, so that a detector learns that nothing is in it, or
+            `unannotated`. CVAT's files do not tell.
+
+    Returns:
+        The annotations.
+
+    Raises:
+        InvalidInputError: a file of "CVAT for video"; another file; a class that `class_names` has not; see
+            `read_cvat_images` for the rest.
+        MissingExtraError: defusedxml is not installed; it is in the extra `formats`.
+        OSError: the file cannot be read.
+    """
+    check_empty(empty)
+    path = Path(path)
+    path = path / ANNOTATIONS_FILE if path.is_dir() else path
+    with _opened(path) as (file, source):
+        found = read_cvat_images(file, source)
+    found_names = list(found.label_names)
+    if class_names is None:
+        class_names = read_class_names(path.parent, sorted(found_names))
+    names, label_of = renumbered(found_names, class_names, source)
+    looked = [
+        touched or empty == "annotated" if told is None else told
+        for told, touched in zip(found.told, found.touched, strict=True)
+    ]
+    silent = sum(told is None and not touched for told, touched in zip(found.told, found.touched, strict=True))
+    annotations = Annotations(
+        found.names,
+        offsets_of(torch.tensor(found.counts, dtype=torch.int64)),
+        boxes=envelopes(
+            torch.tensor(found.corners, dtype=torch.float64).reshape(-1, 4),
+            torch.tensor(found.degrees, dtype=torch.float64),
+        ),
+        labels=torch.tensor([label_of[name] for name in found.labels], dtype=torch.int64),
+        class_names=names,
+        is_annotated=torch.tensor(looked, dtype=torch.bool),
+        sizes=torch.tensor(found.sizes, dtype=torch.int64).reshape(-1, 2),
+        scores=torch.tensor(found.scores, dtype=torch.float32),
+        is_crowd=torch.tensor(found.crowds, dtype=torch.bool),
+        source=source,
+        notes=[*note_on_empty(silent, empty), *found.notes()],
+    )
+    return with_frames(annotations, path.parent)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], str]]:
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            yield file, str(path)
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = _xml_in(archive, path)
+            with archive.open(name) as file:
+                yield file, f"{name} in {path}"
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # damaged, encrypted, a method unknown
+        raise InvalidInputError(f"{str(path)!r} cannot be unpacked: {error}. Download it from CVAT again") from error
+
+
+def _xml_in(archive: zipfile.ZipFile, path: Path) -> str:
+    names = [name for name in archive.namelist() if PurePosixPath(name).name == ANNOTATIONS_FILE]
+    if len(names) != 1:
+        what = f"it has {', '.join(names[:5])}" if names else "it has none"
+        raise InvalidInputError(
+            f"{str(path)!r} must hold one {ANNOTATIONS_FILE}; {what}. {IMAGES_EXPORT}, or read an export in the format "
+            "'COCO 1.0' by `load_coco`"
+        )
+    return names[0]
+
+
+def _check_names(annotations: Annotations) -> None:
+    for name in annotations.class_names.values():
+        wrong = _NOT_XML.search(name)
+        why = None
+        if wrong is not None:
+            why = f"XML cannot hold its character {wrong.group()!r}"
+        elif name != name.strip():
+            why = "CVAT cuts off white space at its ends"
+        elif len(name) > _LONGEST_NAME:
+            why = f"CVAT cuts off what exceeds {_LONGEST_NAME} characters, and it has {len(name)}"
+        if why is not None:
+            raise InvalidInputError(
+                f"the class name {name!r} cannot be used in CVAT: {why}. Change it in `class_names`"
+            )
+    owners: dict[str, str] = {}
+    for name, frame_id in zip(annotations.file_names, annotations.frame_ids, strict=True):
+        frame = name if frame_id is None else frame_id
+        wrong = _NOT_XML.search(name)
+        if wrong is not None:
+            raise InvalidInputError(
+                f"the path of frame {frame!r} has the character {wrong.group()!r}, which XML cannot hold. Give images "
+                "other names by `images='copy'`"
+            )
+        stem = os.path.splitext(name)[0]  # noqa: PTH122, as CVAT does it
+        if stem in owners:
+            raise InvalidInputError(
+                f"{owners[stem]!r} and {name!r} are one image to CVAT, which does not look at suffixes. Give images "
+                "other names by `images='copy'`"
+            )
+        owners[stem] = name
+
+
+def _lines(annotations: Annotations) -> Iterator[str]:
+    yield '<?xml version="1.0" encoding="utf-8"?>'
+    yield "<annotations>"
+    yield "  <version>1.1</version>"
+    yield "  <meta>"
+    yield "    <task>"
+    yield f"      <size>{len(annotations)}</size>"
+    yield "      <mode>annotation</mode>"
+    yield "      <labels>"
+    for label in _labels(annotations):
+        yield f"        <label><name>{_escaped(label['name'])}</name><attributes>"
+        for attribute in label["attributes"]:
+            yield (
+                f"          <attribute><name>{attribute['name']}</name><mutable>False</mutable>"
+                f"<input_type>{attribute['input_type']}</input_type>"
+                f"<default_value>{attribute['default_value']}</default_value>"
+                f"<values>{attribute['values'][0]}</values></attribute>"
+            )
+        yield "        </attributes></label>"
+    yield "      </labels>"
+    yield "    </task>"
+    yield "  </meta>"
+    columns = (annotations.sizes, annotations.is_annotated, annotations.offsets[:-1], annotations.offsets[1:])
+    rows = zip(annotations.file_names, *(column.tolist() for column in columns), strict=True)
+    for number, (name, (width, height), annotated, begin, end) in enumerate(rows, start=_FIRST_ID):
+        attributes = f'id="{number}" name="{_escaped(name)}" width="{width}" height="{height}"'
+        yield f'  <image {attributes} annotated="{int(annotated)}">'
+        for row in range(begin, end):
+            yield from _box_lines(annotations, row)
+        yield "  </image>"
+    yield "</annotations>"
+
+
+def _box_lines(annotations: Annotations, row: int) -> Iterator[str]:
+    corners = zip(("xtl", "ytl", "xbr", "ybr"), annotations.boxes.numpy()[row], strict=True)
+    sides = " ".join(f'{key}="{_decimal(value)}"' for key, value in corners)
+    score = annotations.scores.numpy()[row]
+    is_drawn = math.isnan(score)
+    label = _escaped(annotations.class_names[int(annotations.labels[row])])
+    source = "manual" if is_drawn else "auto"
+    yield f'    <box label="{label}" source="{source}" occluded="0" {sides} z_order="0">'
+    if not is_drawn:
+        yield f'      <attribute name="score">{_decimal(score)}</attribute>'
+    if bool(annotations.is_crowd[row]):
+        yield '      <attribute name="is_crowd">true</attribute>'
+    yield "    </box>"
+
+
+def _decimal(value: Any) -> str:
+    """The shortest number that is this float32 when it is read."""
+    return np.format_float_positional(value, unique=True, trim="-")
+
+
+def _labels(annotations: Annotations) -> list[dict[str, Any]]:
+    """What CVAT's editor of labels takes. A text has an empty default; a number would give drawn boxes a score."""
+    attributes = [{"name": "score", "mutable": False, "input_type": "text", "default_value": "", "values": [""]}]
+    if bool(annotations.is_crowd.any()):
+        crowd = {"name": "is_crowd", "mutable": False, "input_type": "checkbox"}
+        attributes.append({**crowd, "default_value": "false", "values": ["false"]})
+    return [
+        {"name": name, "type": "rectangle", "attributes": attributes}
+        for _, name in sorted(annotations.class_names.items())
+    ]
+
+
+def _manifest(annotations: Annotations) -> Iterator[dict[str, Any]]:
+    """The order of the images, as CVAT's sorting method "predefined" reads it."""
+    yield {"version": "1.1"}
+    yield {"type": "images"}
+    for name, (width, height) in zip(annotations.file_names, annotations.sizes.tolist(), strict=True):
+        stem, suffix = os.path.splitext(name)  # noqa: PTH122, as CVAT does it
+        yield {"name": stem, "extension": suffix, "width": width, "height": height}
+
+
+def _escaped(text: str) -> str:
+    return re.sub('[&<>"\t\n\r]', lambda found: _ESCAPES[found.group()], text)
+
+
+def _readme(annotations: Annotations, *, in_folder: bool) -> str:
+    labels = f"Labels: open the tab 'Raw', paste the content of {LABELS_FILE} there, and click 'Done'."
+    if not annotations.class_names:
+        labels = f"Labels: {LABELS_FILE} is empty, because no class names are known. Add your labels."
+    if in_folder:
+        data = [
+            "Zip the folder 'images' as a whole, so that the archive begins with 'images/'.",
+            f"Select files: choose that zip file and {MANIFEST_FILE}, together.",
+            "Advanced configuration: set 'Sorting method' to 'Predefined'. The first choice is then shown first.",
+        ]
+    else:
+        data = [
+            "Select files: give CVAT the images under the paths that they have in annotations.xml, for example from a",
+            "  connected file share, or in a zip file with the same folders. CVAT shows them in alphabetical order;",
+            f"  for the order of the choice, export with images='copy'. The ranks are in {FRAMES_FILE}.",
+        ]
+    steps = [
+        "In CVAT, click 'Tasks', '+', 'Create a new task', and give it a name.",
+        labels,
+        *data,
+        "Click 'Submit & Open', and wait until the task is there.",
+        f"Pre-labels: on the task, click 'Actions', 'Upload annotations', 'CVAT 1.1', and choose {ANNOTATIONS_FILE}.",
+        "Annotate. Correct the boxes, delete wrong ones, and add those that are missing.",
+        "Click 'Actions', 'Export task dataset', and choose 'CVAT for images 1.1'. Images are not needed.",
+        "Save the zip file into this folder, and read it by cval_torch.formats.load_cvat.",
+    ]
+    numbered: list[str] = []
+    count = 0
+    for step in steps:
+        count += not step.startswith(" ")
+        numbered.append(f"   {step}" if step.startswith(" ") else f"{count}. {step}")
+    return "\n".join([f"{len(annotations)} frames for CVAT", "", *numbered, ""])
