@@ -214,7 +214,7 @@ def _classes(
             )
     texts = [box.class_name for box in boxes]
     numbered = all(box.label is not None for box in boxes)
-    written = read_class_names(folder, texts) if class_names is None and numbered else None
+    written = read_class_names(folder, None) if class_names is None and numbered else None
     if written is not None and found.items() <= written.items():
         class_names = written  # with the classes that no box has
     names, label_of = renumbered(found if numbered else texts, class_names, source)

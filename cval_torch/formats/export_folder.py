@@ -143,21 +143,21 @@ def read_frames(folder: Path) -> dict[str, dict[str, Any]]:
         raise InvalidInputError(f"{str(folder / FRAMES_FILE)!r} is damaged: {type(error).__name__}: {error}") from error
 
 
-def read_class_names(folder: Path, names: Collection[str]) -> dict[int, str] | None:
+def read_class_names(folder: Path, names: Collection[str] | None) -> dict[int, str] | None:
     """The classes by label that `write_frames` wrote down in a folder, and after them those of `names` that are new.
 
     Formats that have names alone, or numbers without gaps, get their labels back by it. None if no export wrote the
-    folder, or if it has other classes: none of these names.
+    folder, or if one of its classes is not among `names`: then it is another's. With None for `names`, all are.
     """
     if not _is_export(folder):
         return None
     found = read_json(folder / FRAMES_FILE).get("class_names")
-    if not isinstance(found, dict) or (names and set(found.values()).isdisjoint(names)):
+    if not isinstance(found, dict) or not (names is None or set(found.values()) <= set(names)):
         return None
     known = {int(label): name for label, name in found.items()}
-    for name in names:
+    for name in names or ():
         if name not in known.values():
-            known[max(known) + 1] = name
+            known[max(known, default=0) + 1] = name
     return known
 
 

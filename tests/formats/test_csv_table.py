@@ -55,6 +55,9 @@ def test_a_round_trip_loses_nothing(given: Annotations) -> None:
         shutil.rmtree(folder)
 
 
+REST = ["score", "rank", "uncertainty", "round", "annotated", "is_crowd"]
+
+
 def marked() -> Annotations:
     return Annotations(
         ["a.jpg", "b.jpg", "c.jpg"],
@@ -79,8 +82,7 @@ def test_what_is_written(tmp_path: Path) -> None:
         rows = list(csv.reader(file))
     frame = ["'-1", "a.jpg", "64", "48"]
     assert rows == [
-        ["frame_id", "file_name", "width", "height", "label", "class_name", "xmin", "ymin", "xmax", "ymax", "score"]
-        + ["rank", "uncertainty", "round", "annotated", "is_crowd"],
+        ["frame_id", "file_name", "width", "height", "label", "class_name", "xmin", "ymin", "xmax", "ymax", *REST],
         [*frame, "7", "bolt, M4", "0.1", "2", "3", "4", "0.9", "1", "0.1", "0", "false", "false"],
         [*frame, "3", "'=cmd|' /C calc'!A0", "1", "2", "3", "4", "", "1", "0.1", "0", "false", "true"],
         ["b", "b.jpg", "64", "48", "", "", "", "", "", "", "", "2", "0.05", "0", "true", ""],
