@@ -11,10 +11,17 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.formats.annotations import Annotations
 from cval_torch.formats.class_names import ClassNames
 from cval_torch.formats.coco import INSTANCES_FILE, Empty, check_empty, load_coco
+from cval_torch.formats.csv_table import load_csv
+from cval_torch.formats.cvat import load_cvat
 from cval_torch.formats.json_files import read_json
 from cval_torch.formats.yolo import load_yolo
 
-LOADERS: Mapping[str, Callable[..., Annotations]] = {"coco": load_coco, "yolo": load_yolo}
+LOADERS: Mapping[str, Callable[..., Annotations]] = {
+    "coco": load_coco,
+    "csv": load_csv,
+    "cvat": load_cvat,
+    "yolo": load_yolo,
+}
 """What reads each format, by name."""
 _TELLING: frozenset[str] = frozenset()
 """The formats that keep "annotated, with nothing in it" apart from "not annotated"."""
@@ -90,7 +97,15 @@ def _is_yolo(name: str) -> bool:
     return name in ("data.yaml", "data.yml", "classes.txt", "obj.names") or name.endswith(".yaml")
 
 
-_SIGNS: dict[str, Callable[[str], bool]] = {"coco": _is_coco, "yolo": _is_yolo}
+def _is_cvat(name: str) -> bool:
+    return name.lower().endswith(".xml")
+
+
+def _is_csv(name: str) -> bool:
+    return name.lower().endswith((".csv", ".tsv"))
+
+
+_SIGNS: dict[str, Callable[[str], bool]] = {"coco": _is_coco, "cvat": _is_cvat, "csv": _is_csv, "yolo": _is_yolo}
 
 
 def _of_json(path: Path) -> str | None:
