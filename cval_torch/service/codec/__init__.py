@@ -26,9 +26,11 @@ from cval_torch.service.codec.encode import (
     whole_frames,
     wire_weights,
 )
+from cval_torch.service.codec.gathering import GatheredFrames
 
 __all__ = [
     "EmbeddingsBody",
+    "GatheredFrames",
     "PayloadBatch",
     "Vectors",
     "bodies_of",

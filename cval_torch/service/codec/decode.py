@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Annotated, Any, TypeVar, cast
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from pydantic import BaseModel, Field, InstanceOf, ValidationError
-from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
-from cval_torch.service.codec.numbers import NO_DETECTION
+from cval_torch.service.codec.gathering import GatheredFrames, Vector
 from cval_torch.service.protocol import BBoxScores, FrameEmbedding, FramePrediction
 
-Vector = Sequence[float] | npt.NDArray[np.float32]
 Vectors = Mapping[tuple[str, str], Vector]
 """Embeddings by `(frame_id, embedding_id)`."""
 
@@ -41,7 +36,6 @@ class Embeddings(FrameEmbedding, extra="forbid"):
 _STRICT: dict[type[BaseModel], type[BaseModel]] = {FramePrediction: Frame, FrameEmbedding: Embeddings}
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_Value = TypeVar("_Value")
 
 
 def pool_from_payloads(
@@ -79,25 +73,14 @@ def pool_from_payloads(
 
 def pool_from_vectors(predictions: Iterable[FramePrediction | Mapping[str, Any]], vectors: Vectors | None) -> Pool:
     """As `pool_from_payloads`, with the embeddings already by `(frame_id, embedding_id)`, such as from a database."""
-    frames = _models(predictions, FramePrediction, "predictions")
-    lone = [_stand_in(frame) for frame in frames]
-    boxed = [() if alone else frame.predictions or () for frame, alone in zip(frames, lone, strict=True)]
-    boxes = list(itertools.chain.from_iterable(boxed))
-    owners = [frame.frame_id for frame, mine in zip(frames, boxed, strict=True) for _ in mine]
-    offsets = torch.zeros(len(frames) + 1, dtype=torch.int64)
-    offsets[1:] = torch.tensor([len(mine) for mine in boxed], dtype=torch.int64).cumsum(0)
-    scores = _all_or_none([box.score for box in boxes], owners, "score")
-    rows = _all_or_none([box.probabilities for box in boxes], owners, "probabilities")
-    columns: dict[str, Any] = {
-        "scores": None if scores is None else torch.tensor(scores, dtype=torch.float32),
-        "labels": _labels([box.category_id for box in boxes]),
-        "probabilities": None if rows is None else _matrix(rows, owners, "probabilities"),
-    }
-    if vectors is not None:
-        columns["box_embeddings"] = _box_embeddings(boxes, owners, vectors)
-        columns["frame_embeddings"] = _frame_embeddings([frame.frame_id for frame in frames], lone, vectors)
-    ids = [frame.frame_id for frame in frames]
-    return Pool(ids, offsets, activation=None if rows is None else "softmax", **columns)
+    lookup = None if vectors is None else partial(_named, vectors)
+    gathered = GatheredFrames(lookup)
+    gathered.add(_models(predictions, FramePrediction, "predictions"))
+    return gathered.pool()
+
+
+def _named(vectors: Vectors, frame_id: str, names: Collection[str]) -> dict[str, Vector]:
+    return {name: vectors[frame_id, name] for name in names if (frame_id, name) in vectors}
 
 
 def _models(items: Iterable[_Model | Mapping[str, Any]], model: type[_Model], name: str) -> list[_Model]:
@@ -126,74 +109,3 @@ def _problem(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{where}: {first['msg']}"
     known = BBoxScores if len(path) > 1 and model is FramePrediction else model
     return f"{where} is no key that is read; those are {', '.join(known.model_fields)}"
-
-
-def _stand_in(frame: FramePrediction) -> BBoxScores | None:
-    """The one box that stands for a frame without boxes, if that is what the frame has."""
-    if frame.predictions is None or len(frame.predictions) != 1:
-        return None
-    box = frame.predictions[0]
-    sure = box.score is None or np.float32(box.score) == 1
-    return box if box.category_id == NO_DETECTION and sure else None
-
-
-def _all_or_none(values: list[_Value | None], owners: list[str], name: str) -> list[_Value] | None:
-    there = [value for value in values if value is not None]
-    if len(there) == len(values):
-        return there if values or name == "score" else None
-    if not there:
-        return None
-    missing = next(row for row, value in enumerate(values) if value is None)
-    raise InvalidInputError(
-        f"`{name}` must be there for all boxes or for none; a box of frame {owners[missing]!r} has none"
-    )
-
-
-def _labels(categories: list[int | None]) -> Tensor | None:
-    if categories and all(category is None for category in categories):
-        return None
-    known = [NO_DETECTION if category is None else category for category in categories]
-    return torch.tensor(known, dtype=torch.int64)
-
-
-def _matrix(rows: Sequence[Vector], owners: Sequence[str], name: str) -> Tensor:
-    width = len(rows[0])
-    for row, owner in zip(rows, owners, strict=True):
-        if len(row) != width:
-            raise InvalidInputError(
-                f"`{name}` must have one length; got {width} in frame {owners[0]!r} and {len(row)} in frame {owner!r}"
-            )
-    matrix = np.empty((len(rows), width), dtype=np.float32)
-    with np.errstate(over="ignore"):  # what float32 cannot hold is inf, which the Pool refuses by name
-        for number, row in enumerate(rows):
-            matrix[number] = row
-    return torch.from_numpy(matrix)
-
-
-def _box_embeddings(boxes: list[BBoxScores], owners: list[str], vectors: Vectors) -> Tensor | None:
-    names = _all_or_none([box.embedding_id for box in boxes], owners, "embedding_id")
-    if names is None:
-        return None
-    found = [_find(vectors, owner, name) for owner, name in zip(owners, names, strict=True)]
-    return _matrix(found, owners, "embedding")
-
-
-def _frame_embeddings(frame_ids: list[str], lone: list[BBoxScores | None], vectors: Vectors) -> Tensor | None:
-    rows, found = [], []
-    for row, (frame_id, box) in enumerate(zip(frame_ids, lone, strict=True)):
-        if box is not None and box.embedding_id is not None:
-            rows.append(row)
-            found.append(_find(vectors, frame_id, box.embedding_id))
-    if not rows:
-        return None
-    known = _matrix(found, [frame_ids[row] for row in rows], "embedding")
-    column = torch.zeros(len(frame_ids), known.shape[1])
-    column[rows] = known
-    return column
-
-
-def _find(vectors: Vectors, frame_id: str, embedding_id: str) -> Vector:
-    vector = vectors.get((frame_id, embedding_id))
-    if vector is None:
-        raise InvalidInputError(f"frame {frame_id!r} has no embedding {embedding_id!r} among those given")
-    return vector

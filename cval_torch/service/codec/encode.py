@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import torch
 from pydantic_core import to_json
 from torch import Tensor
 
@@ -19,6 +21,9 @@ from cval_torch.strategies.scores import class_distribution, distribution_weight
 
 FRAMES_A_BATCH = 1000
 BYTES_A_BODY = 8 << 20
+NUMBERS_A_PIECE = 1 << 17
+"""Numbers of boxes that are text, or objects on the way to it, at a time: some 5 MB of it."""
+
 _BYTES_A_FLOAT = 12
 
 
@@ -84,15 +89,25 @@ def predictions_json(
         pool: what to send.
         probabilities: whether to send them, if the pool has them.
         embeddings: as for `pool_to_payloads`.
-        batch_size: frames in a piece: what is held in memory at a time.
+        batch_size: frames in a piece, at most. A piece is what is held in memory at a time, so that there are fewer in
+            it if they have many boxes, and a frame with very many is several pieces.
 
     Raises:
         InvalidInputError: as `pool_to_payloads`.
     """
     with_embeddings = _wants_embeddings(pool, embeddings)
+    columns = (column for column in (pool.probabilities,) if column is not None and probabilities)
+    most_boxes = max(1, NUMBERS_A_PIECE // (3 + sum(column.shape[1] for column in columns)))
     opening = b"["
-    for part in _slices(pool, batch_size):
-        yield opening + b",".join(_predictions_text(part, probabilities=probabilities, embeddings=with_embeddings))
+    for part in _slices(pool, batch_size, most_boxes):
+        if part.stop - part.first > most_boxes:  # of one frame
+            yield opening + b'{"frame_id":%b,"predictions":[' % json.dumps(pool.frame_ids[part.frames[0]]).encode()
+            for boxes in part.of_boxes(most_boxes):
+                text = _boxes_text(boxes, probabilities=probabilities, embeddings=with_embeddings)
+                yield (b"," if boxes.first > part.first else b"") + b",".join(b"{%b}" % box for box in text)
+            yield b"]}"
+        else:
+            yield opening + b",".join(_predictions_text(part, probabilities=probabilities, embeddings=with_embeddings))
         opening = b","
     yield b"]" if len(pool) else b"[]"
 
@@ -111,7 +126,10 @@ def embeddings_json(
         InvalidInputError: the pool has no embeddings.
     """
     _wants_embeddings(pool, True)
-    parts = _slices(pool, _frames_at_once(pool, max_bytes))
+    most = max_bytes // _BYTES_A_FLOAT  # numbers, whose doubles are about one body's worth, not the pool's
+    boxes, frames = pool.box_embeddings, pool.frame_embeddings
+    at_once = min(FRAMES_A_BATCH, most // max(1, 0 if frames is None else frames.shape[1]))
+    parts = _slices(pool, max(1, at_once), max(1, most // max(1, 0 if boxes is None else boxes.shape[1])))
     return bodies_of(itertools.chain.from_iterable(_embeddings_text(part, without) for part in parts), max_bytes)
 
 
@@ -196,21 +214,42 @@ class _Slice:
         """One a box, its row in the pool: unlike any other box's, also where the service wants that of a dataset."""
         return [str(row) for row in range(self.first, self.stop)]
 
+    def of_boxes(self, size: int) -> Iterator[_Slice]:
+        """The boxes of a slice of one frame, so many at a time."""
+        for first in range(self.first, self.stop, size):
+            part = copy.copy(self)
+            part.first, part.stop = first, min(first + size, self.stop)
+            part.bounds = [0, part.stop - first]
+            yield part
+
+    def lone_rows(self) -> set[int]:
+        """The rows of frames without boxes that have an embedding."""
+        if self.pool.frame_embeddings is None:
+            return set()
+        return {row for row, start, stop in self.spans() if start == stop}
+
     def lone_embeddings(self) -> dict[int, list[float]]:
         """By frame row, the embeddings of frames without boxes."""
-        column = self.pool.frame_embeddings
-        rows = [row for row, start, stop in self.spans() if start == stop]
+        column, rows = self.pool.frame_embeddings, sorted(self.lone_rows())
         if column is None or not rows:
             return {}
         vectors: list[list[float]] = short_decimals(column[rows].detach().cpu()).tolist()
         return dict(zip(rows, vectors, strict=True))
 
 
-def _slices(pool: Pool, size: int) -> Iterator[_Slice]:
+def _slices(pool: Pool, size: int, most_boxes: int | None = None) -> Iterator[_Slice]:
+    """All frames in order, at most `size` at a time, and with at most so many boxes, but at least one frame."""
     if size < 1:
         raise InvalidInputError(f"`batch_size` must be at least 1; got {size}")
-    for start in range(0, len(pool), size):
-        yield _Slice(pool, start, start + size)
+    offsets = pool.offsets.cpu()
+    start = 0
+    while start < len(pool):
+        stop = min(start + size, len(pool))
+        if most_boxes is not None:
+            within = torch.searchsorted(offsets[start : stop + 1], offsets[start] + most_boxes, right=True)
+            stop = start + max(1, int(within) - 1)
+        yield _Slice(pool, start, stop)
+        start = stop
 
 
 def _wants_embeddings(pool: Pool, embeddings: bool | None) -> bool:
@@ -218,13 +257,6 @@ def _wants_embeddings(pool: Pool, embeddings: bool | None) -> bool:
     if embeddings and not there:
         raise InvalidInputError(f"the pool must have `box_embeddings` or `frame_embeddings`; got {pool!r}")
     return there if embeddings is None else embeddings
-
-
-def _frames_at_once(pool: Pool, max_bytes: int) -> int:
-    """So many frames that the doubles of their embeddings are about one body's worth, not the pool's."""
-    boxes, frames = pool.box_embeddings, pool.frame_embeddings
-    floats = (boxes.numel() if boxes is not None else 0) + (frames.numel() if frames is not None else 0)
-    return max(1, min(FRAMES_A_BATCH, max_bytes * len(pool) // (_BYTES_A_FLOAT * max(1, floats))))
 
 
 def _lone_id(row: int) -> str:
@@ -266,6 +298,20 @@ def _frame_embeddings(part: _Slice) -> list[FrameEmbedding]:
 
 def _predictions_text(part: _Slice, *, probabilities: bool, embeddings: bool) -> Iterator[bytes]:
     """One JSON object a frame."""
+    boxes = _boxes_text(part, probabilities=probabilities, embeddings=embeddings)
+    lone = part.lone_rows() if embeddings else ()
+    for row, start, stop in part.spans():
+        frame_id = json.dumps(part.pool.frame_ids[row]).encode()
+        if row in lone:
+            text = _stand_in(row).model_dump_json(exclude_none=True)[1:-1].encode()
+        else:
+            text = b"},{".join(boxes[start:stop])
+        within = b"[{%b}]" % text if stop > start or row in lone else b"[]"
+        yield b'{"frame_id":%b,"predictions":%b}' % (frame_id, within)
+
+
+def _boxes_text(part: _Slice, *, probabilities: bool, embeddings: bool) -> list[bytes]:
+    """What stands between the braces of each box."""
     fields: list[Sequence[bytes]] = []
     labels, scores = part.box_column("labels"), part.box_column("scores")
     if labels is not None:
@@ -279,16 +325,7 @@ def _predictions_text(part: _Slice, *, probabilities: bool, embeddings: bool) ->
     distributions = part.distributions() if probabilities else None
     if distributions is not None:
         fields.append([b'"probabilities":' + row for row in _rows(distributions)])
-    boxes = [b",".join(box) for box in zip(*fields, strict=True)] if fields else [b""] * (part.stop - part.first)
-    lone = part.lone_embeddings() if embeddings else {}
-    for row, start, stop in part.spans():
-        frame_id = json.dumps(part.pool.frame_ids[row]).encode()
-        if row in lone:
-            text = _stand_in(row).model_dump_json(exclude_none=True)[1:-1].encode()
-        else:
-            text = b"},{".join(boxes[start:stop])
-        within = b"[{%b}]" % text if stop > start or row in lone else b"[]"
-        yield b'{"frame_id":%b,"predictions":%b}' % (frame_id, within)
+    return [b",".join(box) for box in zip(*fields, strict=True)] if fields else [b""] * (part.stop - part.first)
 
 
 def _embeddings_text(part: _Slice, without: Collection[str] = ()) -> Iterator[tuple[FrameEmbeddingMeta, bytes]]:

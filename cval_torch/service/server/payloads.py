@@ -22,6 +22,9 @@ from cval_torch.service.protocol import (
 from cval_torch.service.server.settings import RefusedError
 
 Model = TypeVar("Model")
+MESSAGES = 5
+"""How many of the things that are wrong with a body are said."""
+
 Body = bytes | Path
 """A small body as it is, or the file that a large one was written to."""
 
@@ -52,28 +55,34 @@ EMBEDDINGS = TypeAdapter(list[FrameEmbedding])
 DATASET = TypeAdapter(DatasetRequest)
 
 
-def parsed(body: Body, adapter: TypeAdapter[Model]) -> Model:
-    """Read a body.
+def parsed(body: bytes, adapter: TypeAdapter[Model]) -> Model:
+    """Read a small body, all of it at once; `incoming` reads large ones.
 
     Raises:
         RefusedError: 422, it is not JSON, nested deeper than 200 levels, or not what it must be.
     """
     try:
-        if isinstance(body, bytes):
-            return adapter.validate_json(body)
-        with _no_collecting():
-            return adapter.validate_json(body.read_bytes())
+        return adapter.validate_json(body)
     except ValidationError as error:
         raise RefusedError(422, describe(error)) from error
 
 
 def describe(error: ValidationError) -> str:
     """The first few things that are wrong, without the values, which may be large or secret."""
-    found = []
-    for each in error.errors(include_url=False, include_context=False, include_input=False)[:5]:
-        where = ".".join(str(part) for part in each["loc"])
-        found.append(f"{where}: {each['msg']}" if where else each["msg"])
-    rest = error.error_count() - len(found)
+    errors = error.errors(include_url=False, include_context=False, include_input=False)[:MESSAGES]
+    return said([message_of(each["loc"], each["msg"]) for each in errors], error.error_count())
+
+
+def message_of(place: tuple[int | str, ...], problem: str) -> str:
+    """One thing that is wrong, and where."""
+    where = ".".join(map(str, place))
+    return f"{where}: {problem}" if where else problem
+
+
+def said(messages: list[str], count: int) -> str:
+    """The first of `count` things that are wrong, and how many there are beside."""
+    found = messages[:MESSAGES]
+    rest = count - len(found)
     return "; ".join(found)[:2000] + (f"; and {rest} more" if rest > 0 else "")
 
 
@@ -87,7 +96,7 @@ def body_schemas() -> dict[str, object]:
 
 
 @contextmanager
-def _no_collecting() -> Iterator[None]:
+def not_collecting() -> Iterator[None]:
     """Millions of new objects, none of them garbage: the collector would walk them again and again."""
     was = gc.isenabled()
     gc.disable()

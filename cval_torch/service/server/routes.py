@@ -14,6 +14,7 @@ from pydantic_core import to_json
 
 from cval_torch.pool.limits import MAX_FRAME_ID_LENGTH
 from cval_torch.service.protocol import Dataset, DatasetPart, DatasetRequest, EmbeddingsMeta, FrameEmbedding, Result
+from cval_torch.service.server.bodies import LARGE
 from cval_torch.service.server.patterns import matching
 from cval_torch.service.server.payloads import DATASET, parsed
 from cval_torch.service.server.service import Service
@@ -221,7 +222,8 @@ async def upload_embeddings(request: Request, place: In) -> Response:
     """Store embeddings, all or none. One that is there already is replaced."""
     service = place.caller.service
     async with service.bodies.read(request) as body:
-        return _json(await service.run("store_embeddings", place.dataset_id, place.part, body=body))
+        stored = await service.run("store_embeddings", place.dataset_id, place.part, body=body)
+    return Response(stored, media_type="application/json")
 
 
 @router.get("/dataset/{dataset_id}/{part}/embeddings", response_model=list[FrameEmbedding])
@@ -295,6 +297,8 @@ def list_results(
 
 async def _dataset_request(request: Request, by: Caller) -> DatasetRequest:
     async with by.service.bodies.read(request) as body:
+        if not isinstance(body, bytes):
+            raise RefusedError(413, f"a dataset is described in at most {LARGE} bytes")
         return await asyncio.to_thread(parsed, body, DATASET)
 
 

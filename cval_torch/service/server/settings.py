@@ -27,7 +27,7 @@ class Limits:
         large_bodies: bodies of more than 1 MiB that are read at a time.
     """
 
-    body_bytes: int = 256 << 20
+    body_bytes: int = 1 << 30
     body_seconds: float = 600.0
     frames: int = 1_000_000
     predictions: int = 20_000_000
@@ -41,6 +41,11 @@ class Limits:
     task_seconds: float = 3600.0
     large_bodies: int = 4
 
+    @property
+    def piece_bytes(self) -> int:
+        """Bytes of a large body that are read in one piece: a box with its probabilities, or all beside the frames."""
+        return max(1 << 20, 32 * self.vector_length)
+
 
 class RefusedError(Exception):
     """A request that is answered with an error status.
@@ -53,3 +58,9 @@ class RefusedError(Exception):
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(status, detail)  # as arguments, so that it survives the way between processes
         self.status, self.detail = status, detail
+
+
+def at_most(got: int, most: int, what: str) -> None:
+    """Raise RefusedError, 413, if there is more than is taken."""
+    if got > most:
+        raise RefusedError(413, f"at most {most} {what} are taken; got {got}")

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,15 +208,16 @@ class Store:
                 )
         return found > 0
 
-    def vectors_of(self, dataset_id: str, frame_ids: Iterable[str]) -> Iterator[tuple[str, str, bytes]]:
-        """(frame id, embedding id, vector) of those frames, from all parts; of one name, `training` comes last."""
-        for frame_id in frame_ids:
-            yield from self._read(
-                "SELECT f.frame_id, e.embedding_id, e.vector FROM frames AS f JOIN embeddings AS e ON e.frame = f.key "
+    def vectors_of(self, dataset_id: str, frame_id: str, names: Collection[str]) -> dict[str, bytes]:
+        """Those vectors of a frame, by their names, from all parts; where several have a name, from `training`."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT e.embedding_id, e.vector FROM frames AS f JOIN embeddings AS e ON e.frame = f.key "
                 "WHERE f.dataset = ? AND f.part IN ('test', 'training', 'validation') AND f.frame_id = ? "
                 "ORDER BY f.part = 'training', f.part DESC",
-                *(dataset_id, frame_id),
+                (dataset_id, frame_id),
             )
+            return {name: vector for name, vector in rows if name in names}
 
     # Tasks
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tempfile
 import time
+from collections.abc import Collection
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +20,14 @@ from cval_torch.pool.pool import Pool
 from cval_torch.selection.checks import checked_stages
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import CONSTRAINTS, DetectionSampling, Scoring
-from cval_torch.service.codec import pool_from_vectors
+from cval_torch.service.codec import GatheredFrames
 from cval_torch.service.codec.numbers import short_decimals
-from cval_torch.service.server.payloads import EMBEDDINGS, SAMPLING, Body, SamplingRequest, parsed
-from cval_torch.service.server.settings import Limits, RefusedError
+from cval_torch.service.protocol import FramePrediction
+from cval_torch.service.server.incoming import Portion, incoming_embeddings, incoming_sampling
+from cval_torch.service.server.payloads import Body, SamplingRequest
+from cval_torch.service.server.settings import Limits, RefusedError, at_most
 from cval_torch.service.server.store import Store, new_id
+from cval_torch.service.server.uploads import Upload
 from cval_torch.strategies.registry import find_strategy, names_served
 
 OPTIONS = ("class_weights", "null_policy", "scored_by", "seed", *CONSTRAINTS)
@@ -45,27 +52,19 @@ class Work:
         """Close the store."""
         self.store.close()
 
-    def store_embeddings(self, dataset_id: str, part: str, body: Body) -> dict[str, Any]:
-        """Store an upload, all of it or nothing; the answer says what is in it.
+    def store_embeddings(self, dataset_id: str, part: str, body: Body) -> bytes:
+        """Store an upload, all of it or nothing; the answer, which says what is in it, as JSON.
 
         Raises:
             RefusedError: the body is not what it must be, or too much.
         """
-        frames = parsed(body, EMBEDDINGS)
-        _at_most(len(frames), self.limits.frames, "frames")
-        rows = []
-        for frame in frames:
-            vectors = []
-            for item in frame.embeddings:
-                _at_most(
-                    len(item.embedding_id),
-                    self.limits.id_length,
-                    f"characters of an embedding id of frame {frame.frame_id!r}",
-                )
-                vectors.append((item.embedding_id, self._vector(item.embedding, frame.frame_id)))
-            rows.append((frame.frame_id, vectors))
-        self.store.add_embeddings(dataset_id, part, rows)
-        return meta_answer([(frame_id, [name for name, _ in vectors]) for frame_id, vectors in rows])
+        with io.BytesIO() if isinstance(body, bytes) else tempfile.TemporaryFile(dir=body.parent) as file:
+            upload = Upload(file, self.limits)
+            for portion in incoming_embeddings(body, most=self.limits.piece_bytes):
+                upload.take(portion)
+            upload.check()
+            self.store.add_embeddings(dataset_id, part, upload.rows())
+            return upload.answer()
 
     def take_sampling(self, owner: str, body: Body) -> dict[str, Any]:
         """Answer a small request with its result; make a large one a task. Either way it is on the disk.
@@ -74,14 +73,13 @@ class Work:
             RefusedError: as above, or an unknown dataset or strategy, or embeddings that are not there.
         """
         start = time.time()
-        request = parsed(body, SAMPLING)
-        boxes = self._check_sampling(owner, request)
-        stages = _stages(request)
-        pool = self._pool(request)
-        del request.frames  # a large request is in memory twice until here
+        taken = self._taken(owner, body)
+        request = taken.request
+        stages = _stages(request, taken.frames)
+        pool = self._pool(taken)
         dataset_id = request.dataset_id
         add_task = partial(self.store.add_task, owner, dataset_id, start=start, keep=self.limits.finished_tasks)
-        if max(boxes, len(pool)) <= self.limits.answer_at_once:
+        if max(taken.boxes, len(pool)) <= self.limits.answer_at_once:
             return add_task(result=_selected(pool, stages)).payload()
         if self.store.count_waiting(owner) >= self.limits.waiting_tasks:
             raise RefusedError(429, f"{self.limits.waiting_tasks} tasks of this key are waiting already")
@@ -113,53 +111,88 @@ class Work:
     def _pool_path(self, task_id: str) -> Path:
         return self._pools / f"{task_id}.pool"
 
-    def _vector(self, values: list[float], frame_id: str) -> bytes:
-        _at_most(len(values), self.limits.vector_length, f"numbers in an embedding of frame {frame_id!r}")
-        with np.errstate(over="ignore"):
-            vector = np.array(values, dtype="<f4")
-        if not np.isfinite(vector).all():
-            raise RefusedError(422, f"an embedding of frame {frame_id!r} has a number that float32 cannot hold")
-        return vector.tobytes()
-
-    def _check_sampling(self, owner: str, request: SamplingRequest) -> int:
-        """The number of boxes, if all is within bounds."""
-        if not request.frames:
+    def _taken(self, owner: str, body: Body) -> _Taken:
+        """A request, if all is within bounds."""
+        request, portions = incoming_sampling(body, most=self.limits.piece_bytes)
+        refusal = self._refusal(owner, request)
+        lookup = None
+        if refusal is None and _needs_embeddings(request) and request.dataset_id is not None:
+            lookup = partial(self._vectors, request.dataset_id)
+        taken = _Taken(request, GatheredFrames(lookup))
+        for portion in portions:
+            taken.count(portion)
+            if refusal is None and taken.excess(self.limits) is None:
+                taken.gathered.add(portion.frames, continued=portion.continued, unended=portion.unended)
+        if not taken.frames:
             raise RefusedError(422, "`frames` must hold at least one frame")
+        refusal = refusal or taken.excess(self.limits)
+        if refusal is not None:
+            raise refusal
+        return taken
+
+    def _refusal(self, owner: str, request: SamplingRequest) -> RefusedError | None:
+        """Why a request cannot be served, whatever its frames are."""
         served = names_served("own server")
         for strategy in (
             request.selection_strategy,
             *([request.scored_by.selection_strategy] if request.scored_by else []),
         ):
             if strategy not in served:
-                raise RefusedError(422, f"`selection_strategy` must be one of {', '.join(served)}; got {strategy!r}")
+                said = f"`selection_strategy` must be one of {', '.join(served)}; got {strategy!r}"
+                return RefusedError(422, said)
         if request.dataset_id is not None and self.store.dataset(owner, request.dataset_id) is None:
-            raise RefusedError(404, f"there is no dataset {request.dataset_id!r}")
-        _at_most(len(request.frames), self.limits.frames, "frames")
-        boxes = sum(len(frame.predictions or ()) for frame in request.frames)
-        _at_most(boxes, self.limits.predictions, "predictions")
-        widest = max((len(b.probabilities or ()) for f in request.frames for b in f.predictions or ()), default=0)
-        _at_most(widest, self.limits.vector_length, "probabilities of a box")
-        return boxes
+            return RefusedError(404, f"there is no dataset {request.dataset_id!r}")
+        return None
 
-    def _pool(self, request: SamplingRequest) -> Pool:
-        vectors: dict[tuple[str, str], Any] | None = None
-        if find_strategy(request.selection_strategy).is_diversity or request.min_distance is not None:
+    def _vectors(self, dataset_id: str, frame_id: str, names: Collection[str]) -> dict[str, Any]:
+        found = self.store.vectors_of(dataset_id, frame_id, names)
+        return {name: np.frombuffer(vector, dtype="<f4") for name, vector in found.items()}
+
+    def _pool(self, taken: _Taken) -> Pool:
+        request = taken.request
+        if _needs_embeddings(request) and request.dataset_id is None:
             what = repr(request.selection_strategy) if request.min_distance is None else "`min_distance`"
-            if request.dataset_id is None:
-                raise RefusedError(422, f"{what} needs the `dataset_id` of the embeddings")
-            ids = (frame.frame_id for frame in request.frames if frame.predictions)
-            vectors = {
-                (frame_id, embedding_id): np.frombuffer(vector, dtype="<f4")
-                for frame_id, embedding_id, vector in self.store.vectors_of(request.dataset_id, ids)
-            }
+            raise RefusedError(422, f"{what} needs the `dataset_id` of the embeddings")
         try:
-            return pool_from_vectors(request.frames, vectors)
+            return taken.gathered.pool()
         except InvalidInputError as error:
             raise RefusedError(422, str(error)[:2000]) from error
 
 
-def _stages(request: SamplingRequest) -> list[DetectionSampling]:
-    frames = len(request.frames)
+@dataclass
+class _Taken:
+    """A request as far as it was read: its frames as columns, and how much it is."""
+
+    request: SamplingRequest
+    gathered: GatheredFrames
+    frames: int = 0
+    boxes: int = 0
+    widest: int = 0
+
+    def count(self, portion: Portion[FramePrediction]) -> None:
+        """Count what comes."""
+        self.frames += len(portion.frames) - portion.continued
+        boxes = [box for frame in portion.frames for box in frame.predictions or ()]
+        self.boxes += len(boxes)
+        self.widest = max(self.widest, max((len(box.probabilities or ()) for box in boxes), default=0))
+
+    def excess(self, limits: Limits) -> RefusedError | None:
+        """What is too much."""
+        try:
+            at_most(self.frames, limits.frames, "frames")
+            at_most(self.boxes, limits.predictions, "predictions")
+            at_most(self.widest, limits.vector_length, "probabilities of a box")
+        except RefusedError as refusal:
+            return refusal
+        return None
+
+
+def _needs_embeddings(request: SamplingRequest) -> bool:
+    # a strategy that is not served is refused before anybody asks
+    return find_strategy(request.selection_strategy).is_diversity or request.min_distance is not None
+
+
+def _stages(request: SamplingRequest, frames: int) -> list[DetectionSampling]:
     scored_by = [] if request.scored_by is None else [_stage(request.scored_by, num_of_samples=frames)]
     asked = None if request.num_of_samples is None else min(request.num_of_samples, frames)
     try:
@@ -205,8 +238,3 @@ def embeddings_answer(frames: list[tuple[str, list[tuple[str, bytes]]]]) -> list
 def _floats(vector: bytes) -> list[float]:
     values: list[float] = short_decimals(torch.from_numpy(np.frombuffer(vector, dtype="<f4").copy())).tolist()
     return values
-
-
-def _at_most(got: int, most: int, what: str) -> None:
-    if got > most:
-        raise RefusedError(413, f"at most {most} {what} are taken; got {got}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from cval_torch.pool.pool import Pool
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.service.codec import (
     embeddings_json,
+    encode,
     one_width,
     pool_from_payloads,
     pool_to_payloads,
@@ -122,6 +124,39 @@ def test_json_from_columns_is_the_json_of_the_models(
             assert len(body.body) <= max_bytes or len(body.frames) == 1
         arrived = {meta.frame_id for body in bodies[:1] for meta in body.frames}
         assert list(embeddings_json(pool, max_bytes=max_bytes, without=arrived)) == bodies[1:]
+
+
+@given(counts=counts_lists, numbers=st.integers(1, 40), activation=st.sampled_from(["softmax", None]))
+@settings(deadline=None, max_examples=60)
+def test_a_piece_has_no_more_boxes_than_may_be(counts: list[int], numbers: int, activation: str | None) -> None:
+    """Also where frames have many: then a frame is several pieces. The text is the same, whatever the pieces."""
+    pool = make_pool(counts, activation=activation, frame_width=0)
+    whole = b"".join(predictions_json(pool))
+    width = 3 + (0 if pool.probabilities is None else pool.probabilities.shape[1])
+    with mock.patch.object(encode, "NUMBERS_A_PIECE", numbers):
+        pieces = list(predictions_json(pool))
+    assert b"".join(pieces) == whole
+    assert max(piece.count(b'"score"') for piece in pieces) <= max(1, numbers // width)
+
+
+def test_encoding_takes_memory_for_a_piece_and_not_for_a_frame() -> None:
+    """A frame of 100,000 boxes with 20 classes is 29 MB of text: less than half of that is held at a time."""
+    boxes = 100_000
+    pool = Pool(
+        ["a", "b"],
+        torch.tensor([0, boxes, boxes]),
+        scores=torch.rand(boxes),
+        probabilities=torch.rand(boxes, 20).softmax(1),
+        activation="softmax",
+    )
+    tracemalloc.start()
+    try:
+        size = sum(map(len, predictions_json(pool)))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size > 20e6
+    assert most < 12e6
 
 
 def test_sigmoids_become_one_distribution() -> None:

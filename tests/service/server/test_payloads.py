@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
-from pathlib import Path
 
 import pytest
 from server_calls import SAMPLING, Api, frames, sampling, vector
 
 from cval_torch.service.server.payloads import SAMPLING as PARSED_SAMPLING
-from cval_torch.service.server.payloads import Body, body_schemas, parsed
+from cval_torch.service.server.payloads import body_schemas, not_collecting, parsed
 from cval_torch.service.server.settings import RefusedError
 
 REFUSED = {
@@ -118,28 +117,22 @@ def test_hostile_bodies_are_answered_422(api: Api, name: str) -> None:
         assert len(answer.content) < 3000, "what was sent is not sent back"
 
 
-@pytest.mark.parametrize("as_file", [False, True])
-def test_a_body_is_read_from_memory_or_from_its_file(tmp_path: Path, as_file: bool) -> None:
-    content = json.dumps(sampling(scored_by={"selection_strategy": "least"})).encode()
-    body: Body = content
-    if as_file:
-        body = tmp_path / "body"
-        body.write_bytes(content)
-    request = parsed(body, PARSED_SAMPLING)
-    assert [frame.frame_id for frame in request.frames] == ["f0", "f1", "f2"]
-    assert request.scored_by is not None
-    assert request.scored_by.selection_strategy == "least"
-    assert gc.isenabled()
-
-
 @pytest.mark.parametrize("content", [b"", b"[", b"nul", b"[" * 300 + b"]" * 300, b"\xff"])
-def test_what_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "body").write_bytes(content)
-    for body in (content, tmp_path / "body"):
-        with pytest.raises(RefusedError) as caught:
-            parsed(body, PARSED_SAMPLING)
-        assert caught.value.status == 422
-    assert gc.isenabled()
+def test_what_is_no_json_is_refused(content: bytes) -> None:
+    with pytest.raises(RefusedError) as caught:
+        parsed(content, PARSED_SAMPLING)
+    assert caught.value.status == 422
+
+
+def test_the_collector_rests_for_a_while_only() -> None:
+    for was in (True, False):
+        (gc.enable if was else gc.disable)()
+        try:
+            with not_collecting():
+                assert not gc.isenabled()
+            assert gc.isenabled() is was
+        finally:
+            gc.enable()
 
 
 def test_what_is_wrong_is_named_without_its_values() -> None:

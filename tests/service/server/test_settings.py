@@ -24,7 +24,7 @@ def test_defaults_take_what_the_protocol_allows() -> None:
     assert limits.id_length == MAX_FRAME_ID_LENGTH
     assert limits.answer_at_once == 10_000, "the predictions that cval.ai answers at once"
     assert limits.frames >= limits.page
-    assert limits.body_bytes == 2**28
+    assert limits.body_bytes == 2**30
 
 
 def test_limits_do_not_change() -> None:

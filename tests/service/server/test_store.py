@@ -94,13 +94,15 @@ def test_embeddings_against_dicts(steps: list[Any], start: int, stop: int, gone:
         bare = [(frame_id, [(name, b"") for name, _ in vectors]) for frame_id, vectors in held(part)]
         assert store.embeddings(dataset, part, 0, 99, vectors=False) == bare
     found: dict[tuple[str, str], bytes] = {}
-    for frame_id, name, content in store.vectors_of(dataset, ["a", "b", "nobody"]):
-        found[frame_id, name] = content
+    for frame_id in ("a", "b", "nobody"):
+        for name, content in store.vectors_of(dataset, frame_id, {"a", "é", "x"}).items():
+            found[frame_id, name] = content
     assert found == {
         (frame_id, name): content
         for part in ("test", "training")  # training leads
         for frame_id in ("a", "b")
         for name, content in naive[part].get(frame_id, {}).items()
+        if name in ("a", "é")  # those that are asked for
     }
     frame_id, name = gone
     there = frame_id in naive["test"] and (name is None or name in naive["test"][frame_id])

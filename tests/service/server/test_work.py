@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from cval_torch.service.protocol import DatasetRequest
+from cval_torch.service.server import incoming, splitting
 from cval_torch.service.server.settings import Limits, RefusedError
 from cval_torch.service.server.work import Work, embeddings_answer, meta_answer
 
@@ -143,6 +145,101 @@ def test_embeddings_within_bounds(
     with pytest.raises(RefusedError, match=message):
         work.store_embeddings(dataset, "test", json.dumps([good, bad]).encode())
     assert work.store.embeddings(dataset, "test", 0, 9, vectors=False) == []
-    assert work.store_embeddings(dataset, "test", json.dumps([good]).encode()) == meta_answer([("b", ["0"])])
+    answer = work.store_embeddings(dataset, "test", json.dumps([good]).encode())
+    assert json.loads(answer) == meta_answer([("b", ["0"])])
     (stored,) = embeddings_answer(work.store.embeddings(dataset, "test", 0, 9, vectors=True))
     assert stored == good, "float32 in short decimals: as it was sent"
+
+
+def verdict(work: Work, sent: Any) -> Any:
+    """What a request is answered, at once or as a task, or why it is not."""
+    try:
+        answer = work.take_sampling("me", sent)
+    except RefusedError as refusal:
+        return refusal.status, refusal.detail
+    if answer["result"] is not None:
+        return answer["result"]
+    work.run_task(answer["task_id"])
+    ended = work.store.task(answer["task_id"])
+    assert ended is not None
+    return "a task", ended.result, ended.problem
+
+
+def frame(frame_id: str, *boxes: dict[str, Any]) -> dict[str, Any]:
+    return {"frame_id": frame_id, "predictions": list(boxes)}
+
+
+REQUESTS = {
+    "a small one": {},
+    "a large one": {"frames": [frame(f"f{row}", {"score": 0.5}) for row in range(4)]},
+    "no frames": {"frames": []},
+    "no frames, and an unknown strategy": {"frames": [], "selection_strategy": "best"},
+    "an unknown strategy": {"selection_strategy": "best"},
+    "an unknown strategy before": {"scored_by": {"selection_strategy": "best"}},
+    "an unknown strategy, and a score that is none": {
+        "selection_strategy": "best", "frames": [frame("a", {"score": 2})]},
+    "a dataset that is not there": {"dataset_id": "nope", "selection_strategy": "k_center"},
+    "too many frames": {"frames": [frame(f"f{row}") for row in range(6)]},
+    "too many boxes": {"frames": [frame("a", *[{"score": 0.5}] * 10)]},
+    "too many classes": {"frames": [frame("a", {"score": 0.5, "probabilities": [0.1] * 3})]},
+    "too many of all": {"frames": [frame(f"f{row}", *[{"probabilities": [0.1] * 3}] * 2) for row in range(6)]},
+    "diversity without a dataset": {"selection_strategy": "k_center"},
+    "a distance without a dataset": {"min_distance": 0.5},
+    "a score that is missing": {"frames": [frame("a", {"score": 0.5}), frame("b", {})]},
+    "probabilities of two lengths": {
+        "frames": [frame("a", {"score": 0.5, "probabilities": [1]}, {"score": 0.5, "probabilities": [0.5, 0.5]})]},
+    "a probability above 1": {"frames": [frame("a", {"score": 0.5, "probabilities": [0.5, 1.5]})]},
+    "a probability that float32 cannot hold": {"frames": [frame("a", {"score": 0.5, "probabilities": [1e300, 0]})]},
+    "an id twice": {"frames": [frame("a", {"score": 0.5})] * 2},
+    "frames without boxes": {"frames": [frame("a"), {"frame_id": "b"}], "use_null_detections": False},
+    "weights that do not fit": {"selection_strategy": "entropy", "probs_weights": [1.0],
+                                "frames": [frame("a", {"score": 0.5, "probabilities": [0.5, 0.5]})]},
+    "embeddings": {"selection_strategy": "k_center", "dataset_id": "stored", "frames": [
+        frame("a", {"score": 0.5, "embedding_id": "0"}), frame("b", {"category_id": -1, "embedding_id": "0"})]},
+    "an embedding that is not there": {"selection_strategy": "k_center", "dataset_id": "stored", "frames": [
+        frame("a", {"score": 0.5, "embedding_id": "1"})]},
+    "an embedding of a frame that is not there": {"selection_strategy": "k_center", "dataset_id": "stored", "frames": [
+        frame("c", {"category_id": -1, "embedding_id": "0"})]},
+    "a distance": {"min_distance": 0.5, "dataset_id": "stored", "frames": [
+        frame("a", {"score": 0.5, "embedding_id": "0"}), frame("b", {"score": 0.5, "embedding_id": "0"})]},
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:the stage")
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request_in_memory_and_in_a_file_is_answered_alike(work: Work, tmp_path: Path, name: str) -> None:
+    dataset = work.store.create_dataset("me", DatasetRequest())
+    vectors = [{"frame_id": name, "embeddings": [{"embedding_id": "0", "embedding": [1.0, 0.5]}]} for name in "ab"]
+    work.store_embeddings(dataset, "test", json.dumps(vectors).encode())
+    fields = {key: dataset if value == "stored" else value for key, value in REQUESTS[name].items()}
+    text = body(**fields)
+    path = tmp_path / "body"
+    path.write_bytes(text)
+    in_memory = verdict(work, text)
+    for run in (1 << 18, 60, 1):
+        with mock.patch.object(splitting, "RUN", run), mock.patch.object(incoming, "RUN", run):
+            assert verdict(work, path) == in_memory
+
+
+def test_an_upload_in_a_file_is_stored_as_one_in_memory(work: Work, tmp_path: Path) -> None:
+    """All of it in one transaction, also where its frames come in parts, and none of it if its end is wrong."""
+    frames = [
+        {"frame_id": name, "embeddings": [{"embedding_id": str(n), "embedding": [n / 7, -n]} for n in range(count)]}
+        for name, count in (("a", 3), ("b", 0), ("c", 40))
+    ]
+    text = json.dumps(frames).encode()
+    path = tmp_path / "body"
+    for content in (text, text[:-3], text + b"]", text.replace(b"-39", b"-1e39"), text.replace(b'"39"', b'"long"')):
+        held = []
+        path.write_bytes(content)
+        for sent in (content, path):
+            dataset = work.store.create_dataset("me", DatasetRequest())
+            with mock.patch.object(splitting, "RUN", 100), mock.patch.object(incoming, "RUN", 100):
+                try:
+                    said = work.store_embeddings(dataset, "test", sent).decode()
+                except RefusedError as refusal:
+                    said = "Invalid JSON" if refusal.detail.startswith("Invalid JSON") else refusal.detail
+            held.append((said, work.store.embeddings(dataset, "test", 0, 99, vectors=True)))
+        assert held[0] == held[1]
+        assert bool(held[0][1]) is (content == text)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file() and "sqlite" not in path.name] == ["body"]

@@ -41,7 +41,10 @@ def pid_of(worker: Worker) -> int:
 
 def test_it_does_the_work_and_keeps_its_process(worker: Worker, folder: Path) -> None:
     said = worker.call("store_embeddings", "d", "training", BODY)
-    assert said == {"frames_quantity": 1, "frames": [{"frame_id": "a", "embeddings_quantity": 1, "embeddings": ["0"]}]}
+    assert json.loads(said) == {
+        "frames_quantity": 1,
+        "frames": [{"frame_id": "a", "embeddings_quantity": 1, "embeddings": ["0"]}],
+    }
     first = pid_of(worker)
     assert first != os.getpid()
     store = Store(folder / "cval.sqlite3")
