@@ -134,15 +134,19 @@ def own_server(data: str, *options: str) -> Iterator[tuple[str, int]]:
         stderr=subprocess.PIPE,
         text=True,
     )
+    stream = process.stderr
+    assert stream is not None
+    reading = threading.Thread(target=stream.read, daemon=True)  # so that it never waits for someone to read
     try:
-        stream = process.stderr
-        assert stream is not None
         found = next(filter(None, (re.search(r"running on (http://\S+)", line) for line in stream)))
-        threading.Thread(target=stream.read, daemon=True).start()  # so that it never waits for someone to read
+        reading.start()
         yield f"{found.group(1)}/api", process.pid
     finally:
         process.terminate()
         process.wait()
+        if reading.ident is not None:
+            reading.join()
+        stream.close()
 
 
 def ask(pool: Pool, strategy: str, url: str) -> float:
