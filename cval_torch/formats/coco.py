@@ -6,7 +6,7 @@ import math
 import os
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,7 @@ from cval_torch.formats.export_folder import export_folder, frame_records, with_
 from cval_torch.formats.json_files import parse_json, read_json
 from cval_torch.formats.prepared import ExportOptions, ImageRoot, Images, prepare
 from cval_torch.formats.rotated import envelopes
+from cval_torch.formats.unpacked import unpacked
 from cval_torch.pool.files import write_json
 from cval_torch.pool.offsets import offsets_of
 from cval_torch.report.frames import ChosenFrames
@@ -218,10 +219,11 @@ def note_on_empty(frames: int, empty: Empty) -> list[str]:
 
 def _from_zip(path: Path) -> Any:
     found: dict[str, Any] = {}
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if PurePosixPath(name).suffix.lower() == ".json":
-                document = parse_json(archive.read(name), f"{name} in {path}")
+    with unpacked(path) as folder:
+        for file in sorted(folder.rglob("*")):
+            if file.suffix.lower() == ".json" and file.is_file():
+                name = file.relative_to(folder).as_posix()
+                document = parse_json(file.read_bytes(), f"{name} in {path}")
                 if isinstance(document, Mapping) and "images" in document and "annotations" in document:
                     found[name] = document
     if len(found) != 1:

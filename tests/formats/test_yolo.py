@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from PIL import Image
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.formats import Annotations, load_yolo, save_yolo
+from cval_torch.formats import Annotations, load_coco, load_yolo, save_yolo
 from tests.worlds.annotated import annotations, assert_same, write_images
 
 
@@ -110,6 +112,28 @@ def test_ultralytics_checks_and_trains_from_the_folder(tmp_path: Path, files: di
         val=False,
         device="cpu",
     )
+
+
+def test_labelformat_and_panlabel_read_the_same_boxes(tmp_path: Path, files: dict[str, Path]) -> None:
+    from labelformat.formats import YOLOv8ObjectDetectionInput
+    from labelformat.model.bounding_box import BoundingBoxFormat
+
+    given = marked(is_annotated=torch.tensor([True, True, True]))
+    path = save_yolo(given, tmp_path / "out", image_root=files, progress=False)
+    labels = list(YOLOv8ObjectDetectionInput(path, "train").get_labels())
+    boxes = {
+        label.image.filename: [each.box.to_format(BoundingBoxFormat.XYXY) for each in label.objects] for label in labels
+    }
+    torch.testing.assert_close(torch.tensor(boxes["cam/a.png"]), given.boxes[:2], atol=1e-3, rtol=0)
+    assert {each.category.name for label in labels for each in label.objects} == {"bolt", "no"}
+    target = tmp_path / "converted.json"
+    program = str(Path(sys.executable).with_name("panlabel"))
+    options = ["--from", "yolo", "--to", "coco", "--input", str(path.parent), "--output", str(target), "--allow-lossy"]
+    done = subprocess.run([program, "convert", *options], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    read = load_coco(target)
+    row = next(number for number, name in enumerate(read.file_names) if name.endswith("cam/a.png"))
+    torch.testing.assert_close(read.take([row]).boxes, given.boxes[:2], atol=1e-3, rtol=0)
 
 
 def test_labels_alone_find_their_images_below_another_folder(tmp_path: Path, files: dict[str, Path]) -> None:
