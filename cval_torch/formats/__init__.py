@@ -8,6 +8,7 @@ from cval_torch.formats.coco_results import load_coco_results
 from cval_torch.formats.csv_table import load_csv, save_csv
 from cval_torch.formats.cvat import load_cvat, save_cvat
 from cval_torch.formats.images import ImageFolder, collate_images, list_images, read_image
+from cval_torch.formats.label_studio import load_label_studio, save_label_studio
 from cval_torch.formats.matching import PathMatches, match_paths
 from cval_torch.formats.plain_list import load_list, save_list
 from cval_torch.formats.yolo import load_yolo, save_yolo
@@ -25,6 +26,7 @@ __all__ = [
     "load_coco_results",
     "load_csv",
     "load_cvat",
+    "load_label_studio",
     "load_list",
     "load_yolo",
     "match_paths",
@@ -32,6 +34,7 @@ __all__ = [
     "save_coco",
     "save_csv",
     "save_cvat",
+    "save_label_studio",
     "save_list",
     "save_yolo",
 ]

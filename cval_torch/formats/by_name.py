@@ -14,16 +14,19 @@ from cval_torch.formats.coco import INSTANCES_FILE, Empty, check_empty, load_coc
 from cval_torch.formats.csv_table import load_csv
 from cval_torch.formats.cvat import load_cvat
 from cval_torch.formats.json_files import read_json
+from cval_torch.formats.label_studio import TASKS_FILE, load_label_studio
+from cval_torch.formats.label_studio_tasks import looks_like_tasks
 from cval_torch.formats.yolo import load_yolo
 
 LOADERS: Mapping[str, Callable[..., Annotations]] = {
     "coco": load_coco,
     "csv": load_csv,
     "cvat": load_cvat,
+    "label_studio": load_label_studio,
     "yolo": load_yolo,
 }
 """What reads each format, by name."""
-_TELLING: frozenset[str] = frozenset()
+_TELLING = frozenset({"label_studio"})
 """The formats that keep "annotated, with nothing in it" apart from "not annotated"."""
 
 
@@ -105,9 +108,17 @@ def _is_csv(name: str) -> bool:
     return name.lower().endswith((".csv", ".tsv"))
 
 
-_SIGNS: dict[str, Callable[[str], bool]] = {"coco": _is_coco, "cvat": _is_cvat, "csv": _is_csv, "yolo": _is_yolo}
+_SIGNS: dict[str, Callable[[str], bool]] = {
+    "label_studio": lambda name: name == TASKS_FILE,  # before CVAT: an XML file lies beside it
+    "coco": _is_coco,
+    "cvat": _is_cvat,
+    "csv": _is_csv,
+    "yolo": _is_yolo,
+}
 
 
 def _of_json(path: Path) -> str | None:
     document = read_json(path)
+    if looks_like_tasks(document):
+        return "label_studio"
     return "coco" if isinstance(document, Mapping) and "images" in document else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +16,10 @@ from cval_torch.formats.annotations import Annotations
 from cval_torch.formats.class_names import ClassNames, renumbered
 from cval_torch.formats.coco_instances import load_coco_instances
 from cval_torch.formats.export_folder import export_folder, frame_records, with_frames, write_frames
-from cval_torch.formats.json_files import parse_json, read_json
+from cval_torch.formats.json_files import integer_or, number_or_nan, parse_json, read_json
 from cval_torch.formats.prepared import ExportOptions, ImageRoot, Images, prepare
 from cval_torch.formats.rotated import envelopes
+from cval_torch.formats.tool_paths import exported_paths
 from cval_torch.formats.unpacked import unpacked
 from cval_torch.pool.files import write_json
 from cval_torch.pool.offsets import offsets_of
@@ -108,7 +109,7 @@ def load_coco(
 
     Returns:
         The annotations. A box with a `rotation` (in degrees, as CVAT writes it among `attributes`) is the envelope of
-        the rotated box.
+        the rotated box. Label Studio's names of images lose what the tool adds to them.
 
     Raises:
         InvalidInputError: see `load_coco_instances`; a zip file with no instances file, or with several; a class that
@@ -140,7 +141,7 @@ def annotations_of_coco(document: Any, source: str, *, class_names: ClassNames |
     order = instances.image_rows.argsort(stable=True)
     places = order.tolist()
     offsets = offsets_of(torch.bincount(instances.image_rows, minlength=len(instances)))
-    scores = torch.tensor([_number(records[row].get("score")) for row in places], dtype=torch.float32)
+    scores = torch.tensor([number_or_nan(records[row].get("score")) for row in places], dtype=torch.float32)
     angles = torch.tensor([_rotation(records[row]) for row in places], dtype=torch.float64)
     drawn = torch.zeros(len(instances), dtype=torch.bool)
     drawn[instances.image_rows] = True
@@ -150,8 +151,9 @@ def annotations_of_coco(document: Any, source: str, *, class_names: ClassNames |
         for each, boxes in zip(told, drawn.tolist(), strict=True)
     ]
     silent = sum(each is None and not boxes for each, boxes in zip(told, drawn.tolist(), strict=True))
+    file_names, notes = _file_names(instances.file_names, document)
     return Annotations(
-        instances.file_names,
+        file_names,
         offsets,
         boxes=envelopes(instances.boxes[order], angles),
         labels=torch.tensor(labels, dtype=torch.int64)[order],
@@ -161,11 +163,11 @@ def annotations_of_coco(document: Any, source: str, *, class_names: ClassNames |
         sizes=torch.tensor([_size(image) for image in images], dtype=torch.int64).reshape(-1, 2),
         scores=scores,
         is_crowd=instances.is_crowd[order],
-        ranks=torch.tensor([_integer(image.get("rank"), 0) for image in images], dtype=torch.int64),
-        uncertainties=torch.tensor([_number(image.get("uncertainty")) for image in images], dtype=torch.float64),
-        rounds=torch.tensor([_integer(image.get("round"), -1) for image in images], dtype=torch.int64),
+        ranks=torch.tensor([integer_or(image.get("rank"), 0) for image in images], dtype=torch.int64),
+        uncertainties=torch.tensor([number_or_nan(image.get("uncertainty")) for image in images], dtype=torch.float64),
+        rounds=torch.tensor([integer_or(image.get("round"), -1) for image in images], dtype=torch.int64),
         source=source,
-        notes=note_on_empty(silent, empty),
+        notes=[*notes, *note_on_empty(silent, empty)],
     )
 
 
@@ -234,20 +236,24 @@ def _from_zip(path: Path) -> Any:
     return next(iter(found.values()))
 
 
+def _file_names(names: Sequence[str], document: Mapping[str, Any]) -> tuple[Sequence[str], list[str]]:
+    """The paths of the images, and what to tell of them. Label Studio has its own names for them."""
+    info = document.get("info")
+    if not isinstance(info, Mapping) or info.get("contributor") != "Label Studio":
+        return names, []
+    twice = len(names) - len(set(names))
+    several = (
+        f"{twice} images stand there again, as Label Studio has them once for each annotation. Export the project as "
+        "JSON, and read that by `load_label_studio`, which joins them"
+    )
+    return exported_paths(names), [several] if twice else []
+
+
 def _size(image: Mapping[str, Any]) -> tuple[int, int]:
-    return _integer(image.get("width"), 0), _integer(image.get("height"), 0)
-
-
-def _integer(value: Any, default: int) -> int:
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return int(value) if usable and abs(value) < 2**62 else default
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    return integer_or(image.get("width"), 0), integer_or(image.get("height"), 0)
 
 
 def _rotation(record: Mapping[str, Any]) -> float:
     attributes = record.get("attributes")
-    angle = _number(attributes.get("rotation")) if isinstance(attributes, Mapping) else 0.0
+    angle = number_or_nan(attributes.get("rotation")) if isinstance(attributes, Mapping) else 0.0
     return angle if math.isfinite(angle) else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -42,3 +43,19 @@ def parse_json(content: bytes, name: str) -> Any:
         raise InvalidInputError(f"{name} is not JSON: {error}") from error
     except RecursionError as error:
         raise InvalidInputError(f"{name} is not JSON that can be read: it is nested too deeply") from error
+
+
+def integer_or(value: Any, default: int) -> int:
+    """A number of a JSON file as an integer of 64 bits; `default` for all other values."""
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**62  # NaN is not less
+    return int(value) if usable else default
+
+
+def number_or_nan(value: Any) -> float:
+    """A number of a JSON file as a float; NaN for all other values."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 300 digits
+        return math.nan

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.formats.json_files import read_json
+from cval_torch.formats.json_files import integer_or, number_or_nan, read_json
 
 VALUE = {"images": [{"id": 1, "file_name": "Köln/漢字.jpg"}]}
 TEXT = json.dumps(VALUE, ensure_ascii=False)
@@ -53,3 +54,24 @@ def test_what_is_not_json(content: bytes, said: str, tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("value", "integer", "number"),
+    [
+        (3, 3, 3.0),
+        (-2.9, -2, -2.9),
+        (0, 0, 0.0),
+        (2**62, 7, float(2**62)),
+        (10**400, 7, math.nan),
+        (math.nan, 7, math.nan),
+        (math.inf, 7, math.inf),
+        (True, 7, math.nan),
+        ("3", 7, math.nan),
+        (None, 7, math.nan),
+        ([3], 7, math.nan),
+    ],
+)
+def test_numbers_and_what_stands_in_their_place(value: object, integer: int, number: float) -> None:
+    assert integer_or(value, 7) == integer
+    assert number_or_nan(value) == pytest.approx(number, nan_ok=True)
