@@ -221,7 +221,7 @@ def note_on_empty(frames: int, empty: Empty) -> list[str]:
 
 def _from_zip(path: Path) -> Any:
     found: dict[str, Any] = {}
-    with unpacked(path) as folder:
+    with unpacked(path, suffixes=(".json",)) as folder:
         for file in sorted(folder.rglob("*")):
             if file.suffix.lower() == ".json" and file.is_file():
                 name = file.relative_to(folder).as_posix()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import os
 import re
@@ -18,8 +19,9 @@ from cval_torch.formats.annotations import Annotations
 from cval_torch.formats.class_names import ClassNames, renumbered
 from cval_torch.formats.coco import Empty, check_empty, note_on_empty
 from cval_torch.formats.csv_rows import BOX_COLUMNS, COLUMNS, CsvTable, guarded, read_table
-from cval_torch.formats.export_folder import export_folder, read_class_names, with_frames, write_frames
+from cval_torch.formats.export_folder import FRAMES_FILE, export_folder, read_class_names, with_frames, write_frames
 from cval_torch.formats.prepared import ExportOptions, ImageRoot, Images, prepare
+from cval_torch.formats.unpacked import unpacked
 from cval_torch.pool.files import replacing
 from cval_torch.pool.offsets import offsets_of
 from cval_torch.report.frames import ChosenFrames
@@ -98,7 +100,8 @@ def load_csv(
     are passed over. Commas, semicolons or tabs stand between the columns.
 
     Args:
-        path: the file, in UTF-8 with or without a byte order mark, or the folder that `save_csv` wrote.
+        path: the file, in UTF-8 with or without a byte order mark, or the folder that `save_csv` wrote, or
+            a zip file of it.
         class_names: the names and labels of your classes. None takes the numbers of the column `label`; without it, the
             names are numbered in alphabetical order from 1.
         empty: what a frame without boxes is where the table has no column `annotated`: `annotated`, so that a detector
@@ -115,25 +118,32 @@ def load_csv(
     """
     check_empty(empty)
     path = Path(path)
-    path = path / TABLE_FILE if path.is_dir() else path
-    source = str(path)
-    table = read_table(path, source)
-    names, labels = _classes(table, class_names, source, path.parent)
+    with unpacked(path, suffixes=(".csv", FRAMES_FILE)) as place:
+        file = place / TABLE_FILE if place.is_dir() else place
+        if place != path and not file.is_file():
+            raise InvalidInputError(f"{str(path)!r} has no {TABLE_FILE}. Unpack it, and pass the file of the table")
+        source = str(path if place == path else f"{TABLE_FILE} in {path}")
+        table = read_table(file, source)
+        names, labels = _classes(table, class_names, source, file.parent)
+        annotations = _annotations(table, names, labels, source, empty)
+        return with_frames(with_frames(annotations, file.parent), path.parent)
+
+
+def _annotations(table: CsvTable, names: dict[int, str], labels: list[int], source: str, empty: Empty) -> Annotations:
+    told = table.column("annotated")
     drawn = [bool(boxes) for boxes in table.boxes]
-    looked = [
-        boxes or empty == "annotated" if told is None else told
-        for told, boxes in zip(table.column("annotated"), drawn, strict=True)
-    ]
-    silent = sum(told is None and not boxes for told, boxes in zip(table.column("annotated"), drawn, strict=True))
+    pairs = list(zip(told, drawn, strict=True))
     boxes = [box for boxes in table.boxes for box in boxes]
-    annotations = Annotations(
+    return Annotations(
         [str(name) for name in table.column("file_name")],
         offsets_of(torch.tensor([len(each) for each in table.boxes], dtype=torch.int64)),
         boxes=torch.tensor([box.corners for box in boxes], dtype=torch.float64).reshape(-1, 4),
         labels=torch.tensor(labels, dtype=torch.int64),
         class_names=names,
         frame_ids=table.column("frame_id"),
-        is_annotated=torch.tensor(looked, dtype=torch.bool),
+        is_annotated=torch.tensor(
+            [has_boxes or empty == "annotated" if each is None else each for each, has_boxes in pairs]
+        ),
         sizes=torch.tensor([[frame["width"], frame["height"]] for frame in table.frames]).reshape(-1, 2),
         scores=torch.tensor([box.score for box in boxes], dtype=torch.float32),
         is_crowd=torch.tensor([box.is_crowd for box in boxes], dtype=torch.bool),
@@ -141,16 +151,17 @@ def load_csv(
         uncertainties=torch.tensor(table.column("uncertainty"), dtype=torch.float64),
         rounds=torch.tensor(table.column("round"), dtype=torch.int64),
         source=source,
-        notes=note_on_empty(silent, empty),
+        notes=note_on_empty(sum(each is None and not has_boxes for each, has_boxes in pairs), empty),
     )
-    return with_frames(annotations, path.parent)
 
 
 def _rows(annotations: Annotations) -> Iterator[list[str]]:
-    columns = (annotations.sizes, annotations.ranks, annotations.rounds, annotations.uncertainties)
-    frames = zip(annotations.file_names, annotations.frame_ids, *(column.tolist() for column in columns), strict=True)
+    names = ("sizes", "ranks", "rounds", "uncertainties", "is_annotated", "counts")
+    columns = (getattr(annotations, name).tolist() for name in names)
+    frames = zip(annotations.file_names, annotations.frame_ids, *columns, strict=True)
+    boxes = _boxes(annotations)
     unnamed: set[str] = set()
-    for row, (file_name, frame_id, (width, height), rank, round_, uncertainty) in enumerate(frames):
+    for file_name, frame_id, (width, height), rank, round_, uncertainty, annotated, count in frames:
         if frame_id is None and file_name in unnamed:
             raise InvalidInputError(
                 f"the frames of a table must be distinct; got two with the path {file_name!r} and without an id"
@@ -167,22 +178,24 @@ def _rows(annotations: Annotations) -> Iterator[list[str]]:
             str(rank) if rank > 0 else "",
             "" if math.isnan(uncertainty) else repr(uncertainty),
             str(round_) if round_ >= 0 else "",
-            str(bool(annotations.is_annotated[row])).lower(),
+            str(annotated).lower(),
         ]
-        begin, end = annotations.offsets[row : row + 2].tolist()
-        for place in range(begin, end):
-            label, score = int(annotations.labels[place]), annotations.scores.numpy()[place]
-            yield [
-                *before,
-                str(label),
-                _text(annotations.class_names[label], "the class name"),
-                *(_decimal(side) for side in annotations.boxes.numpy()[place]),
-                "" if math.isnan(score) else _decimal(score),
-                *after,
-                str(bool(annotations.is_crowd[place])).lower(),
-            ]
-        if begin == end:
+        for box in itertools.islice(boxes, count):
+            yield [*before, *box[:-1], *after, box[-1]]
+        if count == 0:
             yield [*before, *("" for _ in BOX_COLUMNS), *after, ""]
+
+
+def _boxes(annotations: Annotations) -> Iterator[list[str]]:
+    """The cells of each box: those of `BOX_COLUMNS`, and whether it is a crowd."""
+    labels = annotations.labels.tolist()
+    names = {label: _text(annotations.class_names[label], "the class name") for label in set(labels)}
+    rows = zip(
+        labels, annotations.boxes.numpy(), annotations.scores.numpy(), annotations.is_crowd.tolist(), strict=True
+    )
+    for label, corners, score, crowd in rows:
+        sides = [_decimal(side) for side in corners]
+        yield [str(label), names[label], *sides, "" if math.isnan(score) else _decimal(score), str(crowd).lower()]
 
 
 def _text(text: str, what: str) -> str:

@@ -6,11 +6,9 @@ import json
 import math
 import os
 import re
-import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +17,7 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.formats.annotations import Annotations
 from cval_torch.formats.class_names import ClassNames, renumbered
 from cval_torch.formats.coco import Empty, check_empty, note_on_empty
-from cval_torch.formats.cvat_xml import IMAGES_EXPORT, read_cvat_images
+from cval_torch.formats.cvat_xml import IMAGES_EXPORT, CvatImages, read_cvat_images
 from cval_torch.formats.export_folder import (
     FRAMES_FILE,
     export_folder,
@@ -29,6 +27,7 @@ from cval_torch.formats.export_folder import (
 )
 from cval_torch.formats.prepared import ExportOptions, ImageRoot, Images, prepare
 from cval_torch.formats.rotated import envelopes
+from cval_torch.formats.unpacked import unpacked
 from cval_torch.pool.files import replacing, write_json
 from cval_torch.pool.offsets import offsets_of
 from cval_torch.report.frames import ChosenFrames
@@ -139,19 +138,27 @@ def load_cvat(
     """
     check_empty(empty)
     path = Path(path)
-    path = path / ANNOTATIONS_FILE if path.is_dir() else path
-    with _opened(path) as (file, source):
-        found = read_cvat_images(file, source)
-    found_names = list(found.label_names)
-    if class_names is None:
-        class_names = read_class_names(path.parent, sorted(found_names))
-    names, label_of = renumbered(found_names, class_names, source)
+    with unpacked(path, suffixes=(".xml", FRAMES_FILE)) as place:
+        file = place if place == path else _xml_in(place, path)
+        file = file / ANNOTATIONS_FILE if file.is_dir() else file
+        source = str(path if place == path else f"{file.name} in {path}")
+        with file.open("rb") as opened:
+            found = read_cvat_images(opened, source)
+        label_names = sorted(found.label_names)
+        for folder in (file.parent, path.parent):
+            class_names = read_class_names(folder, label_names) if class_names is None else class_names
+        annotations = _annotations(found, source, class_names=class_names, empty=empty)
+        return with_frames(with_frames(annotations, file.parent), path.parent)
+
+
+def _annotations(found: CvatImages, source: str, *, class_names: ClassNames | None, empty: Empty) -> Annotations:
+    names, label_of = renumbered(list(found.label_names), class_names, source)
     looked = [
         touched or empty == "annotated" if told is None else told
         for told, touched in zip(found.told, found.touched, strict=True)
     ]
     silent = sum(told is None and not touched for told, touched in zip(found.told, found.touched, strict=True))
-    annotations = Annotations(
+    return Annotations(
         found.names,
         offsets_of(torch.tensor(found.counts, dtype=torch.int64)),
         boxes=envelopes(
@@ -167,33 +174,18 @@ def load_cvat(
         source=source,
         notes=[*note_on_empty(silent, empty), *found.notes()],
     )
-    return with_frames(annotations, path.parent)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[IO[bytes], str]]:
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            yield file, str(path)
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = _xml_in(archive, path)
-            with archive.open(name) as file:
-                yield file, f"{name} in {path}"
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # damaged, encrypted, a method unknown
-        raise InvalidInputError(f"{str(path)!r} cannot be unpacked: {error}. Download it from CVAT again") from error
-
-
-def _xml_in(archive: zipfile.ZipFile, path: Path) -> str:
-    names = [name for name in archive.namelist() if PurePosixPath(name).name == ANNOTATIONS_FILE]
-    if len(names) != 1:
-        what = f"it has {', '.join(names[:5])}" if names else "it has none"
+def _xml_in(folder: Path, path: Path) -> Path:
+    """The file in an unpacked export."""
+    files = sorted(folder.rglob(ANNOTATIONS_FILE))
+    if len(files) != 1:
+        named = ", ".join(file.relative_to(folder).as_posix() for file in files[:5])
         raise InvalidInputError(
-            f"{str(path)!r} must hold one {ANNOTATIONS_FILE}; {what}. {IMAGES_EXPORT}, or read an export in the format "
-            "'COCO 1.0' by `load_coco`"
+            f"{str(path)!r} must hold one {ANNOTATIONS_FILE}; it has {named or 'none'}. {IMAGES_EXPORT}, or read an "
+            "export in the format 'COCO 1.0' by `load_coco`"
         )
-    return names[0]
+    return files[0]
 
 
 def _check_names(annotations: Annotations) -> None:
@@ -252,28 +244,33 @@ def _lines(annotations: Annotations) -> Iterator[str]:
     yield "  </meta>"
     columns = (annotations.sizes, annotations.is_annotated, annotations.offsets[:-1], annotations.offsets[1:])
     rows = zip(annotations.file_names, *(column.tolist() for column in columns), strict=True)
+    boxes = _boxes(annotations)
     for number, (name, (width, height), annotated, begin, end) in enumerate(rows, start=_FIRST_ID):
         attributes = f'id="{number}" name="{_escaped(name)}" width="{width}" height="{height}"'
         yield f'  <image {attributes} annotated="{int(annotated)}">'
-        for row in range(begin, end):
-            yield from _box_lines(annotations, row)
+        for _ in range(begin, end):
+            yield from next(boxes)
         yield "  </image>"
     yield "</annotations>"
 
 
-def _box_lines(annotations: Annotations, row: int) -> Iterator[str]:
-    corners = zip(("xtl", "ytl", "xbr", "ybr"), annotations.boxes.numpy()[row], strict=True)
-    sides = " ".join(f'{key}="{_decimal(value)}"' for key, value in corners)
-    score = annotations.scores.numpy()[row]
-    is_drawn = math.isnan(score)
-    label = _escaped(annotations.class_names[int(annotations.labels[row])])
-    source = "manual" if is_drawn else "auto"
-    yield f'    <box label="{label}" source="{source}" occluded="0" {sides} z_order="0">'
-    if not is_drawn:
-        yield f'      <attribute name="score">{_decimal(score)}</attribute>'
-    if bool(annotations.is_crowd[row]):
-        yield '      <attribute name="is_crowd">true</attribute>'
-    yield "    </box>"
+def _boxes(annotations: Annotations) -> Iterator[list[str]]:
+    """The lines of each box."""
+    labels = {label: _escaped(name) for label, name in annotations.class_names.items()}
+    columns = annotations.labels.tolist(), annotations.is_crowd.tolist()
+    rows = zip(annotations.boxes.numpy(), annotations.scores.numpy(), *columns, strict=True)
+    for corners, score, label, crowd in rows:
+        sides = " ".join(
+            f'{key}="{_decimal(value)}"' for key, value in zip(("xtl", "ytl", "xbr", "ybr"), corners, strict=True)
+        )
+        is_drawn = math.isnan(score)
+        source = "manual" if is_drawn else "auto"
+        lines = [f'    <box label="{labels[label]}" source="{source}" occluded="0" {sides} z_order="0">']
+        if not is_drawn:
+            lines.append(f'      <attribute name="score">{_decimal(score)}</attribute>')
+        if crowd:
+            lines.append('      <attribute name="is_crowd">true</attribute>')
+        yield [*lines, "    </box>"]
 
 
 def _decimal(value: Any) -> str:

@@ -16,10 +16,14 @@ _MOST_TIMES = 200  # larger than packed; text of annotations is 10 to 50 times
 
 
 @contextmanager
-def unpacked(path: str | os.PathLike[str]) -> Iterator[Path]:
+def unpacked(path: str | os.PathLike[str], *, suffixes: tuple[str, ...] = ("",)) -> Iterator[Path]:
     """The path itself, or, of a zip file, a folder with what is in it, which is gone afterwards.
 
     Nothing is written outside that folder, whatever names the zip file has.
+
+    Args:
+        path: a file or folder.
+        suffixes: of the files to unpack, in lower case. Formats that do not look at images leave them packed.
 
     Raises:
         InvalidInputError: the zip file is damaged; a name in it leads out of the folder; it would become too large.
@@ -32,11 +36,12 @@ def unpacked(path: str | os.PathLike[str]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="cval_torch-") as folder:
         try:
             with zipfile.ZipFile(file) as archive:
-                for member in archive.infolist():
+                members = [each for each in archive.infolist() if each.filename.lower().endswith(suffixes)]
+                for member in members:
                     _check_member(member, os.fspath(path))
-                if sum(member.file_size for member in archive.infolist()) > _MOST:
+                if sum(member.file_size for member in members) > _MOST:
                     raise InvalidInputError(f"{os.fspath(path)!r} would unpack to more than {_MOST >> 30} GiB")
-                archive.extractall(folder)
+                archive.extractall(folder, members)
         except (zipfile.BadZipFile, RuntimeError, NotImplementedError, ValueError) as error:
             raise InvalidInputError(f"{os.fspath(path)!r} cannot be unpacked: {error}") from error
         yield Path(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,16 @@ def test_texts_that_no_table_holds(tmp_path: Path, bad: str) -> None:
     with pytest.raises(InvalidInputError, match="two with the path 'a' and without an id"):
         save_csv(twice, tmp_path / "out", images="leave", progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_zip_files_and_tables_without_rows(tmp_path: Path) -> None:
+    path = save_csv(marked(), tmp_path / "out", images="leave", progress=False)
+    with zipfile.ZipFile(tmp_path / "out.zip", "w") as archive:
+        archive.write(path, "boxes.csv")
+    assert load_csv(tmp_path / "out.zip").frame_ids == ("-1", "b", None)
+    with zipfile.ZipFile(tmp_path / "out.zip", "w") as archive:
+        archive.write(path, "other.csv")
+    with pytest.raises(InvalidInputError, match=r"out\.zip' has no boxes\.csv\. Unpack it"):
+        load_csv(tmp_path / "out.zip")
+    (tmp_path / "t.csv").write_text("file_name,label,xmin,ymin,xmax,ymax\n")
+    assert len(load_csv(tmp_path / "t.csv")) == 0

@@ -24,6 +24,13 @@ def test_what_is_in_it_is_there_until_the_end(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+def test_files_that_nobody_wants_stay_packed(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "a.zip", {"a/Labels.XML": b"text", "a/image.jpg": bytes(50 << 20), "frames.json": b"{}"})
+    with unpacked(path, suffixes=(".xml", "frames.json")) as folder:
+        found = sorted(each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file())
+    assert found == ["a/Labels.XML", "frames.json"]
+
+
 def test_folders_and_other_files_stay(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     for path in (tmp_path, tmp_path / "a.json"):
