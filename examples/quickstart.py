@@ -3,7 +3,7 @@
     python examples/quickstart.py
 
 A small detector is trained on 80 annotated frames of real digits on real photos. It looks once at the other 1,920
-frames, and `select` chooses 80 of them. The list and the picture are ready within half a minute on two cores.
+frames, and 80 of them are chosen. The list, the picture and the report are ready within half a minute on two cores.
 
 Then the chosen frames are "annotated": the pool knows its labels. The detector is trained on them, and compared with
 detectors that were trained on as many random frames. That takes another minute.
@@ -27,8 +27,8 @@ from torchvision.models.detection import FCOS
 
 sys.path.append(str(Path(__file__).resolve().parent / "data"))  # the frames and the detector of all examples
 
-from cval_torch import LocalBackend, SelectedFrames, extract, select
-from cval_torch.report import contact_sheet
+from cval_torch import DetectionSampling, LocalBackend, Pool, SelectedFrames, extract
+from cval_torch.report import contact_sheet, report
 from digits_on_photos import Item, PoolSettings, pool_frames, unseen_frames
 from small_detector import collate, detector_of_digits, evaluate_map50, letters_as_shipped, pretrained_on_letters, train
 
@@ -69,8 +69,12 @@ def main(arguments: list[str] | None = None) -> list[Result]:
         return detector
 
     detector = trained_on(labeled, f"{len(labeled)} random frames to start from")
-    chosen = choose(detector, Subset(pool, labeled), Subset(pool, unlabeled), options.frames)
+    chosen, seen, annotated = choose(detector, Subset(pool, labeled), Subset(pool, unlabeled), options.frames)
     report_choice(chosen, out, pool.classes)
+    page = report(
+        chosen, out / "report.html", pool=seen, labeled=annotated, class_names=pool.classes, min_score=MIN_SCORE
+    )
+    print(f"Why they were chosen, and what was not, is on a page: open {page}")
     print(f"That took {time.perf_counter() - began:.0f} s. Now the comparison with random choice.\n")
 
     start = evaluate_map50(detector, test)
@@ -89,16 +93,18 @@ def main(arguments: list[str] | None = None) -> list[Result]:
     return results
 
 
-def choose(detector: FCOS, labeled: Subset[Item], unlabeled: Subset[Item], frames: int) -> SelectedFrames:
-    """The selection itself: all that a script of yours needs."""
+def choose(
+    detector: FCOS, labeled: Subset[Item], unlabeled: Subset[Item], frames: int
+) -> tuple[SelectedFrames, Pool, Pool]:
+    """The selection itself: all that a script of yours needs. The pools are for the report.
+
+    `select(detector, loader, num_of_samples=frames, backend=...)` makes the same choice in one call, and keeps no pool.
+    """
     annotated = extract(detector, DataLoader(labeled, batch_size=64, collate_fn=collate))
-    return select(
-        detector,
-        DataLoader(unlabeled, batch_size=64, collate_fn=collate),
-        num_of_samples=frames,
-        selection_strategy="auto",
-        backend=LocalBackend(labeled=annotated),  # what is annotated already is neither scarce nor new
-    )
+    pool = extract(detector, DataLoader(unlabeled, batch_size=64, collate_fn=collate))
+    backend = LocalBackend(labeled=annotated)  # what is annotated already is neither scarce nor new
+    selection = backend.select(pool, DetectionSampling(selection_strategy="auto", num_of_samples=frames))
+    return SelectedFrames(unlabeled, selection, pool), pool, annotated
 
 
 def report_choice(chosen: SelectedFrames, out: Path, classes: tuple[str, ...]) -> None:

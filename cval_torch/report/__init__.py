@@ -2,5 +2,6 @@
 
 from cval_torch.report.frames import ChosenFrames
 from cval_torch.report.gallery import contact_sheet
+from cval_torch.report.html import report
 
-__all__ = ["ChosenFrames", "contact_sheet"]
+__all__ = ["ChosenFrames", "contact_sheet", "report"]

@@ -17,16 +17,10 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
 from cval_torch.pool.targets import read_boxes
 from cval_torch.report.frames import ChosenFrames
+from cval_torch.report.palette import PALETTE, is_bright, place_of
 from cval_torch.report.picture_file import check_picture_file
 from cval_torch.report.pixels import as_rgb
 
-Colour = tuple[int, int, int]
-
-# Twelve colours that stay apart on a photo and carry white or black text; classes take them in turn.
-_PALETTE: tuple[Colour, ...] = (
-    *((230, 60, 60), (60, 180, 75), (255, 205, 25), (67, 120, 240), (245, 130, 48), (160, 60, 200)),
-    *((70, 215, 230), (240, 50, 210), (170, 230, 60), (250, 165, 175), (0, 150, 140), (180, 130, 80)),
-)
 _INK, _FAINT, _PAPER, _CELL = (25, 25, 30), (110, 110, 120), (255, 255, 255), (228, 229, 233)
 _GAP = 14
 _FAR = 4096  # pixels: well beyond the edge of a tile
@@ -139,7 +133,7 @@ def _tile(frames: ChosenFrames, rank: int, style: _Style) -> Image.Image:
             _dashed(pen, box.corners)
     predicted = _placed(*_predicted(frames.predictions, rank, style.min_score), corner, scale)
     for box in reversed(predicted):  # the surest last, on top
-        pen.rectangle(box.corners, outline=_PALETTE[box.label % len(_PALETTE)], width=2)
+        pen.rectangle(box.corners, outline=PALETTE[place_of(box.label)], width=2)
     for box in reversed(predicted):
         _tag(pen, box, style)
     return tile
@@ -183,13 +177,12 @@ def _placed(boxes: Tensor, labels: Tensor, scores: Tensor | None, corner: tuple[
 def _tag(pen: ImageDraw.ImageDraw, box: _Box, style: _Style) -> None:
     """Class and score on a chip above the box, or just inside it where there is no room above."""
     text = f"{_printable(style.name(box.label))} {box.score:.2f}"
-    colour = _PALETTE[box.label % len(_PALETTE)]
+    colour = PALETTE[place_of(box.label)]
     width = pen.textlength(text, font=style.small) + 6
     left = min(max(box.corners[0], 0), style.tile_size - width)
     top = box.corners[1] - style.line if box.corners[1] >= style.line else box.corners[1]
     pen.rectangle((left, top, left + width, top + style.line - 1), fill=colour)
-    bright = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2] > 140
-    pen.text((left + 3, top), text, fill=_INK if bright else _PAPER, font=style.small)
+    pen.text((left + 3, top), text, fill=_INK if is_bright(colour) else _PAPER, font=style.small)
 
 
 def _dashed(pen: ImageDraw.ImageDraw, corners: tuple[float, float, float, float], *, dash: int = 5) -> None:

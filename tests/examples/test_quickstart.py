@@ -31,6 +31,9 @@ def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert results[0].sequences == len({frame_id.split("/")[0] for frame_id in ids})
     with Image.open(tmp_path / "selected.png") as picture:
         assert picture.width > 5 * 176
+    page = (tmp_path / "report.html").read_text()
+    assert all(f">{frame_id}</bdi>" in page for frame_id in ids)
+    assert "Pass `" not in page, "nothing is missing that could be passed"
     printed = capsys.readouterr().out
     assert all(frame_id in printed for frame_id in ids)
     assert "noise" in printed

@@ -96,7 +96,7 @@ WINGS = {
         "unwrap",
     ],
     "pool": ["Activation", "Layout", "Pool", "SkippedFrame"],
-    "report": ["ChosenFrames", "contact_sheet"],
+    "report": ["ChosenFrames", "contact_sheet", "report"],
     "selection": [
         "Backend",
         "DetectionSampling",

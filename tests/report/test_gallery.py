@@ -18,6 +18,7 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
 from cval_torch.report import gallery
 from cval_torch.report.gallery import contact_sheet
+from cval_torch.report.palette import PALETTE
 
 TILE = 100
 
@@ -74,7 +75,7 @@ def test_predicted_boxes_are_where_they_are(tmp_path: Path) -> None:
     rows, columns = np.flatnonzero(coloured.any(1)) + 41, np.flatnonzero(coloured.any(0))
     assert (columns[0], columns[-1], rows[-1]) == (20, 59, 89)
     assert not tile[46:86, 26:56].any()  # an outline, not a filling
-    assert set(map(tuple, tile[60, [20, 59]])) == {gallery._PALETTE[3]}
+    assert set(map(tuple, tile[60, [20, 59]])) == {PALETTE[3]}
 
 
 def test_boxes_below_the_score_are_not_drawn(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_each_frame_has_its_own_boxes(tmp_path: Path) -> None:
 def test_the_surest_box_is_on_top(tmp_path: Path) -> None:
     box = [10, 20, 30, 45]
     tile = draw(chosen_of([BLACK], [box, box, box], [0, 1, 2], [0.5, 0.9, 0.7]), tmp_path)
-    assert tuple(tile[60, 20]) == gallery._PALETTE[1]
+    assert tuple(tile[60, 20]) == PALETTE[1]
 
 
 def test_true_boxes_are_dashed_on_request(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_images_keep_their_proportions(tmp_path: Path) -> None:
     tile = draw_cell(chosen_of([wide], [[0, 0, 50, 25]], [0], [0.9]), tmp_path)
     assert (tile[:25, 80:] == gallery._CELL).all()  # right of the box's tag
     assert (tile[75:] == gallery._CELL).all()
-    assert tuple(tile[50, 0]) == tuple(tile[50, -1]) == tuple(tile[74, 50]) == gallery._PALETTE[0]
+    assert tuple(tile[50, 0]) == tuple(tile[50, -1]) == tuple(tile[74, 50]) == PALETTE[0]
 
 
 def draw_cell(chosen: Chosen, path: Path) -> np.ndarray:
