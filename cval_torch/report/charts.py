@@ -91,7 +91,7 @@ class ClassRow:
 
 
 def nice_ticks(low: float, high: float, *, most: int = 5, whole: bool = False) -> list[float]:
-    """Round numbers from `low` to `high`, at most about `most`.
+    """Round numbers from `low` to `high`, in at most `most` steps.
 
     >>> nice_ticks(0, 1)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -102,7 +102,7 @@ def nice_ticks(low: float, high: float, *, most: int = 5, whole: bool = False) -
         return [low]
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
-    step = min((factor * power for factor in (1, 2, 5, 10)), key=lambda size: abs(size - rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9) or factor == 10)
     step = max(step, 1.0) if whole else step
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
