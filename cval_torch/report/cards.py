@@ -231,7 +231,8 @@ class Cards:
             return ()
         stage = scoring_stage(self._selected.stages)
         best = "highest" if stage is None or stage.descending else "lowest"
-        return (Reason("Place", f"The {ordinal(place)} {best} score of {len(self._facts.pool or ()):,} frames."),)
+        which = best if place == 1 else f"{ordinal(place)} {best}"
+        return (Reason("Place", f"The {which} score of {len(self._facts.pool or ()):,} frames."),)
 
     def _nearest(self, rank: int) -> tuple[Reason, ...]:
         if self._facts.nearest is None:

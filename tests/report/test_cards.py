@@ -9,7 +9,7 @@ from reported import Grey, choice, described, stage
 from cval_torch.report.annotated import part_pool
 from cval_torch.report.cards import Cards
 from cval_torch.report.facts import facts_of
-from cval_torch.report.wording import ClassNames
+from cval_torch.report.wording import ClassNames, ordinal
 from cval_torch.selection.costs import estimated_boxes
 
 POOL = described(50)
@@ -49,7 +49,8 @@ def test_chosen_frames_have_rank_score_cost_and_place() -> None:
         assert card.cost == pytest.approx(float(selected.estimated_boxes[rank]))
         (place,) = (each.text for each in card.reasons if each.title == "Place")
         better = int((made._facts.scores > selected.scores[rank] + 1e-9).sum())
-        assert place.startswith(f"The {better + 1}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(better + 1, 'th') } highest")
+        which = "" if better == 0 else f"{ordinal(better + 1)} "
+        assert place == f"The {which}highest score of 50 frames."
         assert card.picture.address.startswith("data:image/jpeg")
 
 
@@ -57,7 +58,7 @@ def test_low_scores_first_have_their_place_from_below() -> None:
     with_boxes = POOL.take((~POOL.is_empty).nonzero().squeeze(1))
     _, cards = cards_for(choice(with_boxes, stage("probability", 3)), with_boxes)
     assert [each.text for each in cards[0].reasons if each.title == "Place"] == [
-        f"The 1st lowest score of {len(with_boxes)} frames."
+        f"The lowest score of {len(with_boxes)} frames."
     ]
 
 
