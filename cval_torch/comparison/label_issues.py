@@ -152,28 +152,27 @@ def _scores_of(pool: Pool) -> Tensor:
 def _score_limits(annotated: Pool, predicted: Pool, low: float | None, high: float | None) -> tuple[Tensor, Tensor]:
     """(B,) and (B,): from which scores on predictions of the class of each box are likely, and sure."""
     labels, scores = labels_of(predicted), _scores_of(predicted)
-    given = ((low, LOW_SCORE), (high, HIGH_SCORE))
-    limits = [torch.full_like(scores, default if value is None else value) for value, default in given]
+    classes, places = torch.unique(labels, return_inverse=True)
     agrees = torch.zeros(len(labels), dtype=torch.bool)
     if low is None or high is None:
         for a, p in pairs_within(annotated.offsets, predicted.offsets):
             near = overlaps(boxes_of(annotated)[a], boxes_of(predicted)[p]) >= _AGREES
             agrees[p[near & (labels_of(annotated)[a] == labels[p])]] = True
-    if bool(agrees.any()):
-        for label in sorted(set(labels.tolist())):
-            of_class = labels == label
-            own = agrees & of_class
-            quartiles = _quartiles(scores[own if int(own.sum()) >= _ENOUGH else agrees])
-            for limit, value, quartile in zip(limits, (low, high), quartiles, strict=True):
-                if value is None:
-                    limit[of_class] = limit[of_class].clamp_max(quartile)
-    return limits[0], limits[1]
+    right, of_class = scores[agrees], places[agrees]
+    table = torch.tensor([[LOW_SCORE, HIGH_SCORE]], dtype=torch.float64).repeat(len(classes), 1)
+    for row in range(len(classes) if len(right) else 0):
+        own = right[of_class == row]
+        table[row].clamp_max_(_quartiles(own if len(own) >= _ENOUGH else right))
+    for column, value in enumerate((low, high)):
+        if value is not None:
+            table[:, column] = value
+    return table[places, 0], table[places, 1]
 
 
-def _quartiles(values: Tensor) -> list[float]:
-    """The lower and the upper one, each one of the values; `torch.quantile` takes 16 million at most."""
+def _quartiles(values: Tensor) -> Tensor:
+    """(2,) the lower and the upper one, each one of the values; `torch.quantile` takes 16 million at most."""
     ordered = values.sort().values
-    return [float(ordered[int(level * (len(ordered) - 1))]) for level in (_LOWER, _UPPER)]
+    return ordered[[int(level * (len(ordered) - 1)) for level in (_LOWER, _UPPER)]]
 
 
 class _Found:
