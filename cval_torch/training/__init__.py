@@ -7,6 +7,7 @@ each in a module of its own that imports its framework: nothing here does.
 from cval_torch.training.annotate import Annotated
 from cval_torch.training.class_difficulty import ClassDifficulty
 from cval_torch.training.labels import LabelPool
+from cval_torch.training.loggers import RoundLogger, as_round_logger
 from cval_torch.training.rounds import Round
 from cval_torch.training.sampler import SamplerCallback
 from cval_torch.training.schedules import AtEpochs, EveryEpochs, Schedule, WhenStalled
@@ -19,8 +20,10 @@ __all__ = [
     "EveryEpochs",
     "LabelPool",
     "Round",
+    "RoundLogger",
     "SamplerCallback",
     "Schedule",
     "TrainingSet",
     "WhenStalled",
+    "as_round_logger",
 ]

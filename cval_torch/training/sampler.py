@@ -8,32 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from cval_torch.errors import InvalidInputError, warn_user
-from cval_torch.extraction.fingerprint import model_fingerprint
 from cval_torch.extraction.inference_pass import InferencePass
 from cval_torch.extraction.options import PassOptions
-from cval_torch.hooks.finding import unwrap
-from cval_torch.pipeline import SelectedFrames, select_frames
+from cval_torch.pipeline import SelectedFrames
 from cval_torch.pool.files import read_record, write_record
 from cval_torch.pool.ranks import Ranks, from_rank_zero, is_rank_zero
 from cval_torch.selection.backend import Backend
-from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
-from cval_torch.strategies.registry import find_strategy
-from cval_torch.training.annotated import backend_knowing
-from cval_torch.training.choice import Choice, annotated_ids, names_of
+from cval_torch.training.choice import Choice, annotated_ids
+from cval_torch.training.choosing import Chooser, MakeLoader
 from cval_torch.training.labels import LabelPool
+from cval_torch.training.loggers import RoundLog
 from cval_torch.training.measurements import Measurements, watched_metric
 from cval_torch.training.rounds import Round
 from cval_torch.training.schedules import EveryEpochs, Schedule
 
 STATE_FORMAT = "cval_torch.sampler/1"
 
-MakeLoader = Callable[[Subset[Any]], DataLoader[Any]]
 Annotate = Callable[[SelectedFrames], Iterable[str] | None]
 
 
@@ -64,6 +59,8 @@ class SamplerCallback:
             that has such a stage; as they are, whatever this says, where a stage balances classes.
         distributed: whether all processes of `torch.distributed`, if there are several, share the inference; their
             weights must be the same. False: rank 0 infers alone, with its own weights, and the others wait.
+        loggers: what each choice is logged to, on rank 0: the `SummaryWriter`, the wandb or mlflow run, the logger of
+            Lightning that the training has; see `as_round_logger`. A logger that fails gives a warning.
     """
 
     def __init__(
@@ -80,6 +77,7 @@ class SamplerCallback:
         options: PassOptions | None = None,
         avoid_labeled: bool = True,
         distributed: bool = True,
+        loggers: Sequence[Any] = (),
     ) -> None:
         self.labels, self.make_loader, self.annotate = labels, make_loader, annotate
         self.stages = (stages,) if isinstance(stages, DetectionSampling) else tuple(stages)
@@ -97,6 +95,7 @@ class SamplerCallback:
                 "`options.frame_id` must be None: frames have the names that `labels` gives them; give LabelPool "
                 "others, by `frame_ids=`"
             )
+        self._log = RoundLog(loggers)
         self.rounds_chosen = 0
         self._waiting: Round | None = None
         self._warned = False
@@ -201,6 +200,8 @@ class SamplerCallback:
         self.rounds_chosen += 1
         self._changed()
         chosen = choice.frames(self.labels.dataset, self.stages)
+        if is_rank_zero():  # before people annotate: their picture is there while they do
+            self._log.log(chosen, self.labels, number=self.rounds_chosen, epoch=epoch)
         annotate = self.annotate
         if annotated := from_rank_zero(lambda: [] if annotate is None else annotated_ids(annotate(chosen), chosen)):
             self.confirm(annotated)
@@ -340,41 +341,10 @@ class SamplerCallback:
         )
 
     def _make_choice(self, model: nn.Module, epoch: int | None, ranks: Ranks) -> Choice:
-        """Infer and choose, with the processes in `ranks`."""
-        core = unwrap(model)
-        loader = ranks.exchange_local(lambda: self.make_loader(self.labels.unlabeled))
-        names = ranks.exchange_local(lambda: names_of(loader, self.labels))
-        cuda = sorted({tensor.device for tensor in core.parameters() if tensor.is_cuda}, key=str)
-        with torch.random.fork_rng(devices=cuda):  # a training with choices draws the same numbers as one without
-            chosen = select_frames(
-                core,
-                loader,
-                self.stages,
-                backend=self._backend(core, ranks),
-                options=replace(self.options, frame_id=names),
-                distributed=_distributed(ranks),
-            )
-        fingerprint = ranks.from_rank_zero(lambda: model_fingerprint(core))
-        return Choice.of(chosen, self.labels, epoch=epoch, model_fingerprint=fingerprint)
-
-    def _backend(self, model: nn.Module, ranks: Ranks) -> Backend | None:
-        """The user's; or one that knows what is labelled, where a stage has a use for that."""
-        if self.backend is not None:
-            return self.backend
-        diverse = self.avoid_labeled and any(
-            stage.min_distance is not None or find_strategy(stage.selection_strategy).knows_labeled
-            for stage in self.stages
+        chooser = Chooser(
+            self.labels, self.make_loader, self.stages, self.options, self.backend, avoid_labeled=self.avoid_labeled
         )
-        balanced = any(stage.class_weights == "balanced" for stage in self.stages)
-        if not (diverse or balanced):
-            return None
-        if not self.labels.labeled_ids:
-            return LocalBackend(labeled_counts={})
-        loader = ranks.exchange_local(lambda: self.make_loader(self.labels.labeled))
-        names = ranks.exchange_local(lambda: names_of(loader, self.labels, labeled=True))
-        options = replace(self.options, frame_id=names)
-        run = InferencePass(model, loader, options, distributed=_distributed(ranks))
-        return backend_knowing(run, self.stages, away=diverse, balanced=balanced)
+        return chooser.choose(model, epoch, ranks)
 
     def _changed(self) -> None:
         if self.save_to is not None and is_rank_zero():
@@ -385,8 +355,3 @@ def _as_count(value: Any) -> int:
     if not isinstance(value, int) or value < 0:
         raise ValueError(f"`rounds_chosen` is {value!r}")
     return value
-
-
-def _distributed(ranks: Ranks) -> bool | None:
-    """What to tell a pass, so that just these processes make it."""
-    return None if ranks.size > 1 else False

@@ -124,10 +124,12 @@ WINGS = {
         "EveryEpochs",
         "LabelPool",
         "Round",
+        "RoundLogger",
         "SamplerCallback",
         "Schedule",
         "TrainingSet",
         "WhenStalled",
+        "as_round_logger",
     ],
 }
 """What each wing exports. A name that joins or leaves is a change that users see."""
