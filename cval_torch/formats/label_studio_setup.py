@@ -181,8 +181,8 @@ def _project(served: Served, folder: Path) -> list[str]:
         steps.append(
             f"Under Settings > Cloud Storage > Add Source Storage > Local Files, add a storage with {each}:\n\n"
             f"{paths}\n\n   In a container:\n\n{below}\n\n"
-            "   Save it, and do not sync it: a sync would make other tasks of the same images. The storage only "
-            "permits\n   to show them."
+            "   Choose any import method. Press Save, and not Save & Sync: a sync would make other tasks of the same\n"
+            "   images. The storage only permits to show them."
         )
     steps.append(f"In the project, Import {folder / 'tasks.json'}. The most informative frame comes first.")
     return steps
@@ -190,7 +190,7 @@ def _project(served: Served, folder: Path) -> list[str]:
 
 def _look(model_version: str) -> list[str]:
     return [
-        "Under Settings > Annotation, tick `Use predictions to prelabel tasks` and choose the model version\n"
+        "Under Settings > Annotation, turn on `Use predictions to prelabel tasks` and choose the model version\n"
         f"   {model_version!r}. Save. With another version chosen, the column `Prediction score` stays empty.\n"
         "   It is the mean score of a frame's pre-labels.",
         "In the Data Manager, order by `rank`, or show the columns `uncertainty` and `round`. `Label Tasks As "

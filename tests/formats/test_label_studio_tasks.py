@@ -103,6 +103,17 @@ def test_somebody_who_drew_nothing_counts_and_somebody_who_skipped_does_not(load
     assert load(task(drew, vote(by=2))).counts.tolist() == [0], "one of two is no majority"
     assert load(task(drew, vote(by=2, was_cancelled=True))).counts.tolist() == [1]
     assert load(task(drew, vote(by=2), vote(box(0, 0, 10, 10), by=3))).counts.tolist() == [1]
+    assert load(task(drew, vote(by=2), vote(box(0, 0, 10, 10), by=3), vote(by=4))).counts.tolist() == [0]
+
+
+def test_rotated_boxes_turn_about_their_left_upper_corner_before_they_are_joined(load: Any) -> None:
+    """Of two people, one drew the box upright, and the other one as a box that is turned by a quarter."""
+    turned = box(40, 10, 60, 40)
+    turned["value"]["rotation"] = 90
+    assert load(task(vote(turned))).boxes[0].tolist() == pytest.approx([10, 10, 40, 30], abs=1e-4)
+    both = load(task(vote(turned, by=1), vote(box(10, 10, 40, 30), by=2)))
+    assert both.boxes.tolist() == [pytest.approx([10, 10, 40, 30], abs=1e-4)]
+    assert load(task(predictions=[{"result": [turned]}])).boxes[0].tolist() == pytest.approx([10, 10, 40, 30], abs=1e-4)
 
 
 def test_of_several_annotations_of_one_person_the_last_counts(load: Any) -> None:
@@ -112,6 +123,9 @@ def test_of_several_annotations_of_one_person_the_last_counts(load: Any) -> None
             found = load(task(*several), join=join)
             assert found.boxes.tolist() == [[0, 0, 20, 20]]
     assert "several annotations of one person" in found.notes[0]
+    for annotation in (first, second):
+        del annotation["updated_at"]
+    assert load(task(first, second)).boxes.tolist() == [[0, 0, 20, 20]], "without times, the last one in the file"
     nobody = [vote(box(0, 0, 10, 10), by=None), vote(box(0, 0, 10, 10), by=None)]
     assert "several people" in load(task(*nobody)).notes[0], "who is not named is somebody else"
 
