@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
@@ -26,6 +25,7 @@ from cval_torch.selection.costs import estimated_boxes, total
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.out_of_core import PREDICTIONS
 from cval_torch.selection.stage import BboxSelectionPolicy, DetectionSampling, NullPolicy, SortStrategy
+from cval_torch.selection.stage_options import RECOMMENDED_STRATEGY, stages_of
 from cval_torch.selection.together import (
     begin_look,
     can_draw_first,
@@ -35,10 +35,6 @@ from cval_torch.selection.together import (
     draw_first,
     picked,
 )
-from cval_torch.strategies.registry import STRATEGIES
-
-RECOMMENDED_STRATEGY = "auto"
-"""What `select` does where it is told no strategy."""
 
 # Where one frame in so many is chosen, or more, to infer the chosen ones again would take long, and predictions of all
 # are not much more than those of the chosen ones: they are kept, up to so many bytes.
@@ -46,7 +42,8 @@ _FEW_FRAMES = 16
 _PREDICTIONS_KEPT = 2**30
 
 _READ_LESS = (
-    "Keep the columns on the disk, by `cache_dir=`; or halve them, by `embedding_dtype=torch.float16`; or put a stage "
+    "Keep the columns on the disk, by `cache_dir=`; or halve them, by `embedding_dtype=torch.float16`; or, where single "
+    "boxes are compared, keep embeddings of the best of each frame, by `top_boxes=`; or put a stage "
     "first that scores frames by their own boxes, such as `entropy`; let a callable declare what it reads, by `needs`"
 )
 
@@ -148,6 +145,7 @@ def select(
     device: torch.device | str | None = None,
     autocast: torch.dtype | None = None,
     embedding_dtype: torch.dtype | None = None,
+    top_boxes: int | None = None,
     on_error: OnError = "raise",
     progress: bool = True,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -199,6 +197,8 @@ def select(
         device: the device to run the model on.
         autocast: a dtype to run it with, under `torch.autocast`.
         embedding_dtype: the dtype in which embeddings are kept.
+        top_boxes: of how many boxes of a frame, those with the highest scores, embeddings are made and frames compared
+            by; None: of all. Scores of frames are made of all boxes all the same.
         on_error: "skip" leaves out what cannot be loaded, and lists it in `predictions.skipped`; see `extract`.
         progress: whether to show a bar.
         cache_dir: a folder that keeps the inference pass if the process is killed; see `extract`.
@@ -239,12 +239,13 @@ def select(
         device=device,
         autocast=autocast,
         embedding_dtype=embedding_dtype,
+        top_boxes=top_boxes,
         on_error=on_error,
         progress=progress,
         frames_per_shard=frames_per_shard,
         memory_limit=memory_limit,
     )
-    asked = _stages_of(stages, options)
+    asked = stages_of(stages, options)
     return select_frames(
         model, loader, asked, backend=backend, options=how, cache_dir=cache_dir, distributed=distributed
     )
@@ -319,44 +320,6 @@ def _select_from_stream(
 
     run.stream(add, options=run.options.keeping(look.columns))
     return choose_from(look, run.places, backend, ranks, again=again)
-
-
-def _stages_of(
-    stages: DetectionSampling | Sequence[DetectionSampling] | None, options: dict[str, Any]
-) -> list[DetectionSampling]:
-    """The stages given, or the one that the options describe."""
-    if stages is not None:
-        untouched = {name: field.default for name, field in DetectionSampling.model_fields.items()}
-        untouched["selection_strategy"] = RECOMMENDED_STRATEGY
-        changed = [name for name, value in options.items() if value != untouched[name]]
-        if changed:
-            raise InvalidInputError(f"`stages` say everything; got `{'`, `'.join(changed)}` beside them")
-        return [stages] if isinstance(stages, DetectionSampling) else list(stages)
-    if options["num_of_samples"] is None and options["num_of_boxes"] is None:
-        raise InvalidInputError("`num_of_samples`, `num_of_boxes` or `stages` must be given; got none of them")
-    try:
-        stage = DetectionSampling(**options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"][:1])) or "options"
-        raise InvalidInputError(f"`{field}`: {first['msg']}; got {first['input']!r}") from error
-    _check_used(stage)
-    return [stage]
-
-
-def _check_used(stage: DetectionSampling) -> None:
-    """Raises InvalidInputError where an option was given that the strategy, perhaps the default one, does not read."""
-    strategy = STRATEGIES.get(stage.name)
-    if strategy is None or strategy.scores_frames:
-        return
-    unread = ["bbox_selection_policy", "sort_strategy", *(["class_quotas"] if strategy.is_diversity else [])]
-    for name in unread:
-        if getattr(stage, name) is not None:
-            scoring = ", ".join(record.name for record in STRATEGIES.values() if record.scores_frames)
-            raise InvalidInputError(
-                f"`{name}` means nothing to {stage.name!r}, which does not score frames. Name a strategy that does, "
-                f"with `selection_strategy=`: {scoring}"
-            )
 
 
 def _check_of_pool(selection: Selection, pool: Pool) -> None:

@@ -10,6 +10,7 @@ from cval_torch.extraction.identity import (
     CODE,
     FUNCTIONS,
     LOADING,
+    ONCE_UNSAID,
     SETTINGS,
     TRANSFORMS,
     UNREAD,
@@ -60,6 +61,7 @@ def pass_changes(then: Mapping[str, Any], now: Mapping[str, Any], ask: Ask, *, s
         same_machine: whether the versions of the packages are the same. Otherwise only names that both have compare:
             another version of a package gives its classes other attributes.
     """
+    then = {**{name: value for name, value in ONCE_UNSAID.items() if name in now}, **then}
     kinds = [kind for kind in _TITLES if kind in then and kind in now]
     rest = {name for name in now if name not in (*_TITLES, UNREAD)}
     found = changes({name: then[name] for name in rest & then.keys()}, now)

@@ -31,6 +31,10 @@ FUNCTIONS = "the functions'"
 CODE = f"the compiled code ({compiler()}) of"  # another Python compiles other code, and does not compare it
 UNREAD = "what cannot be read"
 
+TOP_BOXES = "`top_boxes`"
+ONCE_UNSAID = {TOP_BOXES: "None"}
+"""What a pass was made with whose identity does not say it."""
+
 _RUN_OF_ADAPTERS = ("modules", "forward", "read", "split")
 
 
@@ -113,6 +117,7 @@ def option_identity(options: PassOptions, device: torch.device) -> dict[str, Any
     return {
         "`autocast`": str(autocast),
         "`embedding_dtype`": str(options.embedding_dtype),
+        TOP_BOXES: str(options.top_boxes),
         "the columns left out": ", ".join(options.dropped) or "none",
         "`frame_id`": _named(options.frame_id),
         "`split`": _named(options.split),

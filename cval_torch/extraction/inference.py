@@ -19,10 +19,11 @@ from cval_torch.extraction.listing import path_of
 from cval_torch.extraction.loading import LoadingPlan
 from cval_torch.extraction.options import OPTIONAL_COLUMNS, PassOptions
 from cval_torch.hooks.base import BatchParts, DetectorAdapter, FrameBatch
-from cval_torch.hooks.checking import check_form, faults_of
+from cval_torch.hooks.checking import check_boxes, check_optional, faults_of
 from cval_torch.hooks.finding import is_built_in
 from cval_torch.hooks.finite import NotFiniteError, check_maps
 from cval_torch.hooks.recorder import Recorder
+from cval_torch.hooks.top_boxes import top_boxes
 from cval_torch.pool.offsets import offsets_of
 from cval_torch.pool.pool import IdSource, Pool
 from cval_torch.pool.skipped import SkippedFrame
@@ -185,11 +186,13 @@ class Inference:
         output = self.adapter.forward(self.model, _moved(parts.images, self.device))
         recorder.check()
         frames = self.adapter.read(self.model, recorder.recording, output)
-        if isinstance(frames, FrameBatch):
-            frames.let_go(self.options.dropped)
-            frames.settle()
+        check_boxes(frames, parts.count, self.adapter.name)
+        frames.let_go(self.options.dropped)
+        if self.options.top_boxes is not None:
+            frames.embed_only(top_boxes(frames.scores, frames.counts, self.options.top_boxes))
+        frames.settle()
         recorder.clear()
-        check_form(frames, parts.count, self.adapter.name)
+        check_optional(frames, self.adapter.name)
         if frames.frame_embeddings is not None:  # looked at even where they are not kept: a threshold hides NaN boxes
             check_maps([frames.frame_embeddings], "the frame embeddings")
         if not self._looked_at and len(frames.scores):
@@ -203,11 +206,11 @@ class Inference:
         """The rows of one batch, on the CPU, each number checked."""
         columns = {
             name: getattr(frames, name)
-            for name in ("boxes", "labels", "scores", *OPTIONAL_COLUMNS)
+            for name in ("boxes", "labels", "scores", *OPTIONAL_COLUMNS, "embedded")
             if name not in self.options.dropped and getattr(frames, name) is not None
         }
         for name, column in columns.items():
-            dtype = column.dtype if name == "labels" else torch.float32
+            dtype = column.dtype if name in ("labels", "embedded") else torch.float32
             if name.endswith("embeddings") and self.options.embedding_dtype is not None:
                 dtype = self.options.embedding_dtype
             columns[name] = column.detach().to("cpu", dtype)

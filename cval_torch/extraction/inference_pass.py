@@ -41,7 +41,8 @@ from cval_torch.pool.skipped import SkippedFrame
 
 _KEEP_LESS = (
     "Keep the columns on the disk, by `cache_dir=`; or leave out what you do not need, by `box_embeddings=False`, "
-    "`probabilities=False` or `embedding_dtype=torch.float16`; or use `select`, which keeps what its stages read"
+    "`probabilities=False` or `embedding_dtype=torch.float16`, or embeddings of all but the best boxes of a frame, by "
+    "`top_boxes=`; or use `select`, which keeps what its stages read"
 )
 
 

@@ -27,6 +27,7 @@ def extract(
     device: torch.device | str | None = None,
     autocast: torch.dtype | None = None,
     embedding_dtype: torch.dtype | None = None,
+    top_boxes: int | None = None,
     probabilities: bool = True,
     box_embeddings: bool = True,
     frame_embeddings: bool = True,
@@ -71,6 +72,9 @@ def extract(
         device: the device to run on. The model is moved there for the pass and back afterwards. None: where it is.
         autocast: a dtype to run with, under `torch.autocast`. None: as in the caller's context.
         embedding_dtype: the dtype in which embeddings are kept, such as `torch.float16`. None: float32.
+        top_boxes: the number of boxes in a frame, at least 1, whose embeddings are kept: those with the highest scores,
+            and of equal scores the earlier box. `Pool.embedded` marks them. All boxes keep their scores, labels,
+            coordinates and probabilities. None: all embeddings are kept.
         probabilities: whether to keep the class probabilities, (B, C) float32.
         box_embeddings: whether to keep the embeddings of boxes, (B, E).
         frame_embeddings: whether to keep the embeddings of frames, (F, D).
@@ -109,6 +113,7 @@ def extract(
         device=device,
         autocast=autocast,
         embedding_dtype=embedding_dtype,
+        top_boxes=top_boxes,
         probabilities=probabilities,
         box_embeddings=box_embeddings,
         frame_embeddings=frame_embeddings,

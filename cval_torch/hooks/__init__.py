@@ -1,6 +1,6 @@
 """How predictions leave an unmodified detector: a recorder of module outputs, and one adapter a family."""
 
-from cval_torch.hooks.base import DetectorAdapter, FrameBatch, Later, Recording
+from cval_torch.hooks.base import DetectorAdapter, FrameBatch, Later, LaterRows, Recording
 from cval_torch.hooks.finding import ADAPTERS, KnownAdapter, find_adapter, unwrap
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "FrameBatch",
     "KnownAdapter",
     "Later",
+    "LaterRows",
     "Recording",
     "find_adapter",
     "unwrap",

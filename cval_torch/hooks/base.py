@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -49,11 +49,29 @@ class Later:
         return self
 
 
+class LaterRows(Later):
+    """A `Later` of which single rows can be computed, for embeddings of boxes that are kept of some boxes only.
+
+    Args:
+        of_rows: from distinct rows, (K,) int64 on the CPU or where the scores are, to (K, ...); from `slice(None)` to
+            all of them. What it gives of a row must not depend on the others that are asked for.
+
+    >>> import torch
+    >>> features = torch.tensor([[1.0], [2.0], [3.0]])
+    >>> LaterRows(lambda rows: 10 * features[rows]).of_rows(torch.tensor([2]))
+    tensor([[30.]])
+    """
+
+    def __init__(self, of_rows: Callable[[Tensor | slice], Tensor]) -> None:
+        super().__init__(lambda: of_rows(slice(None)))
+        self.of_rows = of_rows
+
+
 @dataclass
 class FrameBatch:
     """What one forward pass said of its frames: the rows of a `Pool`, before ids are attached.
 
-    `probabilities`, `box_embeddings` and `frame_embeddings` may each be a `Later`.
+    `probabilities`, `box_embeddings` and `frame_embeddings` may each be a `Later`, and `box_embeddings` a `LaterRows`.
 
     Attributes:
         counts: (N,) int64, boxes of each of the N frames.
@@ -65,6 +83,7 @@ class FrameBatch:
             included) or `sigmoid` (independent columns).
         box_embeddings: (B, E), or None.
         frame_embeddings: (N, D), or None.
+        embedded: (B,) bool, the K boxes that `box_embeddings` (K, E) are left of; None: all. Only a pass sets it.
     """
 
     counts: Tensor
@@ -75,6 +94,7 @@ class FrameBatch:
     activation: Activation | None = None
     box_embeddings: Tensor | None = None
     frame_embeddings: Tensor | None = None
+    embedded: Tensor | None = field(default=None, init=False)
 
     def __getattribute__(self, name: str) -> Any:
         value = object.__getattribute__(self, name)
@@ -90,6 +110,25 @@ class FrameBatch:
                 setattr(self, name, None)
                 if name == "probabilities":
                     self.activation = None
+
+    def embeddings_at(self, rows: Tensor) -> Tensor | None:
+        """(K, E), the embeddings of the boxes at (K,) int64 distinct rows; no others are computed if that can be."""
+        column = vars(self)["box_embeddings"]
+        if isinstance(column, LaterRows):
+            return column.of_rows(rows)
+        whole = self.box_embeddings
+        return None if whole is None else whole[rows.to(whole.device)]
+
+    def embed_only(self, marks: Tensor) -> None:
+        """Let the embeddings go of all boxes but those that (B,) bool `marks` say."""
+        column = vars(self)["box_embeddings"]
+        if column is None:
+            return
+        if not isinstance(column, LaterRows):
+            whole: Any = self.box_embeddings
+            if not isinstance(whole, Tensor) or whole.shape[:1] != marks.shape:
+                return  # it is no column of these boxes, which is said when it is checked
+        self.box_embeddings, self.embedded = self.embeddings_at(marks.nonzero().squeeze(1)), marks
 
     def settle(self) -> FrameBatch:
         """Compute every `Later` that is left. It is due before the recording is forgotten. Raises what they raise."""

@@ -25,6 +25,12 @@ def check_form(frames: Any, count: int, reader: str) -> None:
     Raises:
         HookError: the first that is not, by name.
     """
+    check_boxes(frames, count, reader)
+    check_optional(frames, reader)
+
+
+def check_boxes(frames: Any, count: int, reader: str) -> None:
+    """Make sure of the columns that must be there; nothing is computed of a `Later`. See `check_form`."""
     if not isinstance(frames, FrameBatch):
         raise HookError(f"`read` of {reader} must return a FrameBatch; got {type(frames).__name__}")
     _check_column(frames.counts, "counts", "(N,)", reader)
@@ -32,15 +38,21 @@ def check_form(frames: Any, count: int, reader: str) -> None:
         raise HookError(f"{reader} must count boxes in integers from 0, as `counts`; got {frames.counts.tolist()}")
     if len(frames.counts) != count:
         raise HookError(f"{reader} read {len(frames.counts)} frames of a batch of {count}")
-    rows = {"N": count, "B": int(frames.counts.sum())}
-    for name, shape, integers, needed in _COLUMNS:
+    for name, shape, integers in _NEEDED:
+        _check_kind(getattr(frames, name), name, shape, integers, reader, rows=int(frames.counts.sum()))
+
+
+def check_optional(frames: FrameBatch, reader: str) -> None:
+    """Make sure of the columns that may be missing, after `check_boxes`. See `check_form`."""
+    boxes = len(frames.scores)
+    embedded = boxes if frames.embedded is None else int(frames.embedded.sum())
+    rows = {"N": len(frames.counts), "B": boxes, "K": embedded}
+    for name, shape, integers in _OPTIONAL:
         column = getattr(frames, name)
-        if column is None and not needed:
-            continue
-        _check_column(column, name, shape, reader, rows=rows[shape[1]])
-        if column.is_floating_point() == integers or column.dtype in (torch.bool, torch.complex64):
-            wanted = "integers" if integers else "floating-point numbers"
-            raise HookError(f"`{name}` of {reader} must be {wanted}; got {column.dtype}")
+        some = name == "box_embeddings" and frames.embedded is not None
+        if column is not None:
+            letter = "K" if some else shape[1]
+            _check_kind(column, name, shape.replace("B", letter), integers, reader, rows=rows[letter])
     if (frames.probabilities is None) != (frames.activation is None):
         raise HookError(
             f"{reader} must say the `activation` of its `probabilities`, 'softmax' or 'sigmoid', and only of these; "
@@ -48,15 +60,20 @@ def check_form(frames: Any, count: int, reader: str) -> None:
         )
 
 
-# Name, shape, whether it holds integers, whether it must be there.
-_COLUMNS = (
-    ("boxes", "(B, 4)", False, True),
-    ("labels", "(B,)", True, True),
-    ("scores", "(B,)", False, True),
-    ("probabilities", "(B, C)", False, False),
-    ("box_embeddings", "(B, E)", False, False),
-    ("frame_embeddings", "(N, D)", False, False),
+# Name, shape, whether it holds integers.
+_NEEDED = (("boxes", "(B, 4)", False), ("labels", "(B,)", True), ("scores", "(B,)", False))
+_OPTIONAL = (
+    ("probabilities", "(B, C)", False),
+    ("box_embeddings", "(B, E)", False),
+    ("frame_embeddings", "(N, D)", False),
 )
+
+
+def _check_kind(column: Any, name: str, shape: str, integers: bool, reader: str, *, rows: int) -> None:
+    _check_column(column, name, shape, reader, rows=rows)
+    if column.is_floating_point() == integers or column.dtype in (torch.bool, torch.complex64):
+        wanted = "integers" if integers else "floating-point numbers"
+        raise HookError(f"`{name}` of {reader} must be {wanted}; got {column.dtype}")
 
 
 def _check_column(column: Any, name: str, shape: str, reader: str, *, rows: int | None = None) -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cval_torch.errors import HookError
-from cval_torch.hooks.base import Call, FrameBatch, Later, Recording
+from cval_torch.hooks.base import Call, FrameBatch, Later, LaterRows, Recording
+from cval_torch.pool.offsets import rows_in_parts
 
 
 def unit_range(image: Tensor) -> Tensor:
@@ -62,6 +63,15 @@ def in_order(parts: Sequence[tuple[Sequence[int], FrameBatch]]) -> FrameBatch:
 
         return Later(join).column
 
+    def box_embeddings(picked: Tensor | slice) -> Tensor:
+        rows = box_order[picked if isinstance(picked, slice) else picked.cpu()]
+        by_part = rows.argsort(stable=True)
+        of_parts = rows_in_parts(rows[by_part], [len(batch.scores) for batch in batches])
+        found = [batch.embeddings_at(mine) for batch, mine in zip(batches, of_parts, strict=True)]
+        column = torch.cat([part for part in found if part is not None])
+        return column[by_part.argsort().to(column.device)]
+
+    embedded_nowhere = vars(batches[0])["box_embeddings"] is None
     boxes = torch.cat([batch.boxes for batch in batches])
     on_device = box_order.to(boxes.device)
     return FrameBatch(
@@ -71,6 +81,6 @@ def in_order(parts: Sequence[tuple[Sequence[int], FrameBatch]]) -> FrameBatch:
         scores=torch.cat([batch.scores for batch in batches])[on_device],
         probabilities=joined("probabilities", box_order),
         activation=batches[0].activation,
-        box_embeddings=joined("box_embeddings", box_order),
+        box_embeddings=None if embedded_nowhere else LaterRows(box_embeddings).column,
         frame_embeddings=joined("frame_embeddings", frame_order),
     )

@@ -17,7 +17,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.ssd import SSD
 
 from cval_torch.errors import HookError, InvalidInputError
-from cval_torch.hooks.base import Call, FrameBatch, Later, Recording
+from cval_torch.hooks.base import Call, FrameBatch, Later, LaterRows, Recording
 from cval_torch.hooks.finite import check_maps, check_rows
 from cval_torch.hooks.regions import FrameSizes, box_means, deepest_level, frame_means
 from cval_torch.hooks.rows import CLOSE_ULPS, Candidates, Detections, pairs_above, recover_rows, spread
@@ -87,7 +87,7 @@ class RCNNAdapter:
             detections,
             probabilities=lambda: logits[rows()].softmax(1, dtype=torch.float32),
             activation="softmax",
-            box_embeddings=lambda: features[rows()].to(torch.float32),
+            box_embeddings=lambda picked: features[rows()[picked]].to(torch.float32),
             frame_embeddings=lambda: _frame_embeddings(maps, sizes),
         )
 
@@ -143,10 +143,11 @@ class _SingleStageAdapter(ABC):
         def probabilities() -> Tensor:
             return self.probabilities({name: values[rows()].float() for name, values in anchors.outputs.items()})
 
-        def box_embeddings() -> Tensor:
-            boxes = sizes.in_padded(detections.boxes, detections.frames)
-            pooled, levels = self.pooled_maps(maps, rows() % anchors.per_frame, anchors.per_frame, sizes)
-            return box_means(pooled, levels, detections.frames, boxes, sizes.padded).float()
+        def box_embeddings(picked: Tensor | slice) -> Tensor:
+            frames = detections.frames[picked]
+            boxes = sizes.in_padded(detections.boxes[picked], frames)
+            pooled, levels = self.pooled_maps(maps, rows()[picked] % anchors.per_frame, anchors.per_frame, sizes)
+            return box_means(pooled, levels, frames, boxes, sizes.padded).float()
 
         return _frame_batch(
             detections,
@@ -337,7 +338,7 @@ def _frame_batch(
     *,
     probabilities: Callable[[], Tensor],
     activation: Activation,
-    box_embeddings: Callable[[], Tensor],
+    box_embeddings: Callable[[Tensor | slice], Tensor],
     frame_embeddings: Callable[[], Tensor],
 ) -> FrameBatch:
     """The columns, as they were found, and those that are computed only if they are kept."""
@@ -348,6 +349,6 @@ def _frame_batch(
         scores=detections.scores.float(),
         probabilities=Later(probabilities).column,
         activation=activation,
-        box_embeddings=Later(box_embeddings).column,
+        box_embeddings=LaterRows(box_embeddings).column,
         frame_embeddings=Later(frame_embeddings).column,
     )

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torchvision.ops import box_convert
 
 from cval_torch.errors import HookError, InvalidInputError
-from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Later, Recording
+from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Later, LaterRows, Recording
 from cval_torch.hooks.finite import check_rows
 from cval_torch.hooks.queries import states_of
 from cval_torch.hooks.regrouping import calls_of_passes, in_order, unit_range
@@ -226,7 +226,9 @@ class TransformersAdapter:
             scores=scores[kept],
             probabilities=probabilities[frames, queries],
             activation="softmax" if family.softmax else "sigmoid",
-            box_embeddings=Later(lambda: states_of(states, recorded, result.logits, frames, queries).float()).column,
+            box_embeddings=LaterRows(
+                lambda picked: states_of(states, recorded, result.logits, frames, queries)[picked].float()
+            ).column,
             frame_embeddings=Later(lambda: _frame_vectors(model, encoder, inputs, states.shape[1])).column,
         )
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Later, Recording
+from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Later, LaterRows, Recording
 from cval_torch.hooks.finite import check_rows
 from cval_torch.hooks.letterbox import Letterbox, letterbox
 from cval_torch.hooks.regions import box_means
@@ -172,8 +172,10 @@ class UltralyticsAdapter:
             scores=torch.cat([each.scores for each in found]),
             probabilities=torch.cat([each.probabilities for each in found]),
             activation="sigmoid",
-            box_embeddings=Later(
-                lambda: torch.cat([box_means([level], None, frames, regions, one.size) for level in maps], dim=1)
+            box_embeddings=LaterRows(
+                lambda picked: torch.cat(
+                    [box_means([level], None, frames[picked], regions[picked], one.size) for level in maps], dim=1
+                )
             ).column,
             frame_embeddings=Later(lambda: _content_means(maps[-1], one.layouts, one.size)).column,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,12 +12,27 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.pool.limits import MAX_FRAME_ID_LENGTH
 
 FRAME_COLUMNS = ("indices", "frame_embeddings")
-"""The columns with a row a frame; the others have a row a box."""
+"""The columns with a row a frame."""
 BOX_COLUMNS = ("boxes", "labels", "scores", "probabilities", "box_embeddings")
-COLUMNS = ("offsets", *FRAME_COLUMNS, *BOX_COLUMNS)
+"""The columns of boxes: all have a row a box, but `box_embeddings` has one a box that is `embedded`."""
+COLUMNS = ("offsets", *FRAME_COLUMNS, *BOX_COLUMNS, "embedded")
 _INTEGER_COLUMNS = ("indices", "labels")
 _WIDTHS = {"boxes": 4}
-_VECTOR_COLUMNS = ("indices", "labels", "scores")
+_VECTOR_COLUMNS = ("indices", "labels", "scores", "embedded")
+
+
+T = TypeVar("T")
+
+
+def rows_of(name: str, *, frames: T, boxes: T, embedded: T) -> T:
+    """Of three things, the one that goes with the rows of a column: those of frames, of boxes or of embedded boxes.
+
+    >>> rows_of("labels", frames=2, boxes=9, embedded=4), rows_of("box_embeddings", frames=2, boxes=9, embedded=4)
+    (9, 4)
+    """
+    if name in FRAME_COLUMNS:
+        return frames
+    return embedded if name == "box_embeddings" else boxes
 
 
 def check_frame_ids(frame_ids: Sequence[str]) -> None:
@@ -43,13 +59,22 @@ def check_offsets(offsets: Tensor, frames: int) -> None:
         raise InvalidInputError("`offsets` must start at 0 and never fall")
 
 
-def check_column(name: str, column: Tensor, *, rows: int, device: torch.device) -> None:
-    """Raise an `InvalidInputError` if a column has not so many `rows`, or another shape, type or device."""
+def check_column(name: str, column: Tensor, *, rows: int, device: torch.device, marked: bool = False) -> None:
+    """Raise an `InvalidInputError` if a column has not so many `rows`, or another shape, type or device.
+
+    Args:
+        name: of the column.
+        column: its values.
+        rows: how many there must be.
+        device: where it must be.
+        marked: whether only some boxes are embedded, which `box_embeddings` then has its rows for.
+    """
     if not isinstance(column, Tensor):
         raise InvalidInputError(f"`{name}` must be a tensor; got {type(column).__name__}")
-    of_frames = name in FRAME_COLUMNS
-    what = f"F={rows} frame ids" if of_frames else f"B={rows} boxes from `offsets`"
-    letter = "F" if of_frames else "B"
+    letter = rows_of(name, frames="F", boxes="B", embedded="K" if marked else "B")
+    what = {"F": f"F={rows} frame ids", "B": f"B={rows} boxes from `offsets`", "K": f"K={rows} boxes `embedded`"}[
+        letter
+    ]
     width = _WIDTHS.get(name)
     if name in _VECTOR_COLUMNS:
         fits, expected = column.shape == (rows,), f"({letter},)"
@@ -61,6 +86,9 @@ def check_column(name: str, column: Tensor, *, rows: int, device: torch.device) 
     if name in _INTEGER_COLUMNS:
         if column.dtype != torch.int64:
             raise InvalidInputError(f"`{name}` must be int64; got {column.dtype}")
+    elif name == "embedded":
+        if column.dtype != torch.bool:
+            raise InvalidInputError(f"`{name}` must be bool; got {column.dtype}")
     elif not column.is_floating_point():
         raise InvalidInputError(f"`{name}` must be floating point; got {column.dtype}")
     if column.device != device:

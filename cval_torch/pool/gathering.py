@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool.column_checks import FRAME_COLUMNS
+from cval_torch.pool.column_checks import rows_of
 from cval_torch.pool.layout import Layout
 from cval_torch.pool.offsets import offsets_of, places_of
 from cval_torch.pool.pool import Pool
@@ -62,19 +62,22 @@ def gather_pools(pool: Pool, places: Sequence[int], ranks: Ranks, *, to: int | N
     if ranks.size == 1:
         return pool.take(torch.tensor(places).argsort())
     layout = Layout.of(pool)
-    shares = ranks.exchange(lambda: (list(places), list(pool.frame_ids), pool.counts.tolist()))
+    of_boxes = [pool.offsets] if pool.embedded is None else [pool.offsets, pool.embedded_offsets]
+    own_counts = torch.stack([each.diff() for each in of_boxes], 1)
+    shares = ranks.exchange(lambda: (list(places), list(pool.frame_ids), own_counts.tolist()))
     frame_ids = [""] * sum(len(rows) for rows, _, _ in shares)
-    counts = torch.zeros(len(frame_ids), dtype=torch.int64)
-    for rows, ids, boxes in shares:
-        counts[torch.tensor(rows, dtype=torch.int64)] = torch.tensor(boxes, dtype=torch.int64)
+    counts = own_counts.new_zeros(len(frame_ids), len(of_boxes))
+    for rows, ids, theirs in shares:
+        counts[torch.tensor(rows, dtype=torch.int64)] = torch.tensor(theirs, dtype=torch.int64).view(-1, len(of_boxes))
         for row, frame_id in zip(rows, ids, strict=True):
             frame_ids[row] = frame_id
-    offsets = offsets_of(counts)
+    offsets, embedded_offsets = offsets_of(counts[:, 0]), offsets_of(counts[:, -1])
     places_by_rank = [torch.tensor(rows, dtype=torch.int64) for rows, _, _ in shares]
     boxes_by_rank = [places_of(offsets, rows)[0] for rows in places_by_rank]
+    embedded_by_rank = [places_of(embedded_offsets, rows)[0] for rows in places_by_rank]
     whole: dict[str, Any] = {}
     for name, _, _ in layout.columns:
-        targets = places_by_rank if name in FRAME_COLUMNS else boxes_by_rank
+        targets = rows_of(name, frames=places_by_rank, boxes=boxes_by_rank, embedded=embedded_by_rank)
         whole[name] = gather_rows(getattr(pool, name), targets, ranks, to=to)
     if to is not None and to != ranks.rank:
         ranks.exchange(lambda: None)  # in which they hear how the others fare below

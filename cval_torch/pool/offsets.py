@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+_CHUNK_BOXES = 2**22
+
 
 def offsets_of(counts: Tensor) -> Tensor:
     """Where frames begin and the last one ends, (F+1,) int64, given how many rows each has."""
@@ -31,6 +33,23 @@ def places_of(offsets: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     # the start of each one's frame, less where that begins among these, plus its number among these
     shifts = (offsets[rows] - theirs[:-1]).repeat_interleave(counts)
     return shifts + torch.arange(len(shifts), device=shifts.device), theirs
+
+
+def offsets_among(offsets: Tensor, marks: Tensor) -> Tensor:
+    """Where frames begin and the last one ends, (F+1,) int64, if only the rows that are marked count.
+
+    Args:
+        offsets: (F+1,) int64 of all rows.
+        marks: (B,) bool.
+
+    >>> offsets_among(torch.tensor([0, 2, 2, 5]), torch.tensor([True, False, True, True, False]))
+    tensor([0, 1, 1, 3])
+    """
+    counted = torch.zeros_like(offsets)
+    for begin, end in chunks(offsets, boxes=_CHUNK_BOXES):  # marks may be mapped from the disk, and many
+        own = offsets[begin : end + 1]
+        counted[begin + 1 : end + 1] = offsets_of(marks[own[0] : own[-1]])[own[1:] - own[0]] + counted[begin]
+    return counted
 
 
 def rows_in_parts(rows: Tensor, sizes: Sequence[int]) -> list[Tensor]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import os
-import uuid
-import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -26,16 +23,16 @@ from cval_torch.pool.column_checks import (
     check_column,
     check_frame_ids,
     check_offsets,
+    rows_of,
 )
-from cval_torch.pool.offsets import offsets_of, places_of
+from cval_torch.pool.offsets import offsets_among, offsets_of, places_of
+from cval_torch.pool.pool_file import check_bytes, read_pool_file, write_pool_file
 from cval_torch.pool.skipped import SkippedFrame
 
 Activation = Literal["softmax", "sigmoid"]
 
 IdSource = Literal["frame_id", "labels", "target", "dataset", "row"]
 """Where ids come from: a user's function, a `LabelPool`, targets, the dataset itself, or merely the row in it."""
-
-FILE_FORMAT = "cval_torch.pool/1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +51,13 @@ class Pool:
         probabilities: (B, C) float in [0, 1].
         activation: of `probabilities`: `softmax` (rows sum to 1, a background column, if any, included) or
             `sigmoid` (independent columns). None with no probabilities.
-        box_embeddings: (B, E) float of any precision.
+        box_embeddings: (B, E) float of any precision; (K, E) with `embedded`, in the order of the boxes.
         frame_embeddings: (F, D) float of any precision, of the whole frame.
         ids_from: where the ids come from; None if nobody says. A row is an id only within the dataset that has it.
         skipped: the frames that the pass left out (`on_error="skip"`). They are no rows of this pool. `take` keeps the
             whole record.
+        embedded: (B,) bool, the K boxes that have a row of `box_embeddings`, at least one in each frame with boxes;
+            None if every box has one. `extract(top_boxes=...)` makes it; `embedded_boxes` is the pool of these.
 
     Raises:
         InvalidInputError: a column of the wrong shape, type, device or range; a duplicate or overlong frame id;
@@ -83,6 +82,7 @@ class Pool:
     frame_embeddings: Tensor | None = None
     ids_from: IdSource | None = None
     skipped: Sequence[SkippedFrame] = ()
+    embedded: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._check_form()
@@ -95,11 +95,15 @@ class Pool:
         check_offsets(self.offsets, len(self.frame_ids))
         if isinstance(self.boxes, Tensor):
             object.__setattr__(self, "boxes", as_corners(self.boxes, "`boxes`"))
+        if self.embedded is not None:
+            check_column("embedded", self.embedded, rows=self.num_boxes, device=self.device)
+            if self.box_embeddings is None:
+                raise InvalidInputError("`embedded` must be given with `box_embeddings`, and only then; got it alone")
         for name in (*FRAME_COLUMNS, *BOX_COLUMNS):
             column = getattr(self, name)
             if column is not None:
-                rows = len(self) if name in FRAME_COLUMNS else self.num_boxes
-                check_column(name, column, rows=rows, device=self.offsets.device)
+                rows = rows_of(name, frames=len(self), boxes=self.num_boxes, embedded=int(self.embedded_offsets[-1]))
+                check_column(name, column, rows=rows, device=self.device, marked=self.embedded is not None)
         if (self.probabilities is None) != (self.activation is None):
             raise InvalidInputError(
                 "`activation` must be given with `probabilities`, and only then; "
@@ -109,6 +113,12 @@ class Pool:
             raise InvalidInputError(f"`activation` must be 'softmax' or 'sigmoid'; got {self.activation!r}")
 
     def _check_values(self) -> None:
+        lacking = (self.embedded_offsets.diff() == 0) & ~self.is_empty
+        if bool(lacking.any()):
+            frame_id = self.frame_ids[int(lacking.nonzero()[0])]
+            raise InvalidInputError(
+                f"`embedded` must be True for a box of every frame with boxes; frame {frame_id!r} has none"
+            )
         for name in ("scores", "probabilities", "boxes", "box_embeddings"):
             column = getattr(self, name)
             if column is not None:
@@ -126,7 +136,8 @@ class Pool:
         if unit_range:
             bad |= (column < 0) | (column > 1)
         row = int(bad.reshape(len(column), -1).any(1).nonzero()[0])
-        frame_row = row if name in FRAME_COLUMNS else int(self.frame_rows[row])
+        starts = rows_of(name, frames=None, boxes=self.offsets, embedded=self.embedded_offsets)
+        frame_row = row if starts is None else int((starts <= row).sum()) - 1
         what = "finite numbers in [0, 1]" if unit_range else "finite"
         offender = column[row].reshape(-1)[bad[row].reshape(-1)][0].item()
         raise InvalidInputError(
@@ -162,6 +173,11 @@ class Pool:
         """(B,) int64, for each box the row of its frame."""
         return torch.repeat_interleave(torch.arange(len(self), device=self.device), self.counts)
 
+    @cached_property
+    def embedded_offsets(self) -> Tensor:
+        """(F+1,) int64: frame `i` owns the rows `embedded_offsets[i]:embedded_offsets[i+1]` of `box_embeddings`."""
+        return self.offsets if self.embedded is None else offsets_among(self.offsets, self.embedded)
+
     @property
     def device(self) -> torch.device:
         """Where the columns are; they are all in one place."""
@@ -185,13 +201,33 @@ class Pool:
         """
         picked = as_rows(rows, len(self), self.device)
         box_rows, offsets = places_of(self.offsets, picked)
-        made = copy.copy(self)  # rows of what is right are right: nothing is checked again
-        object.__setattr__(made, "frame_ids", tuple([self.frame_ids[row] for row in picked.tolist()]))
-        object.__setattr__(made, "offsets", offsets)
-        for name, column in self.columns():
-            if name != "offsets":
-                object.__setattr__(made, name, column[box_rows if name in BOX_COLUMNS else picked])
-        return made
+        embedded_rows = box_rows if self.embedded is None else places_of(self.embedded_offsets, picked)[0]
+        columns = {
+            name: column[rows_of(name, frames=picked, boxes=box_rows, embedded=embedded_rows)]
+            for name, column in self.columns()
+            if name != "offsets"
+        }
+        return self._with(frame_ids=tuple([self.frame_ids[row] for row in picked.tolist()]), offsets=offsets, **columns)
+
+    def embedded_boxes(self) -> Pool:
+        """The same frames with those boxes alone that have an embedding; itself, if all of them have one.
+
+        What looks at embeddings of boxes beside other columns of theirs reads these, so that their rows go together.
+
+        >>> mask = torch.tensor([True, False, True])
+        >>> columns = {"scores": torch.tensor([0.9, 0.4, 0.1]), "box_embeddings": torch.zeros(2, 8), "embedded": mask}
+        >>> Pool(["a", "b"], torch.tensor([0, 2, 3]), **columns).embedded_boxes().scores
+        tensor([0.9000, 0.1000])
+        """
+        if self.embedded is None:
+            return self
+        all_rows: Any = slice(None)
+        chosen = {
+            name: column[rows_of(name, frames=all_rows, boxes=self.embedded, embedded=all_rows)]
+            for name, column in self.columns()
+            if name in BOX_COLUMNS
+        }
+        return self._with(offsets=self.embedded_offsets, embedded=None, **chosen)
 
     @classmethod
     def cat(cls, pools: Sequence[Pool]) -> Pool:
@@ -231,17 +267,19 @@ class Pool:
 
     def replace(self, **columns: Any) -> Pool:
         """The same pool with some columns exchanged, and checked again."""
+        if columns.get("box_embeddings", self.box_embeddings) is None:
+            columns = {"embedded": None, **columns}
         return dataclasses.replace(self, **columns)
 
     def only(self, names: Collection[str]) -> Pool:
-        """The same frames with no more columns than these, and `indices`. Nothing is copied, or checked again."""
-        made = copy.copy(self)
-        for name in (*BOX_COLUMNS, "frame_embeddings"):
-            if name not in names:
-                object.__setattr__(made, name, None)
-        if made.probabilities is None:
-            object.__setattr__(made, "activation", None)
-        return made
+        """The same frames with no more columns than these, and `indices`. Nothing is copied, or checked again.
+
+        `embedded` comes with `box_embeddings`.
+        """
+        left_out: dict[str, None] = {name: None for name in (*BOX_COLUMNS, "frame_embeddings") if name not in names}
+        left_out |= {"activation": None} if "probabilities" in left_out else {}
+        left_out |= {"embedded": None} if "box_embeddings" in left_out else {}
+        return self._with(**left_out)
 
     def part(self, begin: int, end: int) -> Pool:
         """The frames from `begin` to `end`. Nothing is copied, or checked again: mapped columns are not read.
@@ -249,16 +287,14 @@ class Pool:
         >>> Pool(["a", "b", "c"], torch.tensor([0, 2, 2, 3]), scores=torch.tensor([0.9, 0.4, 0.1])).part(1, 3).scores
         tensor([0.1000])
         """
-        made = copy.copy(self)
         offsets = self.offsets[begin : end + 1]
-        first, last = int(offsets[0]), int(offsets[-1])
-        object.__setattr__(made, "frame_ids", self.frame_ids[begin:end])
-        object.__setattr__(made, "offsets", offsets - first)
-        for name, column in self.columns():
-            if name != "offsets":
-                rows = column[begin:end] if name in FRAME_COLUMNS else column[first:last]
-                object.__setattr__(made, name, rows)
-        return made
+        boxes, embedded = (slice(int(each[begin]), int(each[end])) for each in (self.offsets, self.embedded_offsets))
+        columns = {
+            name: column[rows_of(name, frames=slice(begin, end), boxes=boxes, embedded=embedded)]
+            for name, column in self.columns()
+            if name != "offsets"
+        }
+        return self._with(frame_ids=self.frame_ids[begin:end], offsets=offsets - boxes.start, **columns)
 
     def parts(self, *, frames: int = 1024) -> list[Pool]:
         """All frames in order, so many in each; see `part`."""
@@ -289,8 +325,13 @@ class Pool:
 
     def with_skipped(self, skipped: Sequence[SkippedFrame]) -> Pool:
         """The same pool with another record of what the pass left out. The columns are not checked again."""
-        made = copy.copy(self)
-        object.__setattr__(made, "skipped", tuple(skipped))
+        return self._with(skipped=tuple(skipped))
+
+    def _with(self, **values: Any) -> Pool:
+        """The same pool with other values, which are right: nothing is checked again."""
+        made = object.__new__(type(self))
+        for field in dataclasses.fields(self):
+            object.__setattr__(made, field.name, values.get(field.name, getattr(self, field.name)))
         return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -299,27 +340,13 @@ class Pool:
         Raises:
             OSError: the disk is full or read-only.
         """
-        target = Path(path)
-        payload: dict[str, Any] = {
-            "format": FILE_FORMAT,
+        named = {
             "frame_ids": json.dumps(list(self.frame_ids)),
             "activation": self.activation,
             "ids_from": self.ids_from,
             "skipped": json.dumps([frame.to_json() for frame in self.skipped]),
-            "columns": {name: column.detach().cpu().contiguous() for name, column in self.columns()},
         }
-        payload["checksums"] = _checksums(payload)
-        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-        try:
-            with temporary.open("xb") as file:
-                torch.save(payload, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except RuntimeError as error:  # how torch.save reports that the file could not take the bytes
-            raise OSError(f"{os.fspath(path)!r} could not be written: {error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_pool_file(path, dict(self.columns()), named)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, mmap: bool = True, verify: bool = True) -> Pool:
@@ -334,19 +361,11 @@ class Pool:
             InvalidInputError: the file is not a pool of this version.
             OSError: it cannot be read.
         """
-        try:
-            payload = torch.load(Path(path), map_location="cpu", weights_only=True, mmap=mmap)
-        except OSError:
-            raise
-        except Exception as error:
-            raise InvalidInputError(f"{os.fspath(path)!r} is not a saved Pool: {error}") from error
-        if not isinstance(payload, dict) or payload.get("format") != FILE_FORMAT:
-            found = payload.get("format") if isinstance(payload, dict) else type(payload).__name__
-            raise InvalidInputError(f"{os.fspath(path)!r} is not a saved Pool of format {FILE_FORMAT!r}; got {found!r}")
+        payload = read_pool_file(path, mmap=mmap)
         named: dict[str, Any] = {name: payload.get(name) for name in ("activation", "ids_from")}
         try:
             if verify:
-                _check_bytes(payload)
+                check_bytes(payload)
             named["skipped"] = [SkippedFrame.from_json(values) for values in json.loads(payload["skipped"])]
             # the checksums say that these are the numbers that were checked before they were saved
             return cls.of_checked(json.loads(payload["frame_ids"]), **payload["columns"], **named)
@@ -354,19 +373,6 @@ class Pool:
             raise InvalidInputError(f"{os.fspath(path)!r} is damaged: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InvalidInputError(f"{os.fspath(path)!r} is damaged: {type(error).__name__}: {error}") from error
-
-
-def _check_bytes(payload: Mapping[str, Any]) -> None:
-    if payload["checksums"] != _checksums(payload):
-        raise InvalidInputError("its numbers or ids are not those that were written")
-
-
-def _checksums(payload: Mapping[str, Any]) -> dict[str, int]:
-    """The CRC-32 of what is no column, and of each column's bytes."""
-    columns: Mapping[str, Tensor] = payload["columns"]
-    named = repr([payload[name] for name in ("frame_ids", "activation", "ids_from", "skipped")])
-    parts: dict[str, Any] = {name: column.reshape(-1).view(torch.uint8).numpy() for name, column in columns.items()}
-    return {name: zlib.crc32(part) for name, part in [("", named.encode()), *parts.items()]}
 
 
 def _shape_of(column: Tensor | None) -> str:

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cval_torch.pool.column_checks import FRAME_COLUMNS
+from cval_torch.pool.column_checks import rows_of
 from cval_torch.pool.layout import Gathered, Layout
-from cval_torch.pool.offsets import offsets_of
+from cval_torch.pool.offsets import offsets_among, offsets_of
 from cval_torch.pool.pool import Pool
 from cval_torch.pool.skipped import SkippedFrame
 
@@ -168,11 +168,14 @@ class Part:
         """The columns, mapped from the disk: they take memory only while they are read."""
         if self.layout is None:
             return {}
-        boxes = int(self.counts().sum())
-        return {
-            name: _mapped(self.folder / name, dtype, self.num_frames if name in FRAME_COLUMNS else boxes, width)
-            for name, dtype, width in self.layout.columns
-        }
+        boxes = embedded = int(self.counts().sum())
+        if any(name == "embedded" for name, *_ in self.layout.columns):
+            embedded = int(_mapped(self.folder / "embedded", torch.bool, boxes, None).sum())
+        found = {}
+        for name, dtype, width in self.layout.columns:
+            rows = rows_of(name, frames=self.num_frames, boxes=boxes, embedded=embedded)
+            found[name] = _mapped(self.folder / name, dtype, rows, width)
+        return found
 
     def pool(self) -> Pool:
         """All of it as a `Pool` whose columns stay on the disk."""
@@ -190,7 +193,9 @@ class Slices:
     def __init__(self, part: Part) -> None:
         self._ids, self._columns, self._layout = part.frame_ids(), part.columns(), part.layout
         self._counts = part.counts()
-        self._offsets = offsets_of(self._counts)
+        self._offsets = self._embedded_offsets = offsets_of(self._counts)
+        if "embedded" in self._columns:
+            self._embedded_offsets = offsets_among(self._offsets, self._columns["embedded"])
         self._places: dict[int, tuple[int, int]] = {}
         start = 0
         for number, frames in part.batches:
@@ -223,9 +228,9 @@ class Slices:
         """
         if self._layout is None or begin == end:
             return
-        first, last = int(self._offsets[begin]), int(self._offsets[end])
+        boxes, embedded = (slice(int(each[begin]), int(each[end])) for each in (self._offsets, self._embedded_offsets))
         columns = {
-            name: column[begin:end] if name in FRAME_COLUMNS else column[first:last]
+            name: column[rows_of(name, frames=slice(begin, end), boxes=boxes, embedded=embedded)]
             for name, column in self._columns.items()
         }
         if indices is not None:

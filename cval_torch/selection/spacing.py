@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.labeled import Labeled, vectors_of
+from cval_torch.strategies.columns import DESCRIBED
 from cval_torch.strategies.descriptor import Descriptors, beside, classes_of
 from cval_torch.strategies.points import blocks_of
 
@@ -43,6 +44,7 @@ class Spacing:
         Raises:
             InvalidInputError: there are none; or `labeled` has other columns or widths.
         """
+        pool = pool.only(DESCRIBED).embedded_boxes()
         with_boxes = (~pool.is_empty).nonzero().squeeze(1)[:1]
         told = Descriptors.of(pool.take(with_boxes), classes=classes_of(pool), part=True)
         ours, theirs = beside(told, vectors_of(labeled))

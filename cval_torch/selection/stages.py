@@ -245,10 +245,11 @@ def _diversity(
 
 def _check_boxes_fit(pool: Pool, name: str) -> None:
     """Raise a `NotEnoughMemoryError` if the embeddings of all boxes, in float32, are too much to compare them."""
-    width = 0 if pool.box_embeddings is None else pool.box_embeddings.shape[1]
+    rows, width = (0, 0) if pool.box_embeddings is None else pool.box_embeddings.shape
     if pool.device.type == "cpu":
         check_fits(
-            _COPIES_OF_BOXES * 4 * width * pool.num_boxes,
-            what=f"{name!r}, which compares {pool.num_boxes} boxes of {len(pool)} frames,",
-            remedy="Put a stage before it that scores frames, such as `entropy`, and keeps a few times as many",
+            _COPIES_OF_BOXES * 4 * width * rows,
+            what=f"{name!r}, which compares {rows} boxes of {len(pool)} frames,",
+            remedy="Put a stage before it that scores frames, such as `entropy`, and keeps a few times as many; "
+            "or compare only the best boxes of a frame, by extract(top_boxes=...)",
         )

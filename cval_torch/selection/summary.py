@@ -156,21 +156,19 @@ class Summary:
         found |= {f"shows {label}": shows for label, shows in scored.shown.items()}
         described = vectors if contents is None else contents.descriptors
         shares = None if described is None else described.shares
-        pairs = shares if contents is None else contents.objects  # the same frames and classes
-        if pairs is not None:
-            found |= {"pairs": pairs.offsets.diff(), "labels": pairs.labels}
-        found |= {} if shares is None else {"shares": shares.sums}
-        found |= {} if contents is None else {"objects": contents.objects.sums}
+        # of objects there are more classes, where only some boxes are embedded
+        for name, sums in (("shares", shares), ("objects", None if contents is None else contents.objects)):
+            if sums is not None:
+                found |= {f"{name} a frame": sums.offsets.diff(), f"labels of {name}": sums.labels, name: sums.sums}
         return found | self.long_vectors()
 
     def with_columns(self, frame_ids: Sequence[str], columns: Mapping[str, Tensor]) -> Summary:
         """A summary of other frames of the same kind, from what `columns` gave of them."""
         scored, vectors, contents = self.scored, self.vectors, self.contents
-        offsets = offsets_of(columns["pairs"]) if "pairs" in columns else None
         sums = {
-            name: ClassSums(offsets, columns["labels"], columns[name])
+            name: ClassSums(offsets_of(columns[f"{name} a frame"]), columns[f"labels of {name}"], columns[name])
             for name in ("shares", "objects")
-            if offsets is not None and name in columns
+            if name in columns
         }
         scored = Scored(
             frame_ids,
@@ -180,12 +178,11 @@ class Summary:
             {label: columns[f"shows {label}"] for label in scored.shown},
             scored.ids_from,
         )
-        classes = torch.unique(columns["labels"], sorted=True) if "labels" in columns else None
 
         def described(like: Descriptors, looks: Tensor) -> Descriptors:
             shares = None if like.shares is None else sums["shares"]
-            known = like.classes if classes is None or shares is None else classes
-            return replace(like, looks=looks, is_null=scored.is_empty, shares=shares, classes=known)
+            classes = like.classes if shares is None else torch.unique(shares.labels, sorted=True)
+            return replace(like, looks=looks, is_null=scored.is_empty, shares=shares, classes=classes)
 
         if vectors is not None:
             vectors = described(vectors, columns["looks"])

@@ -29,8 +29,8 @@ class Contents:
     """What `class_gain` reads of F frames: a vector or two, and a few numbers for each class that a frame shows.
 
     Attributes:
-        descriptors: (F,), of half precision.
-        objects: of each frame and class the doubtful and the expected objects, sums of `s H` and `s`.
+        descriptors: (F,), of half precision; of the boxes that are embedded.
+        objects: of each frame and class the doubtful and the expected objects, sums of `s H` and `s` over all boxes.
         frame_embeddings: (F, D), to be standardised over all frames; None: there are none, or nothing beside them.
         rows: (F',) int64, the rows of `frame_embeddings` that are meant; None: all.
         elsewhere: gives the frame embeddings instead.

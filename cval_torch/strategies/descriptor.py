@@ -31,6 +31,7 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.pool.offsets import chunks
 from cval_torch.pool.pool import Pool
 from cval_torch.strategies.class_sums import ClassSums
+from cval_torch.strategies.columns import DESCRIBED
 from cval_torch.strategies.parts import Here, Part, Workers
 from cval_torch.strategies.reduce import sum as sum_of_frames
 
@@ -91,7 +92,7 @@ class Descriptors:
     def of(
         cls, pool: Pool, *, classes: Tensor | None = None, part: bool = False, dtype: torch.dtype | None = None
     ) -> Descriptors:
-        """Describe the frames of a pool.
+        """Describe the frames of a pool, by those of their boxes that have an embedding.
 
         Args:
             pool: F frames with the columns that `frame_descriptors` needs.
@@ -102,6 +103,7 @@ class Descriptors:
         Raises:
             InvalidInputError: no embeddings to describe the frames by.
         """
+        pool = pool.only(DESCRIBED).embedded_boxes()
         boxes, frames = pool.box_embeddings, pool.frame_embeddings
         if boxes is None or (boxes.numel() == 0 and boxes.shape[1] == 0 and frames is not None):
             if frames is None:
@@ -234,7 +236,7 @@ def frame_descriptors(pool: Pool, *, classes: Tensor | None = None, part: bool =
     """Where each frame lies among the others; distances are Euclidean.
 
     Without `box_embeddings` it is the frame's own L2-normalised embedding alone. Half precision is worked on in
-    float32.
+    float32. Of a pool with `embedded`, only those boxes count.
 
     Args:
         pool: F frames; needs `box_embeddings` (and `frame_embeddings` if no frame has boxes), or `frame_embeddings`.

@@ -49,6 +49,7 @@ def diverse_prototypes(
     5. If that leaves fewer than n, the rejected ones follow, by uncertainty, and then frames without boxes.
 
     The numbers 0.5, 0.7, 0.3, a half and three quarters are the paper's settings, as public rewritings have them.
+    Of a pool with `embedded`, all of this is of those boxes, since copies are told by embeddings.
     It scores frames by itself, so it may be the only stage. Memory is that of one embedding for each class of each
     frame, in float32, and of blocks.
 
@@ -131,7 +132,11 @@ def _come_closer(closest: Tensor, prototypes: ByClass, label: int, vectors: Tens
 
 
 def _summed_up(pool: Pool) -> tuple[Tensor, ByClass]:
-    """The (F,) float64 uncertainty of each frame, and its prototypes, which weigh as the highest score among them."""
+    """The (F,) float64 uncertainty of each frame, and its prototypes, which weigh as the highest score among them.
+
+    Both are made of the boxes that are embedded.
+    """
+    pool = pool.only(("scores", "labels", "probabilities", "box_embeddings")).embedded_boxes()
     uncertainty = torch.zeros(len(pool), dtype=torch.float64, device=pool.device)
     counts, labels, surest, vectors = [], [], [], []
     width, classes = 1 if pool.box_embeddings is None else pool.box_embeddings.shape[1], classes_of(pool)

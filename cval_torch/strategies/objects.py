@@ -12,6 +12,7 @@ from torch import Tensor
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.offsets import chunks, offsets_of, places_of
 from cval_torch.pool.pool import Pool
+from cval_torch.strategies.columns import DESCRIBED
 from cval_torch.strategies.descriptor import unit_rows
 
 # Boxes of this score or less are no objects, unless a frame has no others.
@@ -125,12 +126,13 @@ class Objects:
 
     @classmethod
     def of(cls, pool: Pool, *, frame_embeddings: bool = True) -> Objects:
-        """The objects of a pool with `box_embeddings` and `labels`, or without boxes.
+        """The objects of a pool with `box_embeddings` and `labels`, or without boxes; those that are embedded.
 
         Boxes above `FAINT` count, or all, in a frame that has no such box. They weigh as their scores (alike without
         scores, or if all are 0), in all 1 a frame. A frame without boxes is one object of weight 1: its
         embedding, or, without `frame_embeddings`, one vector for all of them.
         """
+        pool = pool.only(DESCRIBED).embedded_boxes()
         scores = torch.ones(pool.num_boxes, device=pool.device) if pool.scores is None else pool.scores.float()
         owners = pool.frame_rows
         clear = scores > FAINT

@@ -27,6 +27,8 @@ def ppal(pool: Pool, n: int, *, seed: int, labeled: Pool | None = None, weights:
     boxes counts as one object of a class of its own, with the embedding of the frame (without `frame_embeddings` they
     are all alike): it is at 2 from every frame that has boxes.
 
+    Of a pool with `embedded`, only those boxes count.
+
     Then k-centre greedy, from a random frame (with labeled ones: from the farthest), and k-medoids from there: each
     frame joins the nearest medoid, and each cluster moves its medoid to the frame with the least sum of distances to
     the others, until none moves. Frames nearer to a labeled one than to any medoid join no cluster.

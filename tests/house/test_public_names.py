@@ -91,6 +91,7 @@ WINGS = {
         "FrameBatch",
         "KnownAdapter",
         "Later",
+        "LaterRows",
         "Recording",
         "find_adapter",
         "unwrap",

@@ -64,7 +64,8 @@ def pool_to_payloads(
             in the predictions by their own. None means: if the pool has any.
 
     Raises:
-        InvalidInputError: `embeddings=True`, and the pool has none; `batch_size` below 1.
+        InvalidInputError: `embeddings=True`, and the pool has none; `batch_size` below 1; embeddings are to be sent of a
+            pool that has those of some boxes only (`embedded`).
 
     >>> import torch
     >>> pool = Pool(["a"], torch.tensor([0, 1]), scores=torch.tensor([0.75]), labels=torch.tensor([2]))
@@ -256,7 +257,13 @@ def _wants_embeddings(pool: Pool, embeddings: bool | None) -> bool:
     there = pool.box_embeddings is not None or pool.frame_embeddings is not None
     if embeddings and not there:
         raise InvalidInputError(f"the pool must have `box_embeddings` or `frame_embeddings`; got {pool!r}")
-    return there if embeddings is None else embeddings
+    wanted = there if embeddings is None else embeddings
+    if wanted and pool.embedded is not None:
+        raise InvalidInputError(
+            "the pool has embeddings of some boxes only (`embedded`), and the protocol takes those of all boxes: extract "
+            "without `top_boxes`, or select with LocalBackend"
+        )
+    return wanted
 
 
 def _lone_id(row: int) -> str:
