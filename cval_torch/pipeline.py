@@ -42,9 +42,9 @@ _FEW_FRAMES = 16
 _PREDICTIONS_KEPT = 2**30
 
 _READ_LESS = (
-    "Keep the columns on the disk, by `cache_dir=`; or halve them, by `embedding_dtype=torch.float16`; or, where single "
-    "boxes are compared, keep embeddings of the best of each frame, by `top_boxes=`; or put a stage "
-    "first that scores frames by their own boxes, such as `entropy`; let a callable declare what it reads, by `needs`"
+    "Keep the columns on the disk, by `cache_dir=`; or halve them, by `embedding_dtype=torch.float16`; or, where boxes "
+    "are compared one by one, keep embeddings of the best of each frame, by `top_boxes=`; or put a stage first that "
+    "scores frames by their own boxes, such as `entropy`; let a callable declare what it reads, by `needs`"
 )
 
 

@@ -34,7 +34,7 @@ class PassOptions:
         autocast: a dtype to run under `torch.autocast` with. None: as the caller's context is.
         embedding_dtype: what embeddings are kept as, such as `torch.float16` for half the memory. None: float32.
         top_boxes: of how many boxes of a frame embeddings are kept: of those with the highest scores, and of equal
-            scores of the earlier box, so that `Pool.box_embeddings` is (K, E). All else of all boxes stays. None: of all.
+            scores of the earlier box, so that `Pool.box_embeddings` is (K, E). All else of all boxes stays. None: all.
         probabilities: whether to keep them: (B, C) float32.
         box_embeddings: whether to keep them: (B, E).
         frame_embeddings: whether to keep them: (F, D).

@@ -12,9 +12,9 @@ from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
 
 _KEEP_LESS = (
-    "Halve the vectors, by `embedding_dtype=torch.float16`; or, where single boxes are compared, keep embeddings of the "
-    "best of each frame, by `top_boxes=`; or leave labelled frames out of it, by `avoid_labeled=False`; or take stages "
-    "that compare vectors of frames, not single boxes"
+    "Halve the vectors, by `embedding_dtype=torch.float16`; or, where boxes are compared one by one, keep embeddings "
+    "of the best of each frame, by `top_boxes=`; or leave labelled frames out of it, by `avoid_labeled=False`; or take "
+    "stages that compare vectors of frames, not single boxes"
 )
 
 

@@ -64,8 +64,8 @@ def pool_to_payloads(
             in the predictions by their own. None means: if the pool has any.
 
     Raises:
-        InvalidInputError: `embeddings=True`, and the pool has none; `batch_size` below 1; embeddings are to be sent of a
-            pool that has those of some boxes only (`embedded`).
+        InvalidInputError: `embeddings=True`, and the pool has none; `batch_size` below 1; embeddings are to be sent,
+            and the pool has those of some boxes only (`embedded`).
 
     >>> import torch
     >>> pool = Pool(["a"], torch.tensor([0, 1]), scores=torch.tensor([0.75]), labels=torch.tensor([2]))
@@ -260,7 +260,7 @@ def _wants_embeddings(pool: Pool, embeddings: bool | None) -> bool:
     wanted = there if embeddings is None else embeddings
     if wanted and pool.embedded is not None:
         raise InvalidInputError(
-            "the pool has embeddings of some boxes only (`embedded`), and the protocol takes those of all boxes: extract "
+            "the pool has embeddings of some boxes only (`embedded`), and the protocol takes those of all: extract "
             "without `top_boxes`, or select with LocalBackend"
         )
     return wanted
