@@ -71,6 +71,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"sampler": range(5)}, r"the loader's frames were 12 and are 5 now \(row 5 is gone\)"),
     ({}, {"sampler": range(11, -1, -1)}, r"the loader's batch 0 was of rows \[0, 1\] and is of \[11, 10\] now"),
     ({}, {"embedding_dtype": torch.float16}, r"`embedding_dtype` was None and is torch.float16 now"),
+    ({}, {"top_boxes": 3}, r"`top_boxes` was None and is 3 now"),
     ({}, {"autocast": torch.bfloat16}, r"`autocast` was None and is torch.bfloat16 now"),
     ({}, {"probabilities": False}, r"the columns left out was none and is probabilities now"),
     ({}, {"frame_id": lambda row, _: f"f{row}"}, r"`frame_id` was None and is <lambda> now"),
