@@ -54,6 +54,12 @@ def test_frames_that_one_process_cannot_read_are_left_out_in_all(ranks: Outcomes
 
 
 @BOTH
+def test_embeddings_of_the_best_boxes_only(ranks: Outcomes) -> None:
+    for equal in values(ranks, "embeddings_of_the_best_boxes_are_those_of_one_process"):
+        assert equal == [True] * 9
+
+
+@BOTH
 def test_a_stored_pass_over_other_files_goes_on_in_all(ranks: Outcomes) -> None:
     outcomes = values(ranks, "a_pass_goes_on_over_other_files")
     assert all(same_ids and close for same_ids, close, _ in outcomes)

@@ -1,4 +1,4 @@
-"""Embeddings of the best boxes only, by the adapters of transformers and Ultralytics: those of a pass that keeps all."""
+"""Embeddings of the best boxes only, by the adapters of transformers and Ultralytics, are those of all boxes."""
 
 from __future__ import annotations
 

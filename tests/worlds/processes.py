@@ -30,6 +30,7 @@ THREE = (
     "a_pass_of_one_goes_on_together",
     "what_cannot_be_read_is_left_out",
     "a_pass_goes_on_over_other_files",
+    "embeddings_of_the_best_boxes_are_those_of_one_process",
 )
 
 

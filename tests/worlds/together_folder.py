@@ -77,6 +77,33 @@ def calls_that_differ_are_refused(root: Path) -> Any:
 
 
 @scenario
+def embeddings_of_the_best_boxes_are_those_of_one_process(root: Path) -> Any:
+    """Extracted in memory, to a folder, from it again, and chosen from by stages that compare vectors and boxes."""
+    options: dict[str, Any] = {"top_boxes": 2, "frames_per_shard": 3}
+    expected = run(Frames(15), distributed=False, **options)
+    pools = [run(Frames(15), **options)]
+    pools += [run(Frames(15), cache_dir=root / "best", **options) for _ in range(2)]
+    equal = [same(pool, expected) for pool in pools]
+    for strategy in ("k_center", "auto", "ppal"):
+        for folder in (None, root / "best"):
+            chosen, alone = (
+                select(
+                    make_faster_rcnn(),
+                    loader_of(Frames(15)),
+                    num_of_samples=4,
+                    selection_strategy=strategy,
+                    cache_dir=folder if together else None,
+                    distributed=None if together else False,
+                    progress=False,
+                    **options,
+                )
+                for together in (True, False)
+            )
+            equal.append(chosen.frame_ids == alone.frame_ids and same(chosen.predictions, alone.predictions))
+    return equal
+
+
+@scenario
 def a_folder_that_not_all_see_is_refused(root: Path) -> Any:
     run(Frames(4), cache_dir=root / f"own-{rank()}")
 
