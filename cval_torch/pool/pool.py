@@ -113,12 +113,13 @@ class Pool:
             raise InvalidInputError(f"`activation` must be 'softmax' or 'sigmoid'; got {self.activation!r}")
 
     def _check_values(self) -> None:
-        lacking = (self.embedded_offsets.diff() == 0) & ~self.is_empty
-        if bool(lacking.any()):
-            frame_id = self.frame_ids[int(lacking.nonzero()[0])]
-            raise InvalidInputError(
-                f"`embedded` must be True for a box of every frame with boxes; frame {frame_id!r} has none"
-            )
+        if self.embedded is not None:
+            lacking = ((self.embedded_offsets.diff() == 0) & ~self.is_empty).nonzero()
+            if len(lacking):
+                frame_id = self.frame_ids[int(lacking[0])]
+                raise InvalidInputError(
+                    f"`embedded` must be True for a box of every frame with boxes; frame {frame_id!r} has none"
+                )
         for name in ("scores", "probabilities", "boxes", "box_embeddings"):
             column = getattr(self, name)
             if column is not None:

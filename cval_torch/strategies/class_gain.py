@@ -141,7 +141,7 @@ def class_gain(
     objects, which is what annotation costs, stands between the best gain a frame and the best gain a box.
     Distances are those of `frame_descriptors`, whose looks are rounded to half precision, beside which stand, where the
     pool has them, the frames' own embeddings, standardised over both pools and made unit vectors: the objects and the
-    place count alike.
+    place count alike. Of a pool with `embedded`, places are of those boxes, and objects are counted of all.
 
     Exact, though most frames are compared with few choices: gains and distances only fall, so a frame need not be
     looked at again before all that were worth more are chosen, or worth less. Memory is that of `Contents`, some

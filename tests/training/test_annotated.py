@@ -69,13 +69,17 @@ STAGES = {
 }
 
 
+@pytest.mark.parametrize("k", [None, 1])
 @pytest.mark.parametrize("name", STAGES)
-def test_the_callback_chooses_as_beside_a_whole_pool(name: str) -> None:
+def test_the_callback_chooses_as_beside_a_whole_pool(name: str, k: int | None) -> None:
+    """Also where embeddings are kept of the best box of each frame only."""
     dataset, model, stages = Shades(30), Tiny(), STAGES[name]
-    callback = make(dataset=dataset, stages=stages, adapter=ThreeBoxes())
+    callback = make(
+        dataset=dataset, stages=stages, options=PassOptions(adapter=ThreeBoxes(), top_boxes=k, progress=False)
+    )
 
     def pool_of(part: Dataset[Any]) -> Pool:
-        return extract(model, make_loader(part), adapter=ThreeBoxes(), progress=False)
+        return extract(model, make_loader(part), adapter=ThreeBoxes(), top_boxes=k, progress=False)
 
     known = pool_of(callback.labels.labeled)
     expected = LocalBackend(labeled=known).select(pool_of(callback.labels.unlabeled), stages)
