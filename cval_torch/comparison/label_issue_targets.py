@@ -14,6 +14,7 @@ from cval_torch.pool.offsets import offsets_of
 from cval_torch.pool.pool import Pool
 from cval_torch.pool.targets import read_target
 
+_Marked = tuple[Tensor, Tensor]  # (n,) labels and (n, 4) boxes
 _REMEDY = "Pass None for a frame that is not annotated"
 
 
@@ -25,7 +26,7 @@ class Annotations:
         rows: (A,) int64, the rows of these frames in the pool of predictions, rising.
         objects: the A frames with their N `boxes` and `labels`.
         places: (N,) int64, where each of them stands among the boxes of its target.
-        crowds: the A frames with the boxes that stand for many objects (`iscrowd`).
+        crowds: the A frames with the `boxes` that stand for many objects (`iscrowd`), and their `labels`.
     """
 
     rows: Tensor
@@ -49,13 +50,11 @@ def read_annotations(pool: Pool, targets: Mapping[str, Any] | Sequence[Any]) -> 
     found = [(row, target) for row, target in enumerate(_in_order(pool, targets)) if target is not None]
     names = [pool.frame_ids[row] for row, _ in found]
     read = [_read(target, f"the target of frame {name!r}") for name, (_, target) in zip(names, found, strict=True)]
-    objects = [(labels, boxes) for labels, boxes, _, _ in read]
-    crowds = [(torch.zeros(len(boxes), dtype=torch.int64), boxes) for _, _, _, boxes in read]
     return Annotations(
         rows=torch.tensor([row for row, _ in found], dtype=torch.int64),
-        objects=_pool_of(names, objects),
-        places=torch.cat([torch.zeros(0, dtype=torch.int64), *(places for _, _, places, _ in read)]),
-        crowds=_pool_of(names, crowds),
+        objects=_pool_of(names, [objects for objects, _, _ in read]),
+        places=torch.cat([torch.zeros(0, dtype=torch.int64), *(places for _, places, _ in read)]),
+        crowds=_pool_of(names, [crowds for _, _, crowds in read]),
     )
 
 
@@ -80,25 +79,26 @@ def _in_order(pool: Pool, targets: Mapping[str, Any] | Sequence[Any]) -> list[An
     return list(targets)
 
 
-def _read(target: Any, what: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Labels, boxes and places of the objects, and the boxes of crowds."""
+def _read(target: Any, what: str) -> tuple[_Marked, Tensor, _Marked]:
+    """The objects, their places among the boxes of the target, and the crowds."""
     labels, boxes = read_target(target, what, remedy=_REMEDY)
     flags = target.get("iscrowd") if isinstance(target, Mapping) else None
-    places, crowds = torch.arange(len(labels)), None
+    places, crowds = torch.arange(len(labels)), (torch.zeros(0, dtype=torch.int64), _or_none(None))
     if flags is not None:
         marked = torch.as_tensor(flags).detach().cpu().bool()
         places = (~marked).nonzero().squeeze(1)
-        crowds = read_target({**target, "iscrowd": (~marked).long()}, what)[1]
+        crowd_labels, crowd_boxes = read_target({**target, "iscrowd": (~marked).long()}, what)
+        crowds = (crowd_labels, _or_none(crowd_boxes))
     if boxes is None and len(labels):
         raise InvalidInputError(f"{what} must have `boxes`: label issues are told by where objects are; it has labels")
-    return labels, _or_none(boxes), places, _or_none(crowds)
+    return (labels, _or_none(boxes)), places, crowds
 
 
 def _or_none(boxes: Tensor | None) -> Tensor:
     return torch.zeros(0, 4, dtype=torch.float64) if boxes is None else boxes.double()
 
 
-def _pool_of(names: list[str], found: list[tuple[Tensor, Tensor]]) -> Pool:
+def _pool_of(names: list[str], found: list[_Marked]) -> Pool:
     return Pool(
         names,
         offsets_of(torch.tensor([len(labels) for labels, _ in found], dtype=torch.int64)),

@@ -21,6 +21,7 @@ from cval_torch.comparison.label_issue_scores import (
 )
 from cval_torch.comparison.label_issue_targets import Annotations, read_annotations
 from cval_torch.errors import InvalidInputError
+from cval_torch.pool.offsets import places_of
 from cval_torch.pool.pool import Pool
 
 HIGH_SCORE, LOW_SCORE = 0.95, 0.5
@@ -218,6 +219,8 @@ def _ranked(
     ranked = [place for _, place in sorted(zip(keys, range(len(by)), strict=True))]
     order = torch.tensor(ranked, dtype=torch.int64)
     worst = sorted(range(len(objects)), key=lambda row: (float(of_frames[row]), objects.frame_ids[row]))
+    moved_to = torch.empty(objects.num_boxes, dtype=torch.int64)  # rows of boxes in that order
+    moved_to[places_of(objects.offsets, torch.tensor(worst, dtype=torch.int64))[0]] = torch.arange(objects.num_boxes)
     return LabelIssues(
         frame_ids=tuple(names[place] for place in ranked),
         kinds=tuple(issues.kinds[place] for place in ranked),
@@ -226,6 +229,7 @@ def _ranked(
         annotated_boxes=given_boxes[order],
         annotated_labels=given_labels[order],
         annotation_rows=_given(annotations.places, issues.given, -1)[order],
+        object_rows=_given(moved_to, issues.given, -1)[order],
         suggested_boxes=boxes[order],
         suggested_labels=labels[order],
         prediction_rows=(by + begins[frames])[order],
@@ -233,6 +237,7 @@ def _ranked(
         checked_ids=tuple(objects.frame_ids[row] for row in worst),
         checked_scores=of_frames[worst],
         annotated=objects.take(worst),
+        crowds=annotations.crowds.take(worst),
     )
 
 

@@ -38,6 +38,7 @@ def test_crowds_are_kept_apart_and_places_are_those_of_the_target() -> None:
     assert found.places.tolist() == [1, 0]
     assert found.objects.labels.tolist() == [8, 1]
     assert (found.crowds.counts.tolist(), found.crowds.boxes.tolist()) == ([1, 0], [OTHER])
+    assert found.crowds.labels.tolist() == [7]
 
 
 def test_boxes_in_another_format() -> None:
