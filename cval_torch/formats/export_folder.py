@@ -20,7 +20,11 @@ from cval_torch.pool.files import write_json
 
 FRAMES_FILE = "frames.json"
 """The file beside every export that says which frame is which image."""
+SELECTION_FILE = "selection.json"
+"""The file in the folder of a selection that the command line wrote."""
+SELECTION_FORMAT = "cval_torch.selection/1"
 _FORMAT = "cval_torch.export/1"
+_MARKS = {FRAMES_FILE: _FORMAT, SELECTION_FILE: SELECTION_FORMAT}
 
 
 @contextmanager
@@ -60,7 +64,7 @@ def _check_free(target: Path, *, exist_ok: bool) -> None:
             f"the folder {str(target)!r} is not empty. Give another `folder`, or replace the export in it by "
             "`exist_ok=True`"
         )
-    if not _is_export(target):
+    if not any(_is_marked(target, name) for name in _MARKS):
         raise InvalidInputError(
             f"the folder {str(target)!r} has no {FRAMES_FILE} of an export, so it is not replaced. Give another "
             "`folder`"
@@ -68,11 +72,16 @@ def _check_free(target: Path, *, exist_ok: bool) -> None:
 
 
 def _is_export(folder: Path) -> bool:
+    return _is_marked(folder, FRAMES_FILE)
+
+
+def _is_marked(folder: Path, name: str) -> bool:
+    """Whether a folder has a file by which we know it for our own."""
     try:
-        record = read_json(folder / FRAMES_FILE)
+        record = read_json(folder / name)
     except (OSError, InvalidInputError):
         return False
-    return isinstance(record, dict) and record.get("format") == _FORMAT
+    return isinstance(record, dict) and record.get("format") == _MARKS[name]
 
 
 def _put(staging: Path, target: Path) -> None:

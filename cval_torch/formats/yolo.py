@@ -19,6 +19,7 @@ from cval_torch.formats.export_folder import export_folder, read_class_names, re
 from cval_torch.formats.images import list_images
 from cval_torch.formats.matching import match_paths
 from cval_torch.formats.prepared import IMAGES_FOLDER, ExportOptions, ImageRoot, Images, prepare
+from cval_torch.formats.tool_paths import exported_paths
 from cval_torch.formats.unpacked import unpacked
 from cval_torch.formats.upright import upright_size
 from cval_torch.formats.yolo_dataset import LABELS_FOLDER, YoloDataset, label_path, read_yolo_dataset, write_yaml
@@ -164,7 +165,7 @@ def _read(
     rows = [row for table in tables for row in table]
     boxes = torch.tensor([row[1:5] for row in rows], dtype=torch.float64).reshape(-1, 4)
     marked = Annotations(
-        list(files),
+        exported_paths(list(files)) if dataset.of_label_studio else list(files),
         offsets_of(torch.tensor([len(table) for table in tables], dtype=torch.int64)),
         boxes=boxes,
         labels=torch.tensor([label_of[dataset.names[int(row[0])]] for row in rows], dtype=torch.int64),
@@ -194,6 +195,8 @@ def _images(dataset: YoloDataset, image_root: str | os.PathLike[str] | None) -> 
     labels = dataset.folder / LABELS_FOLDER
     texts = sorted(path for path in labels.rglob("*.txt") if path.name != "classes.txt")
     entries = [path.relative_to(labels).with_suffix("").as_posix() for path in texts]
+    if dataset.of_label_studio:
+        entries = exported_paths([f"{IMAGES_FOLDER}/{entry}" for entry in entries])
     matches = match_paths(entries, stems, source=dataset.source)
     if matches.unmatched:
         raise InvalidInputError(

@@ -10,9 +10,11 @@ from typing import Any
 
 from cval_torch.errors import InvalidInputError, MissingExtraError
 from cval_torch.formats.images import IMAGE_SUFFIXES, list_images
+from cval_torch.formats.json_files import read_json
 
 LABELS_FOLDER = "labels"
 _SPLITS = ("train", "val", "test")
+_NOTES_FILE = "notes.json"
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,14 @@ class YoloDataset:
         names: of the classes by number.
         images: its image files, of all splits, each once.
         source: what to call it in messages.
+        of_label_studio: whether Label Studio exported it, which puts digits in front of the names of files.
     """
 
     folder: Path
     names: dict[int, str]
     images: tuple[Path, ...]
     source: str
+    of_label_studio: bool = False
 
 
 def read_yolo_dataset(path: Path, *, source: str) -> YoloDataset:
@@ -55,12 +59,13 @@ def read_yolo_dataset(path: Path, *, source: str) -> YoloDataset:
         )
     if files:
         return _of_yaml(files[0], source)
+    if (folder / _NOTES_FILE).is_file():  # of Label Studio: a name in its classes.txt may be broken by a line break
+        return YoloDataset(folder, _names_in_notes(folder / _NOTES_FILE), _all_images(folder), source, True)
     for name in ("classes.txt", "obj.names"):
         if (folder / name).is_file():
             lines = (folder / name).read_text(encoding="utf-8-sig").splitlines()
             names = dict(enumerate(line.strip() for line in lines if line.strip()))
-            images = tuple(folder / each for each in list_images(folder))
-            return YoloDataset(folder, names, images, source)
+            return YoloDataset(folder, names, _all_images(folder), source)
     raise InvalidInputError(f"{source} has no `data.yaml`, and no `classes.txt` with the names of the classes")
 
 
@@ -83,6 +88,18 @@ def _yaml() -> Any:
     except ImportError as error:
         raise MissingExtraError("formats", needed_for="YOLO's `data.yaml`") from error
     return yaml
+
+
+def _all_images(folder: Path) -> tuple[Path, ...]:
+    return tuple(folder / each for each in list_images(folder))
+
+
+def _names_in_notes(path: Path) -> dict[int, str]:
+    notes = read_json(path)
+    try:
+        return {int(each["id"]): str(each["name"]) for each in notes["categories"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInputError(f"{str(path)!r} must have `categories` with `id` and `name`: {error}") from error
 
 
 def _innermost(folder: Path) -> Path:

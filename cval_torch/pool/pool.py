@@ -176,7 +176,7 @@ class Pool:
 
     @cached_property
     def embedded_offsets(self) -> Tensor:
-        """(F+1,) int64: frame `i` owns the rows `embedded_offsets[i]:embedded_offsets[i+1]` of `box_embeddings`."""
+        """(F+1,) int64, where the rows of each frame begin in `box_embeddings`, and where the last one's end."""
         return self.offsets if self.embedded is None else offsets_among(self.offsets, self.embedded)
 
     @property

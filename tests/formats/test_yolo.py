@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -157,6 +158,29 @@ def test_labels_alone_find_their_images_below_another_folder(tmp_path: Path, fil
     (images / "b.png").unlink()
     with pytest.raises(InvalidInputError, match=r"1 label files of .* have no image .* such as 'b.txt'"):
         load_yolo(exported, image_root=tmp_path / "photos")
+
+
+def test_what_label_studio_exports_has_the_names_of_the_images(tmp_path: Path) -> None:
+    exported = tmp_path / "exported"
+    for name in ("images", "labels"):
+        (exported / name).mkdir(parents=True)
+    for name in ("1f0c2a9b-a", "99d09a77__b"):
+        Image.new("RGB", (64, 48)).save(exported / "images" / f"{name}.png")
+        (exported / "labels" / f"{name}.txt").write_text("1 0.5 0.5 1 1\n")
+    (exported / "classes.txt").write_text("two\nlines\nnut\n")
+    notes = {"categories": [{"id": 0, "name": "two\nlines"}, {"id": 1, "name": "nut"}], "info": {}}
+    (exported / "notes.json").write_text(json.dumps(notes))
+    found = load_yolo(exported)
+    assert found.file_names == ("a.png", "b.png")
+    assert [found.class_names[label] for label in found.labels.tolist()] == ["nut", "nut"]
+    (tmp_path / "photos" / "cam").mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.new("RGB", (64, 48)).save(tmp_path / "photos" / "cam" / f"{name}.png")
+    found = load_yolo(exported, image_root=tmp_path / "photos")
+    assert found.file_names == ("cam/a.png", "cam/b.png")
+    (exported / "notes.json").write_text("{}")
+    with pytest.raises(InvalidInputError, match=r"notes.json' must have `categories`"):
+        load_yolo(exported)
 
 
 def test_polygons_and_rotated_boxes_become_envelopes(tmp_path: Path) -> None:

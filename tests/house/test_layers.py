@@ -23,17 +23,19 @@ FLOORS = {
     "formats": 5,
     "training": 6,
     "comparison": 7,
+    "config": 7,
     "cli": 8,
     "__init__": 8,
     "__main__": 9,
 }
 CORE = {"torch", "torchvision", "requests", "pydantic", "pydantic_core", "tqdm", "numpy", "PIL", "urllib3"}
 EXTRAS = {
+    "config": {"yaml", "transformers", "ultralytics"},
     "formats": {"yaml", "defusedxml"},
     "comparison": {"matplotlib"},
     "report": {"jinja2", "markupsafe", "openTSNE"},
     "service": {"fastapi", "uvicorn", "starlette"},
-    "cli": {"uvicorn"},
+    "cli": {"uvicorn", "argcomplete"},
     "training": {"lightning", "transformers", "ultralytics"},
 }
 

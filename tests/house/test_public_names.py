@@ -50,6 +50,7 @@ def test_every_public_method_is_documented() -> None:
 WINGS = {
     "cli": ["main"],
     "comparison": ["Comparison", "CurvePoint", "LabelIssues", "MeasuredChoice", "Saving", "compare", "label_issues"],
+    "config": ["Config", "Work", "choose", "load_config", "named_configs", "open_work"],
     "extraction": [
         "BatchParts",
         "FrameIdOf",
