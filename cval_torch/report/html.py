@@ -25,6 +25,7 @@ from cval_torch.report.palette import place_of
 from cval_torch.report.plane import MapMethod, check_method
 from cval_torch.report.reasons import scoring_stage
 from cval_torch.report.recipe import snippet, stage_rows, versions
+from cval_torch.report.suspected import IssueImages, SuspectedLabels, Suspects
 from cval_torch.report.wording import ClassNames, counted, visible
 from cval_torch.selection.class_weights import class_counts
 from cval_torch.selection.costs import estimated_boxes, total
@@ -37,9 +38,12 @@ def report(
     pool: Pool | None = None,
     labeled: Pool | KnowsLabeled | Sequence[str] | None = None,
     comparison: Compared | None = None,
+    label_issues: SuspectedLabels | None = None,
+    issue_images: IssueImages | None = None,
     class_names: Mapping[int, str] | Sequence[str] | None = None,
     title: str | None = None,
     max_frames: int = 200,
+    max_issue_frames: int = 24,
     min_score: float = 0.3,
     map_method: MapMethod = "pca",
     seed: int = 0,
@@ -61,10 +65,14 @@ def report(
         labeled: what was annotated before the choice: what `extract` gave for it, a `LabelPool`, or ids, which may be
             those of frames of `pool`; `[]` if nothing was. Ids alone add their number.
         comparison: what `compare` returned.
+        label_issues: what `label_issues` returned: annotations that look wrong.
+        issue_images: pictures for these: the dataset whose annotations they are, or a function that gives an image for
+            a frame id. Pass a function if ids are those of targets, or rows of another dataset.
         class_names: names of the classes by label; None: numbers.
         title: of the page; None: what was chosen.
         max_frames: no more than this many of the chosen frames get a picture, the first ones. 200 make a file of at
             most 6 MB.
+        max_issue_frames: no more than this many of the frames with label issues are shown, the worst first.
         min_score: predicted boxes below it are counted, but not shown. In [0, 1].
         map_method: `pca`, or `tsne`, which needs the extra `maps`.
         seed: of the frames that are drawn for comparison, and of the map.
@@ -75,26 +83,37 @@ def report(
 
     Raises:
         InvalidInputError: no frames; an option out of range; predictions of another number of frames; a chosen frame
-            that is not in `pool`; a frame of `labeled` that is in `pool`.
+            that is not in `pool`; a frame of `labeled` that is in `pool`; `issue_images` without `label_issues`, or a
+            dataset without one of their frames.
         MissingExtraError: jinja2 is not installed, or what `map_method` needs.
         OSError: the file cannot be written. An older one then stays as it was.
     """
     target = _checked(selected, path, max_frames=max_frames, min_score=min_score)
+    if issue_images is not None and label_issues is None:
+        raise InvalidInputError("`issue_images` shows frames of `label_issues`; pass both, or neither")
     check_jinja()
     check_method(map_method)
     names = ClassNames(class_names)
     annotated, candidates = part_pool(_on_cpu(pool), _on_cpu(labeled), selected.frame_ids)
     view = None if comparison is None else compared_view(comparison)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with tqdm(desc="report", unit="frame", total=min(len(selected), max_frames), disable=not progress) as bar:
+        suspects = None
+        if label_issues is not None:
+            limit = max_issue_frames
+            suspects = Suspects(label_issues, issue_images, names, max_frames=limit, step=_stepper(bar))
+        target.parent.mkdir(parents=True, exist_ok=True)
         facts = facts_of(selected, annotated, candidates, shown=min(len(selected), max_frames), seed=seed)
         plane = None
         if facts.places is not None and facts.pool is not None and facts.chosen_rows is not None:
             plane = map_view(facts.places, facts.pool, facts.chosen_rows, annotated.pool, method=map_method, seed=seed)
         cards = Cards(selected, facts, names, min_score=min_score, max_frames=max_frames, step=_stepper(bar))
-        bar.total = cards.total
+        bar.total = cards.total + (0 if suspects is None else suspects.total)
         said = _said(selected, facts, cards, plane, names, title=title, labeled=labeled)
-        write_page(target, {**said, "compared": view, "min_score": min_score}, _data(cards, plane, selected, names))
+        write_page(
+            target,
+            {**said, "compared": view, "suspects": suspects, "min_score": min_score},
+            _data(cards, plane, selected, names),
+        )
     return target
 
 

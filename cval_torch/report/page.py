@@ -75,7 +75,7 @@ def page_parts(said: Mapping[str, Any], data: Any) -> Iterator[str]:
     """The text of a page, bit by bit."""
     from markupsafe import Markup  # noqa: PLC0415  # comes with jinja2
 
-    style = page_file("page.css") + palette_css()
+    style = page_file("page.css") + page_file("suspected.css") + palette_css()
     script = page_file("page.js")
     return (
         _environment()

@@ -12,6 +12,9 @@ from cval_torch.report.palette import place_of
 from cval_torch.report.thumbnails import Picture
 from cval_torch.report.wording import ClassNames
 
+Corners = tuple[int, int, int, int]
+"""Left, top, width and height in the overlay of a picture, whole numbers."""
+
 MOST_BOXES = 20
 _MOST_CLASSES = 5
 _LEAST_SHARE = 0.005
@@ -32,7 +35,7 @@ class ShownBox:
         decides: whether the frame has its score from this box.
     """
 
-    corners: tuple[int, int, int, int] | None
+    corners: Corners | None
     label: int | None
     name: str
     colour: int
@@ -89,7 +92,7 @@ def shown_boxes(
     labels = [] if pool.labels is None else pool.labels[begin:end].tolist()
     boxes = [
         ShownBox(
-            _corners(pool, begin + place, picture),
+            None if pool.boxes is None else corners_in(pool.boxes[begin + place], picture),
             labels[place] if labels else None,
             names.short(labels[place]) if labels else "",
             place_of(labels[place]) if labels else 3,
@@ -112,11 +115,16 @@ def _area(box: ShownBox) -> int:
     return 0 if box.corners is None else box.corners[2] * box.corners[3]
 
 
-def _corners(pool: Pool, place: int, picture: Picture) -> tuple[int, int, int, int] | None:
-    """Clipped to the picture; None without boxes or picture, and for a box that lies outside of it."""
-    if pool.boxes is None or picture.fault:
+def corners_in(box: Tensor, picture: Picture) -> Corners | None:
+    """A box on the overlay of a picture, clipped to it; None without a picture, and for a box that lies outside of it.
+
+    Args:
+        box: (4,) two opposite corners, in pixels of the image.
+        picture: on which it is drawn.
+    """
+    if picture.fault:
         return None
-    points: Tensor = (pool.boxes[place].cpu().double() * picture.scale).reshape(2, 2)
+    points: Tensor = (box.cpu().double() * picture.scale).reshape(2, 2)
     low, high = points.amin(0).tolist(), points.amax(0).tolist()
     left, top = max(0, round(low[0])), max(0, round(low[1]))
     right, bottom = min(picture.width, round(high[0])), min(picture.height, round(high[1]))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from compared import trained
+from opened_pages import HOSTILE, opened, serious_faults
 from PIL import Image
 from reported import Grey, choice, described, stage
 from torch.utils.data import Dataset
@@ -26,18 +26,6 @@ from cval_torch.training.labels import LabelPool
 POOL = described(120)
 LABELED = described(12, seed=4, prefix="labeled")
 NAMES = ["ant", "bee", "cow", "dog"]
-HOSTILE = [
-    "</script><script>document.title='owned'</script>",
-    "<img src=x onerror=\"document.title='owned'\">",
-    "\"'><b>bold</b>",
-    "nul\x00and\x01control",
-    "line\nbreak\r\nand\ttab",
-    "\u202egpj.exe\u2066",
-    "\N{HEBREW LETTER SHIN}\N{HEBREW LETTER LAMED} 1",
-    "{{ 7 * 7 }}{% raw %}",
-    "lone\ud800surrogate",
-    '"quoted',
-]
 
 
 class Photos(Dataset[Any]):
@@ -65,23 +53,6 @@ def entropy_report(path: Path, **options: Any) -> Path:
     selected = choice(POOL, stage("entropy", 30), labeled=LABELED)
     given = {"pool": POOL, "labeled": LABELED, "class_names": NAMES, "comparison": trained((6, 16, 0.5), (10, 30, 0.7))}
     return report(selected, path / "report.html", progress=False, **{**given, **options})
-
-
-@contextmanager
-def opened(browser: Any, path: Path, *, width: int = 1280, scheme: str = "light", script: bool = True) -> Iterator[Any]:
-    """A page; nothing may be complained of, and nobody asked for anything."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=script, accept_downloads=True
-    )
-    page, complaints = context.new_page(), []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: request.url.startswith(("data:", "blob:")) or complaints.append(request.url))
-    page.goto(path.as_uri())
-    yield page
-    asked = [each for each in complaints if each.split("#")[0] != path.as_uri()]
-    context.close()
-    assert asked == []
 
 
 def shown(page: Any, kind: str = "chosen") -> list[str]:
@@ -178,15 +149,7 @@ def test_pages_fit_and_have_no_serious_fault(browser: Any, axe: str, tmp_path: P
         page.eval_on_selector_all(
             ".card", "cards => cards.forEach(card => { card.style.contentVisibility = 'visible' })"
         )
-        # an isolated world is not under the policy of the page
-        session = page.context.new_cdp_session(page)
-        tree = session.send("Page.getFrameTree")
-        world = session.send("Page.createIsolatedWorld", {"frameId": tree["frameTree"]["frame"]["id"]})
-        where = {"contextId": world["executionContextId"], "awaitPromise": True, "returnByValue": True}
-        session.send("Runtime.evaluate", {"expression": axe, "contextId": where["contextId"]})
-        run = "axe.run().then(found => found.violations.map(each => [each.impact, each.id, each.nodes[0].html]))"
-        found = session.send("Runtime.evaluate", {"expression": run, **where})["result"]["value"]
-        assert [each for each in found if each[0] in ("serious", "critical")] == []
+        assert serious_faults(page, axe) == []
         assert len(page.screenshot()) > 10_000
 
 

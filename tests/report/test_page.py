@@ -42,7 +42,7 @@ def test_the_policy_names_the_hashes_of_the_two_texts() -> None:
 
 
 def test_files_of_the_page_have_no_carriage_returns_and_name_no_address() -> None:
-    for name in ("page.html", "parts.html", "page.css", "page.js"):
+    for name in ("page.html", "parts.html", "suspected.html", "page.css", "suspected.css", "page.js"):
         text = page_file(name)
         assert "\r" not in text
         found = set(re.findall(r"https?://[^\s\"')]+", text))
@@ -51,7 +51,7 @@ def test_files_of_the_page_have_no_carriage_returns_and_name_no_address() -> Non
 
 
 def test_what_goes_into_the_page_by_itself_cannot_end_its_element() -> None:
-    assert "</style" not in page_file("page.css").lower()
+    assert "</style" not in (page_file("page.css") + page_file("suspected.css")).lower()
     assert "</script" not in page_file("page.js").lower()
 
 
@@ -86,7 +86,7 @@ def test_templates_are_html_that_closes_what_it_opens() -> None:
         def handle_endtag(self, tag: str) -> None:
             assert self.open.pop() == tag
 
-    for name in ("page.html", "parts.html"):
+    for name in ("page.html", "parts.html", "suspected.html"):
         reader = Reader()
         reader.feed(re.sub(r"\{%.*?%\}|\{\{.*?\}\}", "", page_file(name), flags=re.DOTALL))
         assert reader.open == [], name
