@@ -15,8 +15,8 @@ def test_it_draws_trains_and_chooses(
 ) -> None:
     monkeypatch.setattr(quickstart, "_STEPS", 4)
     assert main(["quickstart", "--output", str(tmp_path / "q"), "--quiet"]) == 0
-    assert capsys.readouterr().out.startswith("8 of 48 images")
-    assert len(list((tmp_path / "q" / "images").iterdir())) == 60
+    assert capsys.readouterr().out.startswith("8 of 60 images")
+    assert len(list((tmp_path / "q" / "images").iterdir())) == 80
     assert len((tmp_path / "q" / "selection" / "ids.txt").read_text().splitlines()) == 8
     assert main(["quickstart", "--output", str(tmp_path / "q")]) == 2
     assert "is not empty" in capsys.readouterr().err
