@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from cval_torch.cli.select import run_selection
+from cval_torch.cli.select import can_report, run_selection
 from cval_torch.config.loading import load_config
 from cval_torch.errors import InvalidInputError
 
@@ -56,6 +56,7 @@ def run_quickstart(options: argparse.Namespace) -> int:
             "class_names": _CLASSES,
             "stages.0.num_of_samples": _CHOSEN,
             "workers": 0,
+            "output.report": can_report(),
             "output.folder": str(folder / "selection"),
             "output.export": ["coco"],
             "output.images": "copy",

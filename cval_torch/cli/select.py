@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from cval_torch.config.forecast import forecast
 from cval_torch.config.outputs import OutputFolder, selection_record, write_outputs
 from cval_torch.config.processes import joined_processes
 from cval_torch.config.schema import Config
-from cval_torch.errors import InvalidInputError
+from cval_torch.errors import InvalidInputError, MissingExtraError
 from cval_torch.report import report
 
 REPORT_ALL = 10_000
@@ -72,6 +73,7 @@ def run_selection(
     """Choose as a configuration says, write everything, and print what was chosen."""
     if config.output.folder is None:
         raise InvalidInputError("`output` must be given: the folder that everything is written to")
+    _check_extras(config)
     output = OutputFolder(Path(config.output.folder), exist_ok=exist_ok, resume=resume)
     output.check()
     work = open_work(config)
@@ -102,6 +104,19 @@ def run_selection(
     for name in written:
         print(output.folder / name)
     return 0
+
+
+def can_report() -> bool:
+    """Whether what `report.html` needs is installed."""
+    return importlib.util.find_spec("jinja2") is not None
+
+
+def _check_extras(config: Config) -> None:
+    """Raise a `MissingExtraError` now, and not after the inference, if something cannot be written."""
+    if config.output.report and not can_report():
+        raise MissingExtraError("report", needed_for="report.html (--no-report leaves it out)")
+    if "yolo" in config.output.export and importlib.util.find_spec("yaml") is None:
+        raise MissingExtraError("formats", needed_for="YOLO's data.yaml")
 
 
 def _say_what_it_takes(work: Work, *, as_json: bool) -> int:

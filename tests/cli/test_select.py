@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -107,6 +108,21 @@ def test_the_mistakes_of_a_first_user(run: Callable[..., Any], tmp_path: Path, w
     assert message in err
     assert (out, err.count("\n")) == ("", 1), "one line"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_extras_are_told_before_anything_is_inferred(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("jinja2", "yaml") else find(name))
+    words = ("select", "--source", "photos/gone", *DETECTOR, "-n", "2", "--output", str(tmp_path / "out"))
+    status, _, err = run(*words)
+    assert status == 2
+    assert "--no-report leaves it out" in err
+    assert 'pip install "cval_torch[report]"' in err
+    status, _, err = run(*words, "--no-report", "--export", "yolo")
+    assert status == 2
+    assert 'pip install "cval_torch[formats]"' in err
 
 
 def test_a_folder_of_somebody_else_is_not_replaced(run: Callable[..., Any], tmp_path: Path) -> None:
