@@ -77,7 +77,7 @@ def small_detector(checkpoint: str | None = None) -> nn.Module:
     backbone: Any = nn.Sequential(*layers)
     backbone.out_channels = 64
     anchors = AnchorGenerator(sizes=((32,),), aspect_ratios=((1.0,),))
-    model = FCOS(
+    model: nn.Module = FCOS(
         backbone,
         num_classes=len(_CLASSES) + 1,
         anchor_generator=anchors,
