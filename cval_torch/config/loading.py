@@ -15,6 +15,9 @@ from cval_torch.config.schema import VERSION, Config
 from cval_torch.config.yaml_text import parse_yaml
 from cval_torch.errors import InvalidInputError
 
+_SECTIONS = ("source", "model", "labeled", "service")
+"""The sections that a path stands for."""
+
 
 def load_config(
     path: str | os.PathLike[str] | None, overrides: Sequence[str] = (), *, values: Mapping[str, Any] | None = None
@@ -102,7 +105,7 @@ def _set(document: Any, key: str, value: Any, override: str) -> None:
             place = place[_position(part, place, override)]
         elif isinstance(place, dict):
             below = place.get(part)
-            if isinstance(below, str) and part in ("source", "model", "labeled", "service"):
+            if isinstance(below, str) and part in _SECTIONS:
                 below = dict(as_config({part: below}, override).model_dump(exclude_unset=True)[part])
             if not isinstance(below, (dict, list)):
                 below = [] if part == "stages" else {}
@@ -114,6 +117,11 @@ def _set(document: Any, key: str, value: Any, override: str) -> None:
         position = _position(last, place, override)
         place[position] = value
     elif isinstance(place, dict):
+        if isinstance(value, str) and isinstance(place.get(last), dict) and last in _SECTIONS and not way:
+            # another path or name, and the rest as it was
+            spelled = as_config({last: value}, override).model_dump(exclude_unset=True)[last]
+            gone = {"path", "builder", "factory"}
+            value = {**{name: each for name, each in place[last].items() if name not in gone}, **spelled}
         by_label = bool(way) and way[-1] in ("class_quotas", "class_weights", "class_names")
         place[int(last) if by_label and last.isdecimal() else last] = value
     else:

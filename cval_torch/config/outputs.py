@@ -145,6 +145,8 @@ def write_outputs(
     names = {label: str(label) for label in labels} | (work.class_names or {}) if work.class_names else None
     for name in output.export:
         options: dict[str, Any] = {} if output.images is None else {"images": output.images}
+        if name == "label_studio":  # its README.txt names places
+            options["moves_to"] = Path(output.folder or folder).absolute() / name
         SAVERS[name](
             chosen,
             folder / name,

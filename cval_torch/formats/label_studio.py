@@ -38,6 +38,7 @@ def save_label_studio(
     exist_ok: bool = False,
     progress: bool = True,
     document_root: str | os.PathLike[str] | None = None,
+    moves_to: str | os.PathLike[str] | None = None,
     model_version: str = "cval_torch",
 ) -> Path:
     """Write `tasks.json` for Label Studio, the labelling interface for it, and what to click.
@@ -60,6 +61,7 @@ def save_label_studio(
         document_root: what Label Studio's LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT is, or will be. All images must be in
             folders below it. None: the parent of `folder`, if it gets the images; the parent of `image_root`; or the
             parent of the folder that holds all images. `README.txt` names it.
+        moves_to: where the folder will lie, if it is going to be moved, such as to another machine. None: where it is.
         model_version: what the pre-labels are called in Label Studio.
 
     Returns:
@@ -81,7 +83,7 @@ def save_label_studio(
         exist_ok=exist_ok,
         progress=progress,
     )
-    target = Path(os.path.abspath(folder))  # noqa: PTH100, links are not followed
+    target = Path(os.path.abspath(moves_to or folder))  # noqa: PTH100, links are not followed
     with export_folder(folder, exist_ok=exist_ok) as staging:
         prepared = prepare(frames, staging, options)
         annotations = prepared.annotations

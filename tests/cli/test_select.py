@@ -43,6 +43,10 @@ def test_from_a_folder_to_tasks_and_back(run: Callable[..., Any], place: Path, t
     tasks = load_label_studio(output / "label_studio")
     assert list(tasks.frame_ids) == ids
     assert tasks.rounds.tolist() == [1] * 6
+    for path in output.rglob("*"):
+        if path.suffix in (".json", ".txt", ".xml", ".yaml", ".html"):
+            assert ".tmp" not in path.read_text(), f"{path} names a place that is gone"
+    assert str(output / "label_studio" / "label_config.xml") in (output / "label_studio" / "README.txt").read_text()
     assert load_config(output / "config.yaml").model == load_config(output / "config.yaml").model
 
     status, out, err = run("labels", "status", str(output / "labels.json"))

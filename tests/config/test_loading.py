@@ -52,6 +52,22 @@ def test_a_section_can_be_added_to_what_stood_for_it() -> None:
     assert config.class_names == {7: "bolt"}
 
 
+def test_another_path_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
+    path = written(tmp_path, "source: {path: clips, rate: 2}\nmodel: {builder: x_net, checkpoint: a.pt}\n")
+    config = load_config(path, values={"source": "others", "model": "y_net"})
+    assert config.source is not None
+    assert config.model is not None
+    assert (config.source.path, config.source.rate) == ("others", 2)
+    assert (config.model.builder, config.model.checkpoint) == ("y_net", "a.pt")
+    config = load_config(None, ["source.images=photos"], values={"source": "list.txt"})
+    assert config.source is not None
+    assert (config.source.path, config.source.images) == ("list.txt", "photos")
+    path = written(tmp_path, "source: {factory: 'a:b'}\n")
+    config = load_config(path, values={"source": "photos"})
+    assert config.source is not None
+    assert (config.source.path, config.source.factory) == ("photos", None)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
