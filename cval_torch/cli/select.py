@@ -94,6 +94,7 @@ def run_selection(
                     labeled=work.labels,
                     class_names=work.class_names,
                     max_frames=config.output.max_frames,
+                    min_score=0.3 if config.output.min_score is None else config.output.min_score,
                     progress=progress,
                 )
     if as_json:
