@@ -11,6 +11,7 @@ from cval_torch.formats.images import ImageFolder, collate_images, list_images, 
 from cval_torch.formats.label_studio import load_label_studio, save_label_studio
 from cval_torch.formats.matching import PathMatches, match_paths
 from cval_torch.formats.plain_list import load_list, save_list
+from cval_torch.formats.video import VideoFrames
 from cval_torch.formats.yolo import load_yolo, save_yolo
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "CocoInstances",
     "ImageFolder",
     "PathMatches",
+    "VideoFrames",
     "collate_images",
     "list_images",
     "load_annotations",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -58,15 +58,20 @@ def list_images(folder: str | os.PathLike[str]) -> list[str]:
             frame id.
         OSError: the folder, or one below it, cannot be read.
     """
+    return files_below(folder, IMAGE_SUFFIXES)
+
+
+def files_below(folder: str | os.PathLike[str], suffixes: Collection[str]) -> list[str]:
+    """The files with one of these suffixes, as `list_images` finds them; `suffixes`: in lower case, with the dot."""
     found = []
     for place, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(place, name)
-            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+            if not name.startswith(".") and path.suffix.lower() in suffixes and path.is_file():
                 found.append(path.relative_to(folder).as_posix())
     for path_below in found:
-        _check_path(path_below, os.fspath(folder))
+        check_path_below(path_below, os.fspath(folder))
     return sorted(found)
 
 
@@ -123,7 +128,8 @@ def _deep_pixels(image: Image.Image, name: str) -> Tensor:
     return grey.expand(3, -1, -1).contiguous()
 
 
-def _check_path(path: str, folder: str) -> None:
+def check_path_below(path: str, folder: str) -> None:
+    """Raise an `InvalidInputError` if a path below a folder cannot be the id of a frame."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:

@@ -31,7 +31,7 @@ FLOORS = {
 CORE = {"torch", "torchvision", "requests", "pydantic", "pydantic_core", "tqdm", "numpy", "PIL", "urllib3"}
 EXTRAS = {
     "config": {"yaml", "transformers", "ultralytics"},
-    "formats": {"yaml", "defusedxml"},
+    "formats": {"yaml", "defusedxml", "av"},
     "comparison": {"matplotlib"},
     "report": {"jinja2", "markupsafe", "openTSNE"},
     "service": {"fastapi", "uvicorn", "starlette"},

@@ -66,6 +66,7 @@ WINGS = {
         "CocoInstances",
         "ImageFolder",
         "PathMatches",
+        "VideoFrames",
         "collate_images",
         "list_images",
         "load_annotations",
