@@ -47,6 +47,7 @@ class SourceConfig(Section):
             a folder of videos.
         images: the folder that the paths in a file are below. Not set: the folder of that file.
         rate: frames a second that are read of a video. Not set: 1.
+        thin: leave out frames of a video that look like the one before: see `VideoFrames`. Not set: all are kept.
         tile: side in pixels of the tiles that large images are inferred in. Not set: images are inferred whole.
         overlap: pixels that neighboring tiles share.
         factory: makes your own dataset.
@@ -56,6 +57,7 @@ class SourceConfig(Section):
     path: str | None = None
     images: str | None = None
     rate: Annotated[float, Field(gt=0)] | None = None
+    thin: Annotated[float, Field(gt=0, le=1)] | None = None
     tile: Annotated[int, Field(ge=32)] | None = None
     overlap: Annotated[int, Field(ge=0)] = 0
     factory: str | None = Field(default=None, description=_FACTORY)

@@ -13,9 +13,8 @@ from cval_torch.config.schema import SourceConfig
 from cval_torch.errors import InvalidInputError
 from cval_torch.formats.coco_instances import read_document, read_images, required_part
 from cval_torch.formats.coco_rows import strings_of
-from cval_torch.formats.images import IMAGE_SUFFIXES, ImageFolder
-
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
+from cval_torch.formats.images import IMAGE_SUFFIXES, ImageFolder, files_below, list_images
+from cval_torch.formats.video import VIDEO_SUFFIXES, VideoFrames
 
 
 def open_source(config: SourceConfig) -> Dataset[Any]:
@@ -36,30 +35,49 @@ def open_source(config: SourceConfig) -> Dataset[Any]:
         return found
     path = Path(config.path or "")
     if path.is_dir():
-        return _of_folder(path)
+        return _of_folder(path, config)
     if not path.is_file():
         raise InvalidInputError(f"`source`: there is no folder or file {os.fspath(path)!r}{_near(path)}")
     suffix = path.suffix.lower()
+    if suffix in (".json", ".txt"):
+        _refuse_video_options(config, os.fspath(path))
     if suffix == ".json":
         return _of_names(_names_in_coco(path), path, config)
     if suffix == ".txt":
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
         return _of_names([line for line in lines if line], path, config)
+    if suffix in VIDEO_SUFFIXES:
+        return _of_video(path, config)
+    _refuse_video_options(config, os.fspath(path))
     if suffix in IMAGE_SUFFIXES:
         return ImageFolder(path.parent, frame_ids=[path.name])
     raise InvalidInputError(
-        f"`source` must be a folder, a COCO file (.json), a list of paths (.txt) or an image; got {os.fspath(path)!r}"
+        f"`source` must be a folder, a COCO file (.json), a list of paths (.txt), an image or a video; got "
+        f"{os.fspath(path)!r}"
     )
 
 
-def _of_folder(folder: Path) -> ImageFolder:
-    dataset = ImageFolder(folder)
-    if not dataset.frame_ids:
+def _of_folder(folder: Path, config: SourceConfig) -> Dataset[Any]:
+    images, videos = list_images(folder), files_below(folder, VIDEO_SUFFIXES)
+    if videos and (not images or config.rate is not None or config.thin is not None):
+        return _of_video(folder, config)
+    if not images:
         raise InvalidInputError(
-            f"`source`: there are no images in {os.fspath(folder)!r}, or in folders below it. An image's name ends in "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"`source`: there are no images or videos in {os.fspath(folder)!r}, or in folders below it. An image's "
+            f"name ends in {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
-    return dataset
+    _refuse_video_options(config, os.fspath(folder))
+    return ImageFolder(folder, frame_ids=images)
+
+
+def _of_video(path: Path, config: SourceConfig) -> VideoFrames:
+    return VideoFrames(path, rate=1.0 if config.rate is None else config.rate, thin=config.thin, progress=False)
+
+
+def _refuse_video_options(config: SourceConfig, name: str) -> None:
+    for key in ("rate", "thin"):
+        if getattr(config, key) is not None:
+            raise InvalidInputError(f"`source.{key}` is for videos, and {name!r} has none")
 
 
 def _names_in_coco(path: Path) -> list[str]:

@@ -13,6 +13,7 @@ from own_server import OwnServer
 
 from cval_torch.cli import main
 from cval_torch.config import load_config, named_configs
+from tests.worlds.clips import write_clip
 from tests.worlds.first_user import BUILDER, make_place
 
 pytestmark = pytest.mark.filterwarnings("default::UserWarning")  # the command line says them
@@ -26,9 +27,10 @@ SMALLER = {
     "torchvision_folder": ["stages.0.num_of_samples=3"],
     "transformers_folder": ["stages.0.num_of_samples=8", "stages.1.num_of_samples=3"],
     "ultralytics_folder": ["stages.0.num_of_samples=3", "imgsz=64"],
+    "video_frames": ["stages.0.num_of_samples=2", "source.rate=5", "source.thin=0.01"],
     "distributed": ["stages.0.num_of_samples=3"],
 }
-ELSEWHERE = {"compare", "video_frames"}
+ELSEWHERE = {"compare"}
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,11 @@ def test_it_chooses_and_exports(
         words.append(f"model={request.getfixturevalue('transformers_checkpoint')}")
     else:
         words += torchvision_model()
+    if name == "video_frames":
+        (tmp_path / "clips").mkdir()
+        write_clip(tmp_path / "clips" / "a.mp4", 60)
+        words.append(f"source.path={tmp_path / 'clips'}")
+        words.remove("source=photos")
     if name == "rest_service":
         server = OwnServer(tmp_path / "server")
         monkeypatch.setenv("CVAL_API_KEY", server.key)

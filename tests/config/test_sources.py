@@ -13,6 +13,7 @@ from cval_torch.config.schema import SourceConfig
 from cval_torch.config.sources import open_source
 from cval_torch.errors import InvalidInputError
 from cval_torch.extraction.ids import frame_ids_of
+from tests.worlds.clips import write_clip
 
 NAMES = ["cam1/a.jpg", "cam2/a.jpg", "b.png"]
 
@@ -53,16 +54,29 @@ def test_a_dataset_of_the_users_own(photos: Path) -> None:
         open_source(SourceConfig(factory="builtins:int"))
 
 
+def test_videos(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    write_clip(tmp_path / "clips" / "a.mp4", 60)
+    at_one = ids(path=str(tmp_path / "clips"))
+    assert at_one == ids(path=str(tmp_path / "clips" / "a.mp4"))
+    assert at_one[0] == "a.mp4#t=0.000"
+    assert len(ids(path=str(tmp_path / "clips"), rate=5)) > len(at_one)
+    for key in ("rate", "thin"):
+        with pytest.raises(InvalidInputError, match=f"`source.{key}` is for videos"):
+            open_source(SourceConfig(path=str(photos), **{key: 0.5}))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("gone", None, r"no folder or file '.*gone'; '.*' has 'photos'"),
-        ("empty", "", "there are no images in .*empty.*An image's name ends in .bmp, .jpeg"),
+        ("empty", "", "there are no images or videos in .*empty.*An image's name ends in .bmp, .jpeg"),
         ("a.txt", "c.jpg\ncam1/a.jpg", r"2 of the 2 images in .* are not below .*such as 'c.jpg'.*source.images"),
         ("a.txt", "\n", "lists no images"),
         ("a.json", "{}", "has no `images`"),
         ("a.json", "[1", "is not JSON"),
         ("a.csv", "x", "`source` must be a folder, a COCO file"),
+        ("a.mp4", "x", "a.mp4"),
     ],
 )
 def test_what_is_no_source(photos: Path, name: str, content: str | None, message: str) -> None:
