@@ -28,7 +28,7 @@ def stages_of(
         InvalidInputError: an option is out of range, or the strategy does not read it; none of `num_of_samples`,
             `num_of_boxes` and `stages`, or `stages` together with options.
 
-    >>> [stage.num_of_samples for stage in stages_of(None, {"num_of_samples": 3, "num_of_boxes": None})]
+    >>> [stage.num_of_samples for stage in stages_of(None, {"selection_strategy": "least", "num_of_samples": 3})]
     [3]
     """
     if stages is not None:

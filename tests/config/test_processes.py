@@ -10,11 +10,12 @@ import torch.distributed as dist
 from cval_torch.config.processes import joined_processes
 
 SCRIPT = """
+import os
 import torch.distributed as dist
 from cval_torch.config.processes import joined_processes
 with joined_processes() as rank:
     with joined_processes() as again:
-        print(rank, again, dist.get_world_size(), flush=True)
+        os.write(1, f"{rank} {again} {dist.get_world_size()}\\n".encode())  # in one piece
 assert not dist.is_initialized()
 """
 
