@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cval_torch.errors import warn_user
 from cval_torch.hooks.base import DetectorAdapter
 from cval_torch.hooks.finding import is_built_in
+from cval_torch.hooks.tiles import TiledAdapter
 
 LARGEST = 10.0
 """No image is brighter that is in [0, 1], or that the image processor of transformers has normalised."""
@@ -28,7 +29,8 @@ class RangeCheck:
     def __init__(self, model: nn.Module, adapter: DetectorAdapter) -> None:
         means = getattr(getattr(model, "transform", None), "image_mean", None)
         of_bytes = means is not None and float(torch.as_tensor(means).max()) > 1
-        self._looks = is_built_in(adapter.forward) and not of_bytes
+        reader = adapter.adapter if isinstance(adapter, TiledAdapter) and adapter.adapter is not None else adapter
+        self._looks = is_built_in(reader.forward) and not of_bytes
 
     def look(self, images: Any, frame_ids: Sequence[str]) -> None:
         """Look at the maximum of each image of a batch, until one was warned of.

@@ -2,6 +2,7 @@
 
 from cval_torch.hooks.base import DetectorAdapter, FrameBatch, Later, LaterRows, Recording
 from cval_torch.hooks.finding import ADAPTERS, KnownAdapter, find_adapter, unwrap
+from cval_torch.hooks.tiles import TiledAdapter
 
 __all__ = [
     "ADAPTERS",
@@ -11,6 +12,7 @@ __all__ = [
     "Later",
     "LaterRows",
     "Recording",
+    "TiledAdapter",
     "find_adapter",
     "unwrap",
 ]

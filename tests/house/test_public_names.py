@@ -95,6 +95,7 @@ WINGS = {
         "Later",
         "LaterRows",
         "Recording",
+        "TiledAdapter",
         "find_adapter",
         "unwrap",
     ],
