@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 _NEAR_EDGE = 0.02  # of a tile's side; detectors do not put the edge of a cut object to the pixel
+
+
+class _Found(NamedTuple):
+    """The boxes of all tiles: whether their tile cuts them, and their places in the order in which they are taken."""
+
+    boxes: Tensor
+    labels: Tensor
+    tiles: Tensor
+    cut: Tensor
+    places: Tensor
 
 
 @dataclass(frozen=True)
@@ -70,17 +81,6 @@ class TileGrid:
         behind = (boxes[:, 2:] >= end - margin) & (end < image)
         return (before | behind).any(1)
 
-    def _in_several(self, boxes: Tensor, tiles: Tensor) -> Tensor:
-        """(B,) bool, whether boxes reach into a part of their tile that another tile has too."""
-        shared = torch.zeros(len(boxes), dtype=torch.bool)
-        places = (tiles % len(self.lefts), tiles // len(self.lefts))
-        for axis, (place, starts) in enumerate(zip(places, (self.lefts, self.tops), strict=True)):
-            side = self.tile[1 - axis]
-            ends_before = torch.tensor([-torch.inf, *(start + side for start in starts[:-1])])
-            begins_behind = torch.tensor([*starts[1:], torch.inf])
-            shared |= (boxes[:, axis] < ends_before[place]) | (boxes[:, axis + 2] > begins_behind[place])
-        return shared
-
     def kept_rows(self, boxes: Tensor, labels: Tensor, scores: Tensor, tiles: Tensor, iou: float) -> Tensor:
         """The boxes that are left of all tiles, the highest score first; each object is meant to be there once.
 
@@ -103,12 +103,48 @@ class TileGrid:
         by_score = scores.argsort(descending=True, stable=True)
         cut = self.is_cut(boxes, tiles)
         order = by_score[cut[by_score].long().argsort(stable=True)]
+        places = torch.empty_like(order)
+        places[order] = torch.arange(len(order))
         alive = torch.ones(len(order), dtype=torch.bool)
-        shared = order[self._in_several(boxes, tiles)[order]]
-        for label in sorted(set(labels[shared].tolist())):
-            rows = shared[labels[shared] == label]
-            alive[rows] = _first_ones(_drops(boxes[rows], tiles[rows], cut[rows], iou))
+        found = _Found(boxes, labels, tiles, cut, places)
+        drops = [self._drops(pair, found, iou) for pair in self._neighbours()]
+        for place, dropped in sorted(drop for of_pair in drops for drop in of_pair):
+            if alive[order[place]]:
+                alive[order[dropped]] = False
         return by_score[alive[by_score]]
+
+    def _neighbours(self) -> list[tuple[int, int]]:
+        """Pairs of tiles that share pixels, the lower number first."""
+        down, across = self.tile
+        return [
+            (one, other)
+            for (one, (top, left)), (other, (top_2, left_2)) in itertools.combinations(enumerate(self.corners), 2)
+            if abs(top - top_2) < down and abs(left - left_2) < across
+        ]
+
+    def _drops(self, pair: tuple[int, int], found: _Found, iou: float) -> list[tuple[int, int]]:
+        """Which box of two tiles drops which, if it is kept itself: the place of each in the order."""
+        boxes, labels, tiles, cut, places = found
+        one, other = (self._reaching(boxes, tiles, mine, into) for mine, into in (pair, pair[::-1]))
+        corner = torch.maximum(boxes[one, None, :2], boxes[other, :2])
+        shared = (torch.minimum(boxes[one, None, 2:], boxes[other, 2:]) - corner).clamp_min(0).prod(2)
+        areas = (boxes[:, 2:] - boxes[:, :2]).clamp_min(1e-6).prod(1)
+        overlap = shared / (areas[one, None] + areas[other] - shared)
+        is_first = places[one, None] < places[other]
+        of_cut = torch.where(
+            is_first, (shared / areas[other]).where(cut[other], 0), (shared / areas[one, None]).where(cut[one, None], 0)
+        )
+        pairs = ((torch.maximum(overlap, of_cut) > iou) & (labels[one, None] == labels[other])).nonzero()
+        rows = torch.stack([places[one[pairs[:, 0]]], places[other[pairs[:, 1]]]], dim=1).sort(dim=1).values
+        return [(first, second) for first, second in rows.tolist()]
+
+    def _reaching(self, boxes: Tensor, tiles: Tensor, mine: int, into: int) -> Tensor:
+        """The rows of the boxes of one tile that reach into another."""
+        top, left = self.corners[into]
+        bottom, right = top + self.tile[0], left + self.tile[1]
+        begin, end = torch.tensor([left, top]), torch.tensor([right, bottom])
+        rows = (tiles == mine).nonzero().flatten()
+        return rows[((boxes[rows, :2] < end) & (boxes[rows, 2:] > begin)).all(1)]
 
 
 def begins(side: int, tile: int, overlap: int) -> tuple[int, ...]:
@@ -123,25 +159,3 @@ def _shares(side: int, tile: int, starts: tuple[int, ...]) -> Tensor:
     for start in starts:
         covered[start : start + tile] += 1
     return torch.stack([(1 / covered[start : start + tile]).sum() / side for start in starts])
-
-
-def _drops(boxes: Tensor, tiles: Tensor, cut: Tensor, iou: float) -> Tensor:
-    """(B, B) bool, whether box i drops box j, which comes behind it."""
-    overlap = box_iou(boxes, boxes)
-    corners = (
-        torch.maximum(boxes[:, None, :2], boxes[None, :, :2]),
-        torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:]),
-    )
-    inside = (corners[1] - corners[0]).clamp_min(0).prod(2)
-    areas = (boxes[:, 2:] - boxes[:, :2]).clamp_min(1e-9).prod(1)
-    overlap = torch.where(cut[None], torch.maximum(overlap, inside / areas[None]), overlap)
-    return ((overlap > iou) & (tiles[:, None] != tiles[None])).triu(1)
-
-
-def _first_ones(drops: Tensor) -> Tensor:
-    """(B,) bool, what is left when each box that is left drops others, in order."""
-    alive = torch.ones(len(drops), dtype=torch.bool)
-    for row in drops.any(1).nonzero().flatten().tolist():
-        if alive[row]:
-            alive &= ~drops[row]
-    return alive
