@@ -183,8 +183,8 @@ def _joined(found: FrameBatch, boxes: Tensor, rows: Tensor, counts: Tensor, grid
         means, begin = [], 0
         for grid in grids:
             mine = column[begin : begin + len(grid)]
-            weights = grid.shares().to(mine.device)
-            means.append(mine[0] if len(grid) == 1 else (mine.double() * weights[:, None]).sum(0).to(mine.dtype))
+            weights = grid.shares().float().to(mine.device)
+            means.append(mine[0] if len(grid) == 1 else (mine.float() * weights[:, None]).sum(0).to(mine.dtype))
             begin += len(grid)
         return torch.stack(means)
 
