@@ -17,6 +17,7 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.extraction.inference_pass import InferencePass
 from cval_torch.extraction.options import PassOptions
 from cval_torch.formats.images import collate_images
+from cval_torch.hooks import TiledAdapter
 from cval_torch.pipeline import SelectedFrames, select_frames
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.backend import Backend
@@ -139,8 +140,11 @@ def pass_options(config: Config, detector: Detector, *, progress: bool) -> PassO
     """How images are inferred, as a configuration says."""
     device = config.device or (f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu")
     limit = None if config.memory_limit_gb is None else int(config.memory_limit_gb * 1e9)
+    source, adapter = config.source, detector.adapter
+    if source is not None and source.tile is not None:
+        adapter = TiledAdapter(adapter, tile=source.tile, overlap=source.overlap, batch=config.batch)
     return PassOptions(
-        adapter=detector.adapter,
+        adapter=adapter,
         device=device,
         autocast=None if config.autocast is None else _DTYPES[config.autocast],
         embedding_dtype=None if config.embedding_dtype is None else _DTYPES[config.embedding_dtype],

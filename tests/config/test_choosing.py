@@ -16,6 +16,7 @@ from cval_torch.config.choosing import is_record, pass_options
 from cval_torch.config.detectors import Detector
 from cval_torch.errors import InvalidInputError
 from cval_torch.formats import ImageFolder, collate_images
+from cval_torch.hooks import TiledAdapter
 from tests.worlds.first_user import BUILDER, make_place
 
 
@@ -91,6 +92,18 @@ def test_every_option_of_the_pass_is_taken_over() -> None:
     assert (options.device, options.autocast, options.embedding_dtype) == ("cpu", torch.bfloat16, torch.float16)
     assert (options.top_boxes, options.memory_limit, options.on_error) == (5, 500_000_000, "raise")
     assert not options.progress
+
+
+def test_large_images_are_inferred_in_tiles(place: Path) -> None:
+    whole = open_work(load_config(None, values=values(place)))
+    tiled = open_work(load_config(None, values=values(place, **{"source.tile": 100, "source.overlap": 20})))
+    adapter: Any = tiled.options(progress=False).adapter
+    assert isinstance(adapter, TiledAdapter)
+    assert (adapter.tile, adapter.overlap) == (100, 20)
+    assert not isinstance(whole.options(progress=False).adapter, TiledAdapter)
+    chosen, _ = choose(tiled, progress=False)
+    assert len(chosen) == 3
+    assert all(frame_id.startswith("chelsea") for frame_id in chosen.frame_ids), "ids stay those of the images"
 
 
 def test_records_are_told_from_annotations(tmp_path: Path) -> None:
