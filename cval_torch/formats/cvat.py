@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from cval_torch.errors import InvalidInputError
 from cval_torch.formats.annotations import Annotations
 from cval_torch.formats.class_names import ClassNames, renumbered
-from cval_torch.formats.coco import Empty, check_empty, note_on_empty
+from cval_torch.formats.coco import Empty, check_empty, coco_document, note_on_empty
 from cval_torch.formats.cvat_xml import IMAGES_EXPORT, CvatImages, read_cvat_images
 from cval_torch.formats.export_folder import (
     FRAMES_FILE,
@@ -36,6 +37,7 @@ ANNOTATIONS_FILE = "annotations.xml"
 LABELS_FILE = "labels.json"
 MANIFEST_FILE = "manifest.jsonl"
 README_FILE = "README.txt"
+COCO_FILE = "coco_1.0.zip"
 
 _LONGEST_NAME = 64  # CVAT cuts longer names of labels, and finds them no more
 _FIRST_ID = 10**9
@@ -60,8 +62,9 @@ def save_cvat(
     """Write a folder that a CVAT task is made of; `README.txt` in it says what to click.
 
     `annotations.xml` has the pre-labels, or the annotations, as "CVAT for images 1.1". A detector's boxes have the
-    source `auto` and their score as an attribute. `labels.json` is for the tab "Raw" of CVAT's label editor. If images
-    are put into the folder, `manifest.jsonl` makes CVAT show them in the order of the choice.
+    source `auto` and their score as an attribute. `coco_1.0.zip` has the same boxes as CVAT's "COCO 1.0".
+    `labels.json` is for the tab "Raw" of CVAT's label editor. If images are put into the folder, `manifest.jsonl` makes
+    CVAT show them in the order of the choice.
 
     Args:
         frames: what `select` returned, or annotations.
@@ -98,6 +101,8 @@ def save_cvat(
         _check_names(annotations)
         with replacing(staging / ANNOTATIONS_FILE, newline="\n") as file:
             file.writelines(f"{line}\n" for line in _lines(annotations))
+        with zipfile.ZipFile(staging / COCO_FILE, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("annotations/instances_default.json", json.dumps(coco_document(annotations)))
         write_json(staging / LABELS_FILE, _labels(annotations))
         if images != "leave":
             with replacing(staging / MANIFEST_FILE, newline="\n") as file:

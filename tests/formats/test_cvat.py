@@ -162,9 +162,23 @@ def test_the_readme_names_the_files_and_follows_the_images(out: Path, tmp_path: 
     assert sorted(path.name for path in left.iterdir()) == [
         "README.txt",
         "annotations.xml",
+        "coco_1.0.zip",
         "frames.json",
         "labels.json",
     ]
+
+
+def test_the_same_is_there_as_coco_in_the_zip_file_that_cvat_reads(out: Path) -> None:
+    with zipfile.ZipFile(out / "coco_1.0.zip") as archive:
+        assert archive.namelist() == ["annotations/instances_default.json"]
+    ours, theirs = load_coco(out / "coco_1.0.zip"), load_cvat(out)
+    row_of = {frame_id: row for row, frame_id in enumerate(ours.frame_ids)}
+    ours = ours.take([row_of[frame_id] for frame_id in theirs.frame_ids])
+    assert ours.file_names == theirs.file_names
+    assert ours.counts.tolist() == theirs.counts.tolist()
+    torch.testing.assert_close(ours.boxes, theirs.boxes, atol=0.01, rtol=0)
+    names = [ours.class_names[label] for label in ours.labels.tolist()]
+    assert names == [theirs.class_names[label] for label in theirs.labels.tolist()]
 
 
 def test_crowds_travel_as_the_attribute_that_cvat_documents(tmp_path: Path) -> None:
