@@ -262,6 +262,7 @@ def test_other_batches_are_left_to_the_extraction() -> None:
 
 def test_the_wrapper_is_accepted_and_left_as_it_was() -> None:
     yolo = built("yolo11n", False)
+    modes = [module.training for module in yolo.model.modules()]  # other tests share the model
     loader = DataLoader([torch.rand(3, 64, 64) for _ in range(3)], batch_size=2)
     adapter = find_adapter(unwrap(yolo))
     assert isinstance(adapter, UltralyticsAdapter)
@@ -270,7 +271,7 @@ def test_the_wrapper_is_accepted_and_left_as_it_was() -> None:
     assert pool.activation == "sigmoid"
     assert yolo.predictor is None
     assert all(not module._forward_hooks for module in yolo.model.modules())
-    assert all(module.training for module in yolo.model.modules())
+    assert [module.training for module in yolo.model.modules()] == modes
 
 
 def test_images_are_scaled_to_what_the_model_was_trained_with() -> None:
