@@ -8,6 +8,7 @@ from typing import Any
 
 from cval_torch.config.outputs import SAVERS
 from cval_torch.config.reopening import reopen
+from cval_torch.formats.class_names import as_names
 
 
 def add_export(commands: Any) -> None:
@@ -50,4 +51,4 @@ def run_export(options: argparse.Namespace) -> int:
 
 def _names(given: dict[int, str] | list[str] | None, shown: dict[int, str]) -> dict[int, str]:
     """The names of all classes that are known, and of those that the frames show."""
-    return shown if given is None else {**shown, **(given if isinstance(given, dict) else dict(enumerate(given)))}
+    return {**shown, **as_names(given)}

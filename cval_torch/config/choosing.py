@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cval_torch.config.sources import open_source
 from cval_torch.errors import InvalidInputError
 from cval_torch.extraction.inference_pass import InferencePass
 from cval_torch.extraction.options import PassOptions
+from cval_torch.formats.class_names import as_names
 from cval_torch.formats.images import collate_images
 from cval_torch.hooks import TiledAdapter
 from cval_torch.pipeline import SelectedFrames, select_frames
@@ -24,9 +25,8 @@ from cval_torch.selection.backend import Backend
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.service.rest import RestBackend
-from cval_torch.strategies.registry import find_strategy
 from cval_torch.training.annotate import Annotated
-from cval_torch.training.annotated import backend_knowing
+from cval_torch.training.annotated import backend_for
 from cval_torch.training.labels import LabelPool
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -166,21 +166,17 @@ def is_record(path: Path) -> bool:
 def _backend(work: Work, stages: list[DetectionSampling], options: PassOptions) -> Backend | None:
     if work.config.service is not None:
         return RestBackend(url=work.config.service.url)
-    away = any(
-        stage.min_distance is not None or find_strategy(stage.selection_strategy).knows_labeled for stage in stages
-    )
-    balanced = any(stage.class_weights == "balanced" for stage in stages)
-    if not (away or balanced):
-        return None
-    if not work.labels.labeled_ids:
-        return LocalBackend(labeled_counts={})
-    run = InferencePass(work.detector.model, work.loader(work.labels.labeled), replace(options, frame_id=None))
-    return backend_knowing(run, stages, away=away, balanced=balanced)
+    labels = work.labels
+
+    def make_pass() -> InferencePass:
+        return InferencePass(work.detector.model, work.loader(labels.labeled), options)
+
+    return backend_for(stages, labels.labeled_ids, make_pass)
 
 
 def _class_names(config: Config, detector: Detector, annotated: Annotated | None) -> dict[int, str] | None:
     if config.class_names is not None:
-        return dict(config.class_names) if isinstance(config.class_names, dict) else dict(enumerate(config.class_names))
+        return as_names(config.class_names)
     if detector.class_names:
         return detector.class_names
     return None if annotated is None else dict(annotated.annotations.class_names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
 import shutil
 from collections.abc import Callable, Iterator
@@ -96,7 +97,7 @@ def selection_record(work: Work, chosen: SelectedFrames) -> dict[str, Any]:
                 "frame_id": frame_id,
                 "path": path_of(chosen, rank),
                 "rank": rank + 1,
-                "score": None if score != score else score,  # noqa: PLR0124, NaN: no stage scored frames
+                "score": None if math.isnan(score) else score,  # no stage scored frames
                 "estimated_boxes": float(chosen.estimated_boxes[rank]),
                 "boxes": _boxes(pool, rank, work.class_names or {}),
             }

@@ -1,8 +1,8 @@
-"""`backend_knowing`: what chooses frames in a training loop, and knows what stages look at of the labelled ones."""
+"""`backend_for`: what chooses frames in a training loop, and knows what stages look at of the labelled ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from cval_torch.extraction.inference_pass import InferencePass
 from cval_torch.pool.pool import Pool
@@ -10,12 +10,42 @@ from cval_torch.selection.class_weights import class_counts
 from cval_torch.selection.labeled_look import LabeledLook
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
+from cval_torch.strategies.registry import find_strategy
 
 _KEEP_LESS = (
     "Halve the vectors, by `embedding_dtype=torch.float16`; or, where boxes are compared one by one, keep embeddings "
     "of the best of each frame, by `top_boxes=`; or leave labelled frames out of it, by `avoid_labeled=False`; or take "
     "stages that compare vectors of frames, not single boxes"
 )
+
+
+def backend_for(
+    stages: Sequence[DetectionSampling],
+    labeled_ids: Collection[str],
+    make_pass: Callable[[], InferencePass],
+    *,
+    avoid_labeled: bool = True,
+) -> LocalBackend | None:
+    """A backend that knows what is labelled, if a stage has a use for that, else None; every process must call this.
+
+    Args:
+        stages: what the backend is going to be asked for.
+        labeled_ids: the labelled frames.
+        make_pass: makes a pass over them, if it is needed.
+        avoid_labeled: whether stages stay away from labelled frames.
+
+    Raises:
+        CvalError: see `backend_knowing`.
+    """
+    away = avoid_labeled and any(
+        stage.min_distance is not None or find_strategy(stage.selection_strategy).knows_labeled for stage in stages
+    )
+    balanced = any(stage.class_weights == "balanced" for stage in stages)
+    if not (away or balanced):
+        return None
+    if not labeled_ids:
+        return LocalBackend(labeled_counts={})
+    return backend_knowing(make_pass(), stages, away=away, balanced=balanced)
 
 
 def backend_knowing(

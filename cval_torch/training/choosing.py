@@ -17,10 +17,8 @@ from cval_torch.hooks.finding import unwrap
 from cval_torch.pipeline import select_frames
 from cval_torch.pool.ranks import Ranks
 from cval_torch.selection.backend import Backend
-from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
-from cval_torch.strategies.registry import find_strategy
-from cval_torch.training.annotated import backend_knowing
+from cval_torch.training.annotated import backend_for
 from cval_torch.training.choice import Choice, names_of
 from cval_torch.training.labels import LabelPool
 
@@ -60,20 +58,14 @@ class Chooser:
         """The user's; or one that knows what is labelled, where a stage has a use for that."""
         if self.backend is not None:
             return self.backend
-        diverse = self.avoid_labeled and any(
-            stage.min_distance is not None or find_strategy(stage.selection_strategy).knows_labeled
-            for stage in self.stages
-        )
-        balanced = any(stage.class_weights == "balanced" for stage in self.stages)
-        if not (diverse or balanced):
-            return None
-        if not self.labels.labeled_ids:
-            return LocalBackend(labeled_counts={})
-        loader = ranks.exchange_local(lambda: self.make_loader(self.labels.labeled))
-        names = ranks.exchange_local(lambda: names_of(loader, self.labels, labeled=True))
-        options = replace(self.options, frame_id=names)
-        run = InferencePass(model, loader, options, distributed=_distributed(ranks))
-        return backend_knowing(run, self.stages, away=diverse, balanced=balanced)
+
+        def make_pass() -> InferencePass:
+            loader = ranks.exchange_local(lambda: self.make_loader(self.labels.labeled))
+            names = ranks.exchange_local(lambda: names_of(loader, self.labels, labeled=True))
+            options = replace(self.options, frame_id=names)
+            return InferencePass(model, loader, options, distributed=_distributed(ranks))
+
+        return backend_for(self.stages, self.labels.labeled_ids, make_pass, avoid_labeled=self.avoid_labeled)
 
 
 def _distributed(ranks: Ranks) -> bool | None:
