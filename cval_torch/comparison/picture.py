@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
-from torch import Tensor
-
 from cval_torch.errors import MissingExtraError
+from cval_torch.report.compared import Compared, Measured
 
 _BETTER, _WORSE, _OTHER, _SAME = "#1b6ca8", "#d1701b", "#4a4a55", "#b9bcc6"
 _BAND, _INK, _FAINT = "#e4e5ea", "#1a1a1f", "#6b6b75"
@@ -19,78 +18,23 @@ _COLUMNS = 4
 _LONGEST_NAME = 32
 
 
-class Point(Protocol):
-    """One training."""
-
-    @property
-    def frames(self) -> int:
-        """Labelled so far."""
-
-    @property
-    def boxes(self) -> int:
-        """Objects in them."""
-
-    @property
-    def metric(self) -> float:
-        """Higher = better."""
-
-
-class Column(Protocol):
+class Column(Measured, Protocol):
     """One measure."""
-
-    @property
-    def title(self) -> str:
-        """What it is called."""
 
     @property
     def unit(self) -> str:
         """`count`, where values are whole numbers, or another."""
 
-    @property
-    def better(self) -> int:
-        """1 where more is better, -1 where less is, 0 where it is neither."""
 
-    def written(self, value: float) -> str:
-        """A value as it reads."""
-
-
-class Compared(Protocol):
+class Drawn(Compared, Protocol):
     """What is drawn; `Comparison` is one."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The strategies."""
 
     @property
     def columns(self) -> Mapping[str, Column]:
         """The measures, by name."""
 
-    @property
-    def title(self) -> str:
-        """What was compared, in a line."""
 
-    @property
-    def curves(self) -> Mapping[str, Sequence[Point]]:
-        """By strategy, where it was trained."""
-
-    @property
-    def random_curves(self) -> Sequence[Sequence[Point]]:
-        """Of random choices."""
-
-    def value(self, strategy: str, measure: str) -> float:
-        """What the strategy's choice measures."""
-
-    def random_range(self, measure: str) -> tuple[float, float, float]:
-        """Mean, least and largest value of the random choices."""
-
-    def outside(self, strategy: str, measure: str) -> int:
-        """1 above all random choices, -1 below all, else 0."""
-
-    def agreement(self) -> Tensor:
-        """(S+1, S+1) in [0, 1], random last."""
-
-
-def draw_comparison(compared: Compared, path: str | os.PathLike[str], *, title: str | None = None) -> Path:
+def draw_comparison(compared: Drawn, path: str | os.PathLike[str], *, title: str | None = None) -> Path:
     """Draw it; see `Comparison.plot`.
 
     Raises:
@@ -139,7 +83,7 @@ _BANDS = "Bars begin at random's mean; grey band: all random draws; a bar is col
 _COUNTS = "Where more objects are chosen, which is more work, more rare ones and misses come by themselves."
 
 
-def _draw_measure(axes: Any, compared: Compared, measure: str) -> None:
+def _draw_measure(axes: Any, compared: Drawn, measure: str) -> None:
     column = compared.columns[measure]
     mean, low, high = compared.random_range(measure)
     axes.axvspan(low, high, color=_BAND, linewidth=0, zorder=0)
@@ -193,7 +137,7 @@ def _draw_legend(axes: Any) -> None:
     axes.legend(handles=handles, loc="center left", frameon=False, fontsize=9, labelcolor=_INK)
 
 
-def _draw_agreement(axes: Any, compared: Compared) -> None:
+def _draw_agreement(axes: Any, compared: Drawn) -> None:
     matrix = compared.agreement().numpy()
     names = [_shortened(name) for name in (*compared.names, "random")]
     axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -208,7 +152,7 @@ def _draw_agreement(axes: Any, compared: Compared) -> None:
         spine.set_visible(False)
 
 
-def _draw_curves(axes: Any, compared: Compared, cost: str) -> None:
+def _draw_curves(axes: Any, compared: Drawn, cost: str) -> None:
     columns = list(zip(*compared.random_curves, strict=True))
     spent = [fmean(getattr(point, cost) for point in column) for column in columns]
     metrics = [[point.metric for point in column] for column in columns]
