@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cval_torch.cli import main
-from tests.worlds.first_user import make_place
+from tests.worlds.first_user import DETECTOR, make_place
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +29,24 @@ def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
         return status, said.out, said.err
 
     return command
+
+
+@pytest.fixture
+def selection(run: Callable[..., Any], tmp_path: Path) -> Path:
+    """The folder of a selection of three images."""
+    words = (
+        "select",
+        "--source",
+        "photos/cats",
+        *DETECTOR,
+        "-n",
+        "3",
+        "--no-report",
+        "--class-names",
+        "x",
+        "cat",
+        "cup",
+    )
+    status, _, err = run(*words, "--output", str(tmp_path / "chosen"))
+    assert status == 0, err
+    return tmp_path / "chosen"

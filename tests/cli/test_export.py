@@ -10,30 +10,8 @@ import pytest
 
 from cval_torch.config.outputs import SAVERS
 from cval_torch.formats import load_annotations
-from tests.worlds.first_user import DETECTOR
 
 pytestmark = pytest.mark.filterwarnings("default::UserWarning")  # the command line says them
-
-
-@pytest.fixture
-def selection(run: Callable[..., Any], tmp_path: Path) -> Path:
-    """The folder of a selection of three images."""
-    words = (
-        "select",
-        "--source",
-        "photos/cats",
-        *DETECTOR,
-        "-n",
-        "3",
-        "--no-report",
-        "--class-names",
-        "x",
-        "cat",
-        "cup",
-    )
-    status, _, err = run(*words, "--output", str(tmp_path / "chosen"))
-    assert status == 0, err
-    return tmp_path / "chosen"
 
 
 @pytest.mark.parametrize("name", [each.replace("_", "-") for each in SAVERS])

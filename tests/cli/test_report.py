@@ -13,27 +13,6 @@ from tests.worlds.first_user import DETECTOR
 pytestmark = pytest.mark.filterwarnings("default::UserWarning")  # the command line says them
 
 
-@pytest.fixture
-def selection(run: Callable[..., Any], tmp_path: Path) -> Path:
-    """The folder of a selection of three images."""
-    words = (
-        "select",
-        "--source",
-        "photos/cats",
-        *DETECTOR,
-        "-n",
-        "3",
-        "--no-report",
-        "--class-names",
-        "x",
-        "cat",
-        "cup",
-    )
-    status, _, err = run(*words, "--output", str(tmp_path / "chosen"))
-    assert status == 0, err
-    return tmp_path / "chosen"
-
-
 def test_a_report_of_a_selection(run: Callable[..., Any], selection: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.html"
     status, out, err = run("report", str(selection), "--output", str(path))
