@@ -15,9 +15,9 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.formats.annotations import Annotations
 from cval_torch.formats.class_names import ClassNames, renumbered
 from cval_torch.formats.coco_instances import load_coco_instances
-from cval_torch.formats.export_folder import export_folder, frame_records, with_frames, write_frames
+from cval_torch.formats.export_folder import frame_records, with_frames
 from cval_torch.formats.json_files import integer_or, number_or_nan, parse_json, read_json
-from cval_torch.formats.prepared import ExportOptions, ImageRoot, Images, prepare
+from cval_torch.formats.prepared import ExportOptions, ImageRoot, Images, exporting
 from cval_torch.formats.rotated import envelopes
 from cval_torch.formats.tool_paths import exported_paths
 from cval_torch.formats.unpacked import unpacked
@@ -80,15 +80,13 @@ def save_coco(
         exist_ok=exist_ok,
         progress=progress,
     )
-    with export_folder(folder, exist_ok=exist_ok) as staging:
-        prepared = prepare(frames, staging, options)
+    with exporting(frames, folder, options) as (staging, prepared):
         document = coco_document(prepared.annotations)
         write_json(staging / INSTANCES_FILE, document)
         if results:
             keys = ("image_id", "category_id", "bbox", "score")
             rows = [{key: each[key] for key in keys} for each in document["annotations"] if "score" in each]
             write_json(staging / RESULTS_FILE, rows)
-        write_frames(staging, prepared.annotations, stages=prepared.stages)
     return Path(folder) / INSTANCES_FILE
 
 

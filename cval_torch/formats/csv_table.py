@@ -19,8 +19,8 @@ from cval_torch.formats.annotations import Annotations
 from cval_torch.formats.class_names import ClassNames, renumbered
 from cval_torch.formats.coco import Empty, check_empty, note_on_empty
 from cval_torch.formats.csv_rows import BOX_COLUMNS, COLUMNS, CsvTable, guarded, read_table
-from cval_torch.formats.export_folder import FRAMES_FILE, export_folder, read_class_names, with_frames, write_frames
-from cval_torch.formats.prepared import ExportOptions, ImageRoot, Images, prepare
+from cval_torch.formats.export_folder import FRAMES_FILE, read_class_names, with_frames
+from cval_torch.formats.prepared import ExportOptions, ImageRoot, Images, exporting
 from cval_torch.formats.unpacked import unpacked
 from cval_torch.pool.files import replacing
 from cval_torch.pool.offsets import offsets_of
@@ -76,13 +76,13 @@ def save_csv(
         exist_ok=exist_ok,
         progress=progress,
     )
-    with export_folder(folder, exist_ok=exist_ok) as staging:
-        prepared = prepare(frames, staging, options)
-        with replacing(staging / TABLE_FILE, newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            writer.writerows(_rows(prepared.annotations))
-        write_frames(staging, prepared.annotations, stages=prepared.stages)
+    with (
+        exporting(frames, folder, options) as (staging, prepared),
+        replacing(staging / TABLE_FILE, newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(_rows(prepared.annotations))
     return Path(folder) / TABLE_FILE
 
 

@@ -21,12 +21,10 @@ from cval_torch.formats.coco import Empty, check_empty, coco_document, note_on_e
 from cval_torch.formats.cvat_xml import IMAGES_EXPORT, CvatImages, read_cvat_images
 from cval_torch.formats.export_folder import (
     FRAMES_FILE,
-    export_folder,
     read_class_names,
     with_frames,
-    write_frames,
 )
-from cval_torch.formats.prepared import ExportOptions, ImageRoot, Images, prepare
+from cval_torch.formats.prepared import ExportOptions, ImageRoot, Images, exporting
 from cval_torch.formats.rotated import envelopes
 from cval_torch.formats.unpacked import unpacked
 from cval_torch.pool.files import replacing, write_json
@@ -95,8 +93,7 @@ def save_cvat(
         exist_ok=exist_ok,
         progress=progress,
     )
-    with export_folder(folder, exist_ok=exist_ok) as staging:
-        prepared = prepare(frames, staging, options)
+    with exporting(frames, folder, options) as (staging, prepared):
         annotations = prepared.annotations
         _check_names(annotations)
         with replacing(staging / ANNOTATIONS_FILE, newline="\n") as file:
@@ -109,7 +106,6 @@ def save_cvat(
                 file.writelines(f"{json.dumps(record)}\n" for record in _manifest(annotations))
         with replacing(staging / README_FILE) as file:
             file.write(_readme(annotations, in_folder=images != "leave"))
-        write_frames(staging, annotations, stages=prepared.stages)
     return Path(folder) / ANNOTATIONS_FILE
 
 

@@ -64,24 +64,20 @@ def _check_free(target: Path, *, exist_ok: bool) -> None:
             f"the folder {str(target)!r} is not empty. Give another `folder`, or replace the export in it by "
             "`exist_ok=True`"
         )
-    if not any(_is_marked(target, name) for name in _MARKS):
+    if not any(_marked(target, name) for name in _MARKS):
         raise InvalidInputError(
             f"the folder {str(target)!r} has no {FRAMES_FILE} of an export, so it is not replaced. Give another "
             "`folder`"
         )
 
 
-def _is_export(folder: Path) -> bool:
-    return _is_marked(folder, FRAMES_FILE)
-
-
-def _is_marked(folder: Path, name: str) -> bool:
-    """Whether a folder has a file by which we know it for our own."""
+def _marked(folder: Path, name: str) -> dict[str, Any] | None:
+    """What is in the file by which we know a folder for our own; None if there is no such file of ours."""
     try:
         record = read_json(folder / name)
     except (OSError, InvalidInputError):
-        return False
-    return isinstance(record, dict) and record.get("format") == _MARKS[name]
+        return None
+    return record if isinstance(record, dict) and record.get("format") == _MARKS[name] else None
 
 
 def _put(staging: Path, target: Path) -> None:
@@ -144,10 +140,11 @@ def read_frames(folder: Path) -> dict[str, dict[str, Any]]:
         InvalidInputError: the file is damaged.
         OSError: it cannot be read.
     """
-    if not _is_export(folder):
+    export = _marked(folder, FRAMES_FILE)
+    if export is None:
         return {}
     try:
-        return {record["file_name"]: record for record in read_json(folder / FRAMES_FILE)["frames"]}
+        return {record["file_name"]: record for record in export["frames"]}
     except (KeyError, TypeError) as error:
         raise InvalidInputError(f"{str(folder / FRAMES_FILE)!r} is damaged: {type(error).__name__}: {error}") from error
 
@@ -158,9 +155,10 @@ def read_class_names(folder: Path, names: Collection[str] | None) -> dict[int, s
     Formats that have names alone, or numbers without gaps, get their labels back by it. None if no export wrote the
     folder, or if one of its classes is not among `names`: then it is another's. With None for `names`, all are.
     """
-    if not _is_export(folder):
+    export = _marked(folder, FRAMES_FILE)
+    if export is None:
         return None
-    found = read_json(folder / FRAMES_FILE).get("class_names")
+    found = export.get("class_names")
     if not isinstance(found, dict) or not (names is None or set(found.values()) <= set(names)):
         return None
     known = {int(label): name for label, name in found.items()}

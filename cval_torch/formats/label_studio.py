@@ -10,13 +10,13 @@ from typing import Any
 from cval_torch.errors import InvalidInputError
 from cval_torch.formats.annotations import Annotations
 from cval_torch.formats.class_names import ClassNames, renumbered
-from cval_torch.formats.export_folder import export_folder, frame_records, read_class_names, write_frames
+from cval_torch.formats.export_folder import frame_records, read_class_names
 from cval_torch.formats.joining import Join, check_join
 from cval_torch.formats.json_files import read_json
 from cval_torch.formats.label_studio_regions import CROWD
 from cval_torch.formats.label_studio_setup import CONTROL, IMAGE, Served, is_remote, label_config, readme, serve
 from cval_torch.formats.label_studio_tasks import read_tasks
-from cval_torch.formats.prepared import IMAGES_FOLDER, ExportOptions, ImageRoot, Images, Prepared, prepare
+from cval_torch.formats.prepared import IMAGES_FOLDER, ExportOptions, ImageRoot, Images, Prepared, exporting
 from cval_torch.formats.unpacked import unpacked
 from cval_torch.pool.files import replacing, write_json
 from cval_torch.report.frames import ChosenFrames
@@ -84,8 +84,7 @@ def save_label_studio(
         progress=progress,
     )
     target = Path(os.path.abspath(moves_to or folder))  # noqa: PTH100, links are not followed
-    with export_folder(folder, exist_ok=exist_ok) as staging:
-        prepared = prepare(frames, staging, options)
+    with exporting(frames, folder, options) as (staging, prepared):
         annotations = prepared.annotations
         config = label_config(annotations.class_names)
         served = _serve(prepared, target, options, document_root)
@@ -97,7 +96,6 @@ def save_label_studio(
         for name, content in ((CONFIG_FILE, config), (README_FILE, text)):
             with replacing(staging / name, newline="\n") as file:
                 file.write(content)
-        write_frames(staging, annotations, stages=prepared.stages)
     return Path(folder) / TASKS_FILE
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
@@ -19,11 +20,12 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.extraction.listing import path_of
 from cval_torch.formats.annotations import Annotations
 from cval_torch.formats.class_names import ClassNames, as_names, names_for
+from cval_torch.formats.export_folder import export_folder, write_frames
 from cval_torch.formats.file_names import file_names_for
 from cval_torch.formats.upright import upright_boxes, upright_size
 from cval_torch.pool.offsets import offsets_of
 from cval_torch.report.frames import ChosenFrames
-from cval_torch.report.pixels import as_rgb
+from cval_torch.report.pixels import as_rgb, image_in
 from cval_torch.selection.stage import DetectionSampling, describe_stage
 
 Images = Literal["leave", "copy", "symlink", "hardlink", "pixels"]
@@ -103,6 +105,30 @@ def prepare(frames: ChosenFrames | Annotations, folder: Path, options: ExportOpt
     return _of_chosen(frames, folder, options)
 
 
+@contextmanager
+def exporting(
+    frames: ChosenFrames | Annotations, folder: str | os.PathLike[str], options: ExportOptions
+) -> Iterator[tuple[Path, Prepared]]:
+    """What every export does: gather it, let the format write its files, add `frames.json`, and move all into place.
+
+    Args:
+        frames: what `select` returned, or annotations.
+        folder: the new folder.
+        options: see there.
+
+    Yields:
+        A new folder to write to, which becomes `folder` at the end (see `export_folder`), and what is to be written.
+
+    Raises:
+        InvalidInputError: see `export_folder` and `prepare`.
+        OSError: something cannot be read or written.
+    """
+    with export_folder(folder, exist_ok=options.exist_ok) as staging:
+        prepared = prepare(frames, staging, options)
+        yield staging, prepared
+        write_frames(staging, prepared.annotations, stages=prepared.stages)
+
+
 def _of_annotations(given: Annotations, folder: Path, options: ExportOptions) -> Prepared:
     names = [frame_id or name for frame_id, name in zip(given.frame_ids, given.file_names, strict=True)]
     sources = [
@@ -142,7 +168,7 @@ def _of_chosen(frames: ChosenFrames, folder: Path, options: ExportOptions) -> Pr
         picture = _picture(frames, row) if source is None or len(mine) else None
         file_names.append(placer.place(row, picture, None))
         if source is None or options.images == "pixels":
-            sizes.append((picture or _required(frames, row)).size)
+            sizes.append((picture or as_rgb(image_in(frames[row]), frame_id)).size)
         else:
             sizes.append(upright_size(source))
             mine = mine if picture is None else upright_boxes(mine, source, picture, frame_id)
@@ -286,16 +312,10 @@ class _Placer:
 
 def _picture(frames: ChosenFrames, row: int) -> Image.Image | None:
     """What the dataset gives for a frame; None if it is no image, as where datasets give dicts."""
-    item = frames[row]
-    image = item[0] if isinstance(item, (tuple, list)) and len(item) else item
+    image = image_in(frames[row])
     if not isinstance(image, (Tensor, Image.Image)):
         return None
     return as_rgb(image, frames.frame_ids[row])
-
-
-def _required(frames: ChosenFrames, row: int) -> Image.Image:
-    item = frames[row]
-    return as_rgb(item[0] if isinstance(item, (tuple, list)) and len(item) else item, frames.frame_ids[row])
 
 
 def _stages(frames: ChosenFrames) -> list[dict[str, Any]]:

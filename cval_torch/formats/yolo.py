@@ -15,10 +15,10 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.formats.annotations import Annotations
 from cval_torch.formats.class_names import ClassNames, renumbered
 from cval_torch.formats.coco import Empty, check_empty, note_on_empty
-from cval_torch.formats.export_folder import export_folder, read_class_names, read_frames, with_frames, write_frames
+from cval_torch.formats.export_folder import read_class_names, read_frames, with_frames
 from cval_torch.formats.images import list_images
 from cval_torch.formats.matching import match_paths
-from cval_torch.formats.prepared import IMAGES_FOLDER, ExportOptions, ImageRoot, Images, prepare
+from cval_torch.formats.prepared import IMAGES_FOLDER, ExportOptions, ImageRoot, Images, exporting
 from cval_torch.formats.tool_paths import exported_paths
 from cval_torch.formats.unpacked import unpacked
 from cval_torch.formats.upright import upright_size
@@ -82,8 +82,7 @@ def save_yolo(
             "YOLO's labels lie beside the folder of the images, so `images` must be 'copy', 'symlink', 'hardlink' or "
             "'pixels'; got 'leave'"
         )
-    with export_folder(folder, exist_ok=exist_ok) as staging:
-        prepared = prepare(frames, staging, options)
+    with exporting(frames, folder, options) as (staging, prepared):
         marked = prepared.annotations
         names = dict(sorted(marked.class_names.items()))
         number_of = {label: number for number, label in enumerate(names)}
@@ -95,7 +94,6 @@ def save_yolo(
             listed = [f"./{name}" for name, kept in zip(marked.file_names, marked.is_annotated, strict=True) if kept]
             (staging / train).write_text("".join(f"{name}\n" for name in listed), encoding="utf-8")
         write_yaml(staging / "data.yaml", {"train": train, "val": train, "names": dict(enumerate(names.values()))})
-        write_frames(staging, marked, stages=prepared.stages)
     return Path(folder) / "data.yaml"
 
 

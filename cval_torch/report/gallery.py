@@ -19,7 +19,7 @@ from cval_torch.pool.targets import read_boxes
 from cval_torch.report.frames import ChosenFrames
 from cval_torch.report.palette import PALETTE, is_bright, place_of
 from cval_torch.report.picture_file import check_picture_file
-from cval_torch.report.pixels import as_rgb
+from cval_torch.report.pixels import as_rgb, image_in
 
 _INK, _FAINT, _PAPER, _CELL = (25, 25, 30), (110, 110, 120), (255, 255, 255), (228, 229, 233)
 _GAP = 14
@@ -121,7 +121,7 @@ class _Box:
 
 def _tile(frames: ChosenFrames, rank: int, style: _Style) -> Image.Image:
     item = frames[rank]
-    image = as_rgb(item[0] if isinstance(item, (tuple, list)) and len(item) else item, frames.frame_ids[rank])
+    image = as_rgb(image_in(item), frames.frame_ids[rank])
     scale = style.tile_size / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     tile = Image.new("RGB", (style.tile_size, style.tile_size), _CELL)

@@ -14,6 +14,11 @@ from cval_torch.errors import InvalidInputError
 _MOST_NORMALIZED = 16.0  # no usual mean and standard deviation lead as far from 0
 
 
+def image_in(item: Any) -> Any:
+    """The image in an item of a dataset: what a tuple begins with, or the item itself."""
+    return item[0] if isinstance(item, (tuple, list)) and len(item) else item
+
+
 def as_rgb(image: Any, frame_id: str) -> Image.Image:
     """Make an RGB image of what a dataset gives.
 

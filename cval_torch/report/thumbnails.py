@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from cval_torch.report.pixels import as_rgb
+from cval_torch.report.pixels import as_rgb, image_in
 from cval_torch.report.wording import visible
 
 LARGE_SIDE, LARGE_BYTES = 320, 12_000
@@ -87,7 +87,7 @@ def jpeg_address(image: Image.Image, *, side: int, limit: int) -> str:
 
 
 def _image_of(item: Any, frame_id: str) -> Image.Image:
-    return as_rgb(item[0] if isinstance(item, (tuple, list)) and len(item) else item, frame_id)
+    return as_rgb(image_in(item), frame_id)
 
 
 def _said(error: Exception) -> str:

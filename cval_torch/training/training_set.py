@@ -13,6 +13,7 @@ from torchvision import tv_tensors
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.formats.annotations import Annotations
+from cval_torch.report.pixels import image_in
 
 Transforms = Callable[[Any, dict[str, Any]], tuple[Any, dict[str, Any]]]
 
@@ -60,8 +61,7 @@ class TrainingSet(Dataset[tuple[Any, dict[str, Any]]]):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
-        item = self._dataset[self._rows[index]]
-        image = item[0] if isinstance(item, (tuple, list)) and len(item) else item
+        image = image_in(self._dataset[self._rows[index]])
         if not isinstance(image, (Tensor, Image.Image)):
             raise InvalidInputError(
                 f"an item of the dataset must be an image, or begin with one; frame {self.frame_ids[index]!r} is a "
