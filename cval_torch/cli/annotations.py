@@ -8,14 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cval_torch.cli.flags import add_config_flags, add_image_flags, config_of
-from cval_torch.config.labels_file import LabelsFile
-from cval_torch.config.sources import open_source
 from cval_torch.errors import InvalidInputError
-from cval_torch.formats.by_name import load_annotations
-from cval_torch.formats.coco import load_coco, save_coco
-from cval_torch.training.annotate import latest
-from cval_torch.training.labels import LabelPool
-from cval_torch.training.rounds import Round
 
 
 def add_import(commands: Any) -> None:
@@ -47,6 +40,15 @@ def run_import(options: argparse.Namespace) -> int:
     config = config_of(options)
     if config.source is None:
         raise InvalidInputError("`source` must be given: the images that were chosen from")
+
+    from cval_torch.config.labels_file import LabelsFile
+    from cval_torch.config.sources import open_source
+    from cval_torch.formats.by_name import load_annotations
+    from cval_torch.formats.coco import load_coco, save_coco
+    from cval_torch.training.annotate import latest
+    from cval_torch.training.labels import LabelPool
+    from cval_torch.training.rounds import Round
+
     labels = LabelPool(open_source(config.source))
     waiting: Round | None = None
     if options.labels.exists():

@@ -7,16 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader
-
 from cval_torch.cli.flags import add_config_flags, add_image_flags, add_model_flags, config_of
-from cval_torch.comparison import compare
-from cval_torch.config.choosing import open_labels, pass_options
-from cval_torch.config.detectors import open_detector
-from cval_torch.config.sources import open_source
 from cval_torch.errors import InvalidInputError
-from cval_torch.formats.images import collate_images
-from cval_torch.pool.files import replacing
 
 
 def add_compare(commands: Any) -> None:
@@ -48,6 +40,15 @@ def run_compare(options: argparse.Namespace) -> int:
     config = config_of(options)
     if config.source is None or config.labeled is None:
         raise InvalidInputError("`source` and `labeled` must be given: the images, and their annotations")
+    from torch.utils.data import DataLoader
+
+    from cval_torch.comparison import compare
+    from cval_torch.config.choosing import open_labels, pass_options
+    from cval_torch.config.detectors import open_detector
+    from cval_torch.config.sources import open_source
+    from cval_torch.formats.images import collate_images
+    from cval_torch.pool.files import replacing
+
     labels, annotated = open_labels(config, open_source(config.source))
     if annotated is None:
         raise InvalidInputError(f"`labeled` must be annotations; {config.labeled.path!r} tells only what is labelled")

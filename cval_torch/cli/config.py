@@ -10,7 +10,6 @@ from typing import Any
 from cval_torch.cli.flags import add_config_flags
 from cval_torch.config.loading import load_config
 from cval_torch.config.named import named_configs
-from cval_torch.config.outputs import versions
 from cval_torch.config.schema import Config
 from cval_torch.config.writing import config_text
 from cval_torch.errors import InvalidInputError
@@ -49,6 +48,9 @@ def run_config(options: argparse.Namespace) -> int:
     if options.what == "check":
         print(f"{name or 'the command line'}: can be used")
         return 0
+
+    from cval_torch.config.outputs import versions
+
     return _write(config_text(config, versions()), options.output)
 
 

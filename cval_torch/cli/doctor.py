@@ -12,12 +12,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
-import torch
-import torchvision
-
 from cval_torch.errors import CvalError
-from cval_torch.pool.memory import available_memory
-from cval_torch.service.client.connection import CVALConnection
 from cval_torch.service.client.key import KEY_VARIABLE
 
 _EXTRAS = {
@@ -66,6 +61,11 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 def facts() -> dict[str, Any]:
     """What is installed, and what the machine has."""
+    import torch
+    import torchvision
+
+    from cval_torch.pool.memory import available_memory
+
     devices = [f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         devices.append("mps")
@@ -88,6 +88,9 @@ def _state_of(modules: list[str]) -> str:
 
 def _broken() -> list[str]:
     """What is installed and does not work."""
+    import torch
+    import torchvision  # noqa: F401, its operators are tried
+
     try:
         torch.ops.torchvision.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except (RuntimeError, AttributeError) as error:
@@ -96,6 +99,8 @@ def _broken() -> list[str]:
 
 
 def _ask_service() -> str | None:
+    from cval_torch.service.client.connection import CVALConnection
+
     try:
         CVALConnection(timeout=10).dataset().get_all()
     except CvalError as error:

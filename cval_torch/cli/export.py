@@ -6,9 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cval_torch.config.outputs import SAVERS
-from cval_torch.config.reopening import reopen
-from cval_torch.formats.class_names import as_names
+from cval_torch.cli.flags import EXPORT_FORMATS
 
 
 def add_export(commands: Any) -> None:
@@ -20,7 +18,7 @@ def add_export(commands: Any) -> None:
         epilog="example: cval-torch export round1/ --format cvat --output for_cvat/",
     )
     parser.add_argument("selection", metavar="DIR", type=Path, help="a folder that `cval-torch select` wrote")
-    parser.add_argument("--format", required=True, choices=[name.replace("_", "-") for name in SAVERS])
+    parser.add_argument("--format", required=True, choices=EXPORT_FORMATS)
     parser.add_argument("--output", metavar="DIR", type=Path, required=True)
     parser.add_argument("--source", metavar="PATH", help="where the images are now")
     parser.add_argument("--images", choices=["leave", "copy", "symlink", "hardlink"], help="what happens to the files")
@@ -33,6 +31,9 @@ def add_export(commands: Any) -> None:
 
 def run_export(options: argparse.Namespace) -> int:
     """Write, and print what was written."""
+    from cval_torch.config.outputs import SAVERS
+    from cval_torch.config.reopening import reopen
+
     frames, config, names = reopen(options.selection, source=options.source)
     extra: dict[str, Any] = {} if options.images is None else {"images": options.images}
     path = SAVERS[options.format.replace("-", "_")](
@@ -51,4 +52,6 @@ def run_export(options: argparse.Namespace) -> int:
 
 def _names(given: dict[int, str] | list[str] | None, shown: dict[int, str]) -> dict[int, str]:
     """The names of all classes that are known, and of those that the frames show."""
+    from cval_torch.formats.class_names import as_names
+
     return {**shown, **as_names(given)}

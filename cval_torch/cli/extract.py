@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cval_torch.cli.flags import add_config_flags, add_image_flags, add_model_flags, config_of
-from cval_torch.config.choosing import open_work
 from cval_torch.errors import InvalidInputError
-from cval_torch.extraction.inference_pass import InferencePass
 
 
 def add_extract(commands: Any) -> None:
@@ -35,7 +33,11 @@ def run_extract(options: argparse.Namespace) -> int:
     if path.exists() and not options.exist_ok:
         raise InvalidInputError(f"{str(path)!r} is there already; replace it by --exist-ok")
     options.output = None
-    work = open_work(config_of(options))
+    config = config_of(options)
+    from cval_torch.config.choosing import open_work
+    from cval_torch.extraction.inference_pass import InferencePass
+
+    work = open_work(config)
     pool = InferencePass(
         work.detector.model, work.loader(work.labels.unlabeled), work.options(progress=not options.quiet)
     ).pool()

@@ -8,6 +8,9 @@ from typing import Any, get_args
 from cval_torch.config.loading import load_config
 from cval_torch.config.schema import Config, ExportFormat
 
+EXPORT_FORMATS = [name for name in get_args(ExportFormat) if "_" not in name]
+"""Of annotators' tools, as the command line spells them."""
+
 _KEYS = {
     "source": "source",
     "model": "model",
@@ -78,8 +81,7 @@ def add_choice_flags(parser: argparse.ArgumentParser) -> None:
 def add_export_flags(parser: argparse.ArgumentParser) -> None:
     """What is written for annotators."""
     group = parser.add_argument_group("export")
-    formats = [name for name in get_args(ExportFormat) if "_" not in name]
-    group.add_argument("--export", nargs="+", choices=formats, metavar="FORMAT", help=", ".join(formats))
+    group.add_argument("--export", nargs="+", choices=EXPORT_FORMATS, metavar="FORMAT", help=", ".join(EXPORT_FORMATS))
     group.add_argument("--images", choices=["leave", "copy", "symlink", "hardlink"], help="what happens to the files")
     group.add_argument("--min-score", type=float, metavar="X", help="of pre-labels")
     group.add_argument("--round", type=int, metavar="N", help="the number of the round, to travel along")

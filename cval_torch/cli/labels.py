@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cval_torch.config.labels_file import LabelsFile
-
 
 def add_labels(commands: Any) -> None:
     """Add the subcommand to what `ArgumentParser.add_subparsers` returned."""
@@ -27,6 +25,8 @@ def add_labels(commands: Any) -> None:
 
 def run_labels(options: argparse.Namespace) -> int:
     """Show or change the record, and print what it says then."""
+    from cval_torch.config.labels_file import LabelsFile
+
     record = LabelsFile.read(options.file)
     if options.what == "confirm":
         ids = None if options.ids is None else options.ids.read_text(encoding="utf-8-sig").splitlines()

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     with contextlib.suppress(ImportError):  # a shell completes words where argcomplete is installed
-        import argcomplete  # noqa: PLC0415, an extra
+        import argcomplete
 
         argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)

@@ -6,10 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cval_torch.config.reopening import reopen
 from cval_torch.errors import InvalidInputError
-from cval_torch.pool.pool import Pool
-from cval_torch.report import report
 
 
 def add_report(commands: Any) -> None:
@@ -33,6 +30,11 @@ def run_report(options: argparse.Namespace) -> int:
     """Write, and print what was written."""
     if options.output.exists() and not options.exist_ok:
         raise InvalidInputError(f"{str(options.output)!r} is there already; replace it by --exist-ok")
+
+    from cval_torch.config.reopening import reopen
+    from cval_torch.pool.pool import Pool
+    from cval_torch.report import report
+
     frames, _, names = reopen(options.selection, source=options.source)
     pool = None if options.predictions is None else Pool.load(options.predictions)
     print(

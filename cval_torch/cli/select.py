@@ -7,7 +7,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cval_torch.cli.flags import (
     add_choice_flags,
@@ -17,13 +17,11 @@ from cval_torch.cli.flags import (
     add_model_flags,
     config_of,
 )
-from cval_torch.config.choosing import Work, choose, open_work
-from cval_torch.config.forecast import forecast
-from cval_torch.config.outputs import OutputFolder, selection_record, write_outputs
-from cval_torch.config.processes import joined_processes
 from cval_torch.config.schema import Config
 from cval_torch.errors import InvalidInputError, MissingExtraError
-from cval_torch.report import report
+
+if TYPE_CHECKING:
+    from cval_torch.config.choosing import Work
 
 REPORT_ALL = 10_000
 """The most images of which the report shows the whole pool; it needs the predictions of all."""
@@ -61,6 +59,8 @@ def run_select(options: argparse.Namespace) -> int:
     if options.no_report:
         config = config.model_copy(update={"output": config.output.model_copy(update={"report": False})})
     if options.dry_run:
+        from cval_torch.config.choosing import open_work
+
         return _say_what_it_takes(open_work(config), as_json=options.json)
     return run_selection(
         config, progress=not options.quiet, exist_ok=options.exist_ok, resume=options.resume, as_json=options.json
@@ -74,6 +74,12 @@ def run_selection(
     if config.output.folder is None:
         raise InvalidInputError("`output` must be given: the folder that everything is written to")
     _check_extras(config)
+
+    from cval_torch.config.choosing import choose, open_work
+    from cval_torch.config.outputs import OutputFolder, selection_record, write_outputs
+    from cval_torch.config.processes import joined_processes
+    from cval_torch.report import report
+
     output = OutputFolder(Path(config.output.folder), exist_ok=exist_ok, resume=resume)
     output.check()
     work = open_work(config)
@@ -121,6 +127,8 @@ def _check_extras(config: Config) -> None:
 
 
 def _say_what_it_takes(work: Work, *, as_json: bool) -> int:
+    from cval_torch.config.forecast import forecast
+
     found = forecast(work)
     if as_json:
         print(json.dumps(found, indent=1))

@@ -47,14 +47,15 @@ def _help_of(limit: str) -> str:
 
 def serve_until_stopped(options: argparse.Namespace) -> int:
     """Serve until the process is told to stop; returns the exit status."""
+    keys = _keys(options.api_key_file)
     try:
-        import uvicorn  # noqa: PLC0415 - an extra
+        import uvicorn
 
-        from cval_torch.service.server.app import create_app  # noqa: PLC0415 - needs the same extra
+        from cval_torch.service.server.app import create_app
     except ImportError as error:
         raise MissingExtraError("server", needed_for="cval-torch serve") from error
     limits = Limits(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Limits)})
-    app = create_app(options.data, _keys(options.api_key_file), limits=limits)
+    app = create_app(options.data, keys, limits=limits)
     logging.basicConfig(level=options.log_level.upper())
     uvicorn.run(app, host=options.host, port=options.port, log_level=options.log_level, timeout_graceful_shutdown=10)
     return 0

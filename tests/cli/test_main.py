@@ -157,6 +157,47 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
     assert done.stderr == ""
 
 
+def test_what_infers_nothing_needs_no_torch(tmp_path: Path) -> None:
+    script = """
+import sys
+import cval_torch
+from cval_torch.cli import main
+for words in COMMANDS:
+    try:
+        status = main(words)
+    except SystemExit as ended:
+        status = ended.code
+    assert status == (0 if words[-1] in ("--help", "--version", "schema", "rare_classes", "quickstart") else 2), words
+    assert not {"torch", "numpy"} & set(sys.modules), words
+"""
+    commands = [
+        *([command, "--help"] for command in COMMANDS),
+        ["--help"],
+        ["--version"],
+        ["config", "schema"],
+        ["config", "check", "rare_classes"],
+        ["config", "init", "quickstart"],
+        ["config", "check", "nothing"],
+        ["nothing"],
+        ["select", "--no-such-flag"],
+        ["select", "--source", "images", "bach=3"],
+        ["select", "--source", "images", "--num-of-samples", "0"],
+        ["select", "--source", "images", "--num-of-samples", "3"],
+        ["serve", "--data", "data"],
+        ["compare", "--source", "images"],
+        ["export", "chosen", "--output", "x", "--format", "paper"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", script.replace("COMMANDS", repr(commands))],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "CVAL_API_KEY"},
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_shell_completes_words() -> None:
     pytest.importorskip("argcomplete")
     line = "cval-torch sel"
@@ -172,6 +213,13 @@ def test_a_shell_completes_words() -> None:
         "_ARGCOMPLETE_STDOUT_FILENAME": "/dev/stderr",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "cval_torch"], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-X", "importtime", "-m", "cval_torch"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert "select" in done.stderr
+    *imported, words = done.stderr.splitlines()
+    assert words.split("\v") == ["select"]
+    assert [line for line in imported if line.split()[-1] == "cval_torch.cli.main"], "imports are told"
+    assert [line for line in imported if line.split()[-1] in ("torch", "numpy")] == [], "it answers at once"

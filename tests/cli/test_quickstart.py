@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from cval_torch.cli import main, quickstart
+from cval_torch.cli import drawn, main
 
 
 @pytest.mark.filterwarnings("default::UserWarning")
 def test_it_draws_trains_and_chooses(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quickstart, "_STEPS", 4)
+    monkeypatch.setattr(drawn, "_STEPS", 4)
     assert main(["quickstart", "--output", str(tmp_path / "q"), "--quiet"]) == 0
     assert capsys.readouterr().out.startswith("8 of 60 images")
     assert len(list((tmp_path / "q" / "images").iterdir())) == 80

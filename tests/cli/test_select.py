@@ -159,9 +159,7 @@ def test_a_run_that_was_killed_goes_on(place: Path, tmp_path: Path) -> None:
 import os, signal, sys
 from cval_torch.cli import main
 from cval_torch.config import outputs
-outputs.write_outputs = None
-import cval_torch.cli.select as command
-command.selection_record = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+outputs.selection_record = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
 main({words!r})
 """
     killed = subprocess.run([sys.executable, "-c", script], cwd=place, capture_output=True, text=True, check=False)

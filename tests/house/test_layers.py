@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "cval_torch"
 
 FLOORS = {
     "errors": 0,
+    "lazy": 0,
     "pool": 1,
     "hooks": 2,
     "strategies": 2,

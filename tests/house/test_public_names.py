@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
-import types
 from pathlib import Path
 
 import pytest
@@ -15,18 +15,61 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *(page for page in (ROOT / "examples" / "guide").glob("*.md") if page.name != "api.md")]
 
 
-def public_names() -> set[str]:
+PACKAGE = Path(cval_torch.__file__).parent
+
+
+def imports_in(node: ast.AST) -> dict[str, list[str]]:
     return {
-        name
-        for name, value in vars(cval_torch).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+        each.module or "": [name.name for name in each.names]
+        for each in ast.walk(node)
+        if isinstance(each, ast.ImportFrom)
     }
+
+
+def parts_that_are_lazy(path: Path) -> list[tuple[dict[str, list[str]], dict[str, list[str]]]]:
+    """What an `__init__` imports for type checkers, and what it says that it imports when a name is asked for."""
+    found = []
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            tables = [ast.literal_eval(each) for each in ast.walk(node.orelse[0]) if isinstance(each, ast.Dict)]
+            found.append((imports_in(node), tables[0]))
+    return found
+
+
+def public_names() -> set[str]:
+    """What the source of `cval_torch` imports to offer it."""
+    ((imported, _),) = parts_that_are_lazy(PACKAGE / "__init__.py")
+    return {name for names in imported.values() for name in names}
 
 
 def test_names_are_listed_and_sorted() -> None:
     listed = [name for name in cval_torch.__all__ if name != "__version__"]
-    assert set(listed) == public_names() - {"annotations"}
+    assert set(listed) == public_names()
     assert listed == sorted(listed)
+    assert set(cval_torch.__all__) <= set(dir(cval_torch))
+
+
+def test_type_checkers_see_what_is_imported_when_it_is_asked_for() -> None:
+    lazy = {path.parent.name: parts_that_are_lazy(path) for path in PACKAGE.rglob("__init__.py")}
+    both = {name: part for name, parts in lazy.items() for part in parts}
+    assert {"cval_torch", "config", "pool", "selection", "service", "client"} == set(both)
+    for name, (imported, said) in both.items():
+        assert imported == said, name
+
+
+def test_a_star_imports_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in public_names():
+        monkeypatch.delattr(cval_torch, name, raising=False)
+    names: dict[str, object] = {}
+    exec("from cval_torch import *", names)
+    assert set(cval_torch.__all__) <= set(names)
+    assert names["Pool"] is cval_torch.Pool is cval_torch.pool.Pool
+
+
+def test_the_wings_need_no_import_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wing in {*WINGS, "errors", "pipeline"} - {"cli"}:
+        monkeypatch.delattr(cval_torch, wing, raising=False)
+        assert getattr(cval_torch, wing).__name__ == f"cval_torch.{wing}"
 
 
 def test_every_name_is_documented() -> None:
