@@ -18,7 +18,7 @@ from cval_torch.extraction.inference_pass import InferencePass
 from cval_torch.extraction.options import OnError, PassOptions
 from cval_torch.hooks.base import DetectorAdapter
 from cval_torch.pool.pool import IdSource, Pool
-from cval_torch.selection.backend import Backend, ReadsColumns, Selection
+from cval_torch.selection.backend import Backend, ChecksPasses, ReadsColumns, Selection
 from cval_torch.selection.checks import checked_stages
 from cval_torch.selection.class_weights import counts_for
 from cval_torch.selection.costs import estimated_boxes, total
@@ -265,6 +265,8 @@ def select_frames(
     if backend is None:
         counts_for(checked_stages(stages))  # what is wrong with them is said before the pass
     backend = LocalBackend() if backend is None else backend
+    if isinstance(backend, ChecksPasses):
+        backend.check_pass(stages, top_boxes=options.top_boxes)
     if cache_dir is None and isinstance(backend, ReadsColumns):
         options = options.keeping(backend.columns(stages) | PREDICTIONS)
     run = InferencePass(model, loader, options, distributed=distributed)

@@ -11,7 +11,19 @@ from naive_descriptors import naive_descriptors
 from tiny_rcnn import Frames, Stream, loader_of, make_faster_rcnn
 from torch.utils.data import Subset
 
-from cval_torch import DetectionSampling, LabelPool, LocalBackend, Pool, SelectedFrames, Selection, extract, select
+from cval_torch import (
+    DetectionSampling,
+    LabelPool,
+    LocalBackend,
+    PassOptions,
+    Pool,
+    RestBackend,
+    SamplerCallback,
+    SelectedFrames,
+    Selection,
+    extract,
+    select,
+)
 from cval_torch.errors import InvalidInputError, NoSubsetError, NotEnoughMemoryError
 from cval_torch.strategies.class_gain import class_gain
 from cval_torch.strategies.registry import STRATEGIES
@@ -39,6 +51,15 @@ def test_the_one_liner_ranks_by_uncertainty_and_subsets_the_loaders_dataset() ->
     assert [str(1000 + row) for row in chosen.indices] == list(chosen.frame_ids)
     assert [sample[1]["image_id"] for sample in (chosen[n] for n in range(3))] == [int(i) for i in chosen.frame_ids]
     assert "3 of 8 frames by entropy" in repr(chosen)
+
+
+def test_a_service_that_needs_all_embeddings_is_refused_before_anything_is_loaded() -> None:
+    options: dict[str, Any] = {"backend": RestBackend(api_key="key-of-tests", url="http://127.0.0.1:9/api")}
+    with pytest.raises(InvalidInputError, match=r"^`top_boxes=2` keeps the embeddings of some boxes only, and stage 0"):
+        select(make_faster_rcnn(), [object()], num_of_samples=1, top_boxes=2, selection_strategy="k_center", **options)
+    stages = DetectionSampling(selection_strategy="clustering", num_of_samples=1)
+    with pytest.raises(InvalidInputError, match=r"^`top_boxes=2`"):
+        SamplerCallback(LabelPool(Frames(4)), loader_of, stages, options=PassOptions(top_boxes=2), **options)
 
 
 ENTROPY: dict[str, Any] = {"selection_strategy": "entropy"}

@@ -97,3 +97,12 @@ class ReadsColumns(Protocol):
     def columns(self, stages: Sequence[DetectionSampling]) -> frozenset[str]:
         """The columns of a pool that `select` looks at for these stages, where they are there."""
         ...
+
+
+@runtime_checkable
+class ChecksPasses(Protocol):
+    """What a backend may also have: it refuses a pass that would not keep what `select` needs, before it is made."""
+
+    def check_pass(self, stages: Sequence[DetectionSampling], *, top_boxes: int | None) -> None:
+        """Raise an `InvalidInputError` if a pool with embeddings of `top_boxes` boxes a frame cannot serve a stage."""
+        ...

@@ -88,6 +88,24 @@ class RestBackend:
             return frozenset(COLUMNS)
         return frozenset[str]().union(*map(columns_read, stages))
 
+    def check_pass(self, stages: Sequence[DetectionSampling], *, top_boxes: int | None) -> None:
+        """Refuse a pass that would keep embeddings of some boxes only, where a stage sends those of all.
+
+        Raises:
+            InvalidInputError: a stage compares embeddings, and `top_boxes` is not None.
+        """
+        if top_boxes is None or type(self).select is not RestBackend.select:
+            return
+        for number, stage in enumerate(stages):
+            if not isinstance(stage, DetectionSampling) or _is_unheard_of(stage):
+                continue
+            if find_strategy(stage.selection_strategy).is_diversity or stage.min_distance is not None:
+                raise InvalidInputError(
+                    f"`top_boxes={top_boxes}` keeps the embeddings of some boxes only, and stage {number} "
+                    f"({stage.name}) sends those of all to the service: leave `top_boxes` out, or choose with "
+                    "LocalBackend"
+                )
+
     def resume(
         self,
         pool: Pool,

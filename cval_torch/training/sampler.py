@@ -17,7 +17,7 @@ from cval_torch.extraction.options import PassOptions
 from cval_torch.pipeline import SelectedFrames
 from cval_torch.pool.files import read_record, write_record
 from cval_torch.pool.ranks import Ranks, from_rank_zero, is_rank_zero
-from cval_torch.selection.backend import Backend
+from cval_torch.selection.backend import Backend, ChecksPasses
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.training.choice import Choice, annotated_ids
 from cval_torch.training.choosing import Chooser, MakeLoader
@@ -95,6 +95,8 @@ class SamplerCallback:
                 "`options.frame_id` must be None: frames have the names that `labels` gives them; give LabelPool "
                 "others, by `frame_ids=`"
             )
+        if backend is not None and isinstance(backend, ChecksPasses):
+            backend.check_pass(self.stages, top_boxes=self.options.top_boxes)
         self._log = RoundLog(loggers)
         self.rounds_chosen = 0
         self._waiting: Round | None = None

@@ -54,6 +54,17 @@ def test_it_says_which_columns_it_looks_at() -> None:
     assert Another(api_key="key-of-tests").columns([stage("probability", 2)]) == set(COLUMNS)
 
 
+def test_a_pass_with_embeddings_of_some_boxes_is_refused_for_stages_that_send_those_of_all() -> None:
+    backend = RestBackend(api_key="key-of-tests")
+    backend.check_pass(STAGES, top_boxes=None)
+    backend.check_pass([stage("entropy", 2), stage("of a later server", 2)], top_boxes=5)
+    message = r"`top_boxes=5` .* stage 1 \(clustering\) .*: leave `top_boxes` out, or choose with LocalBackend"
+    with pytest.raises(InvalidInputError, match=message):
+        backend.check_pass(STAGES, top_boxes=5)
+    with pytest.raises(InvalidInputError, match=r"`top_boxes=1` .* stage 0 \(entropy\)"):
+        backend.check_pass([stage("entropy", 2, min_distance=0.5)], top_boxes=1)
+
+
 REFUSED: dict[str, tuple[list[DetectionSampling], str]] = {
     "random": ([stage("entropy", 3), stage("random", 2)], "no `selection_strategy` 'random', which stage 1 asks for"),
     "unheard of": ([stage("best", 2)], "'best'.*it has least, margin, ratio, entropy, probability, clustering"),
