@@ -16,10 +16,11 @@ from cval_torch.strategies.columns import UNCERTAIN_CLASSES, check_columns
 from cval_torch.strategies.descriptor import Descriptors, LongRows, beside, check_described, unit_rows
 from cval_torch.strategies.k_center import candidates_of, catch_up, first_greatest, greatest_rows
 from cval_torch.strategies.nearest import squared_distances
+from cval_torch.strategies.points import Points, Taken
 from cval_torch.strategies.scores import box_evidence, entropy
+from cval_torch.strategies.standard import Standard
 
 _CHUNK_ELEMENTS = 2**20
-_BLOCK_FRAMES = 2**12
 # No two places are as far apart, squared: lengths are at most the root of 1 + 1 (looks, place) + 1/4 (classes).
 _FARTHER_THAN_ANY = 9.0
 
@@ -100,24 +101,17 @@ class Contents:
             frames = frames[self.rows]
         return Contents(self.descriptors.copied(), self.objects, frames)
 
-    @property
-    def has_frame_embeddings(self) -> bool:
-        """Whether there are frame embeddings, here or elsewhere."""
-        return self.frame_embeddings is not None or self.elsewhere is not None
-
     def frames_at(self, rows: Tensor | slice) -> Tensor | None:
         """(r, D) float64, the frame embeddings of some frames; None where there are none."""
         source = self.frame_embeddings if self.elsewhere is None else self.elsewhere
         return None if source is None else source[rows if self.rows is None else self.rows[rows]].double()
 
-    def sums_of_frames(self, around: Tensor | None = None) -> Tensor:
-        """(D,) float64, the sum of all frame embeddings, or of their squared differences from a point."""
-        total = torch.zeros((), dtype=torch.float64)
-        for begin in range(0, len(self), _BLOCK_FRAMES):
-            block = self.frames_at(slice(begin, begin + _BLOCK_FRAMES))
-            if block is not None:
-                total = total.to(block) + (block.sum(0) if around is None else (block - around).square_().sum(0))
-        return total
+    def frame_points(self) -> Points | None:
+        """(F, D), all frame embeddings, which stay where they are; None where there are none."""
+        if self.elsewhere is not None:
+            return self.elsewhere.points(self.rows)
+        frames = self.frame_embeddings
+        return frames if frames is None or self.rows is None else Taken(frames, self.rows)
 
 
 def class_gain(
@@ -181,7 +175,7 @@ class _Greedy:
     def __init__(self, frames: Contents, labeled: Contents | None, n: int) -> None:
         ours, theirs = beside(frames.descriptors, None if labeled is None else labeled.descriptors)
         held = labeled if labeled is not None and theirs is not None else None
-        standard = _Standard.of([frames] if held is None else [frames, held])
+        standard = Standard.of([each.frame_points() for each in ([frames] if held is None else [frames, held])])
         device = ours.device
         self.places, self.step = _Places(ours, frames, standard), candidates_of(len(frames))
         everything = torch.arange(len(frames), device=device)
@@ -283,28 +277,10 @@ class _Gains:
         return self.objects.by_frame((1 / (known + 1))[self.columns]).div_(self.roots)
 
 
-@dataclass(frozen=True, eq=False)
-class _Standard:
-    """Means and deviations (D,) of frame embeddings, float64; None where frames have none to compare."""
-
-    middle: Tensor
-    spread: Tensor
-
-    @classmethod
-    def of(cls, pools: Sequence[Contents]) -> _Standard | None:
-        """Those of all frames of some pools."""
-        if not all(each.has_frame_embeddings for each in pools):
-            return None
-        count = sum(map(len, pools))
-        middle = torch.stack([each.sums_of_frames() for each in pools]).sum(0) / count
-        squares = torch.stack([each.sums_of_frames(around=middle) for each in pools]).sum(0)
-        return cls(middle, (squares / count).sqrt().clamp_min(torch.finfo(torch.float64).tiny))
-
-
 class _Places:
     """Where frames lie: their descriptors, and beside these, where there are any, standardised frame embeddings."""
 
-    def __init__(self, descriptors: Descriptors, frames: Contents, standard: _Standard | None) -> None:
+    def __init__(self, descriptors: Descriptors, frames: Contents, standard: Standard | None) -> None:
         self.descriptors, self.frames, self.standard = descriptors, frames, standard
 
     def __getitem__(self, rows: Tensor) -> Tensor:
@@ -312,8 +288,7 @@ class _Places:
         looks, frames = self.descriptors[rows].double(), self.frames.frames_at(rows)
         if self.standard is None or frames is None:
             return looks
-        standardised = frames.sub_(self.standard.middle).div_(self.standard.spread)
-        return torch.cat([looks, unit_rows(standardised).double()], 1)
+        return torch.cat([looks, unit_rows(self.standard.standardised(frames)).double()], 1)
 
 
 def _confidences(pool: Pool) -> Tensor:

@@ -33,6 +33,7 @@ from cval_torch.pool.pool import Pool
 from cval_torch.strategies.class_sums import ClassSums
 from cval_torch.strategies.columns import DESCRIBED
 from cval_torch.strategies.parts import Here, Part, Workers
+from cval_torch.strategies.points import Points
 from cval_torch.strategies.reduce import sum as sum_of_frames
 
 W = TypeVar("W")
@@ -57,6 +58,10 @@ class LongRows(Protocol):
 
     def workers(self, frames: Descriptors, new: Callable[..., W], *args: Any) -> Workers[W]:
         """Workers where the rows are."""
+        ...
+
+    def points(self, rows: Tensor | None) -> Points:
+        """The rows at (n,) int64 `rows`, or all, as points, which stay where they are."""
         ...
 
 

@@ -90,3 +90,26 @@ class Joined:
         result[ours] = self.points[rows[ours]].float()
         result[~ours] = self.others[rows[~ours] - known].to(result)
         return result
+
+
+class Taken:
+    """Some rows of other points, in any order, as points of their own."""
+
+    def __init__(self, points: Points, rows: Tensor) -> None:
+        self.points, self.rows = points, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(how many rows, D)."""
+        return len(self), self.points.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """That of the points."""
+        return self.points.device
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        return self.points[self.rows[rows]]

@@ -12,6 +12,7 @@ from torch import Tensor
 from cval_torch.pool.team import Team
 from cval_torch.strategies.descriptor import Descriptors, no_shares
 from cval_torch.strategies.parts import Part, Workers
+from cval_torch.strategies.points import Points, Taken
 
 W = TypeVar("W")
 
@@ -67,6 +68,19 @@ class SharedRows:
         """The same with zeros to the right, to another width."""
         return SharedRows(self._team, self._name, self._like, self._length, width=width)
 
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(F, W)."""
+        return self._length, self._width
+
+    @property
+    def device(self) -> torch.device:
+        """Where what is asked for comes."""
+        return self._like.device
+
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
         """(r, W), the rows at (r,) int64 `rows` or of a slice."""
         if isinstance(rows, slice):
@@ -88,6 +102,27 @@ class SharedRows:
         )
         self._team.each(_make_worker, rows, (bare, self._width), new, args)
         return _Apart(self._team)
+
+    def points(self, rows: Tensor | None) -> Points:
+        """The rows at (n,) int64 `rows`, or all, as points: workers for them are made where they are."""
+        return _SharedPoints(self, torch.arange(self._length) if rows is None else rows)
+
+    def workers_at(self, rows: Tensor, new: Callable[..., W], *args: Any) -> Workers[W]:
+        """Workers for the rows at (n,) int64 `rows` alone, whatever they belong to."""
+        self._team.each(_make_plain_worker, self._name, self._like, rows, (new, args))
+        return _Apart(self._team)
+
+
+class _SharedPoints(Taken):
+    """Some of the rows, as points."""
+
+    def __init__(self, shared: SharedRows, rows: Tensor) -> None:
+        super().__init__(shared, rows)
+        self._shared = shared
+
+    def workers(self, new: Callable[..., W], *args: Any) -> Workers[W]:
+        """See `parts.workers_of`."""
+        return self._shared.workers_at(self.rows, new, *args)
 
 
 class _Apart(Workers[W]):
@@ -123,6 +158,14 @@ def _make_worker(keeps: Keeps, rows: Tensor, frames: tuple[Descriptors, int], ne
         shares = no_shares(len(own.is_null), own.looks)
     mine = replace(bare, looks=_widened(own.looks, width), is_null=own.is_null, shares=shares, rows=here)
     keeps.worker, keeps.worker_rows = new(Part(mine, places, len(rows)), *args), places
+
+
+def _make_plain_worker(
+    keeps: Keeps, name: str, like: Tensor, rows: Tensor, how: tuple[Callable[..., W], Sequence[Any]]
+) -> None:
+    (new, args), (here, places) = how, keeps.find(rows)
+    part = Part(Taken(keeps.columns.get(name, like), here), places, len(rows))
+    keeps.worker, keeps.worker_rows = new(part, *args), places
 
 
 def _ask(keeps: Keeps, work: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
