@@ -19,6 +19,8 @@ _EXTRAS = {
     "cli": ["yaml"],
     "formats": ["yaml", "defusedxml"],
     "report": ["jinja2", "matplotlib"],
+    "maps": ["openTSNE"],
+    "video": ["av"],
     "ultralytics": ["ultralytics"],
     "transformers": ["transformers", "accelerate"],
     "lightning": ["lightning"],

@@ -83,9 +83,9 @@ def run_selection(
     output = OutputFolder(Path(config.output.folder), exist_ok=exist_ok, resume=resume)
     output.check()
     work = open_work(config)
-    full = config.output.report and len(work.labels.unlabeled) <= REPORT_ALL
+    full = config.output.report and len(work.labels) <= REPORT_ALL
     with joined_processes() as rank, output.pass_kept(on_disk=full, rank=rank) as kept:
-        chosen, pool = choose(work, progress=progress, cache_dir=kept, keep=full)
+        chosen, pool, labeled = choose(work, progress=progress, cache_dir=kept, keep=full)
         if rank != 0:
             return 0
         record = selection_record(work, chosen)
@@ -97,7 +97,7 @@ def run_selection(
                     chosen,
                     folder / "report.html",
                     pool=pool,
-                    labeled=work.labels,
+                    labeled=work.labels if labeled is None else labeled,
                     class_names=work.class_names,
                     max_frames=config.output.max_frames,
                     min_score=0.3 if config.output.min_score is None else config.output.min_score,

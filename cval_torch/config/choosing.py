@@ -99,17 +99,18 @@ def open_labels(config: Config, dataset: Dataset[Any]) -> tuple[LabelPool, Annot
 
 def choose(
     work: Work, *, progress: bool = True, cache_dir: Path | None = None, keep: bool = False
-) -> tuple[SelectedFrames, Pool | None]:
+) -> tuple[SelectedFrames, Pool | None, Pool | None]:
     """Infer the images that are not annotated, and choose among them.
 
     Args:
         work: what `open_work` found.
         progress: whether to show bars.
         cache_dir: a folder that keeps the pass if the process is killed.
-        keep: whether to keep the predictions of all frames, to report on.
+        keep: whether to keep all predictions, to report on.
 
     Returns:
-        The chosen frames, and, with `keep`, the predictions of all.
+        The chosen frames; with `keep`, the predictions of all frames that were chosen from, and of the annotated ones
+        where a stage looked at them. Else None.
 
     Raises:
         InvalidInputError: no stage; no image is left to choose.
@@ -124,16 +125,17 @@ def choose(
     if len(left) == 0:
         raise InvalidInputError(f"all {len(work.labels)} images are annotated already: there is nothing to choose")
     options = work.options(progress=progress)
-    backend = _backend(work, stages, options)
+    backend = _backend(work, stages, options, keep=keep)
     loader = work.loader(left)
     if not keep:
         chosen = select_frames(
             work.detector.model, loader, stages, backend=backend, options=options, cache_dir=cache_dir, distributed=None
         )
-        return chosen, None
+        return chosen, None, None
     pool = InferencePass(work.detector.model, loader, options).pool(cache_dir)
     found = (backend or LocalBackend()).select(pool, stages)
-    return SelectedFrames(left, found, pool), pool
+    labeled = backend.labeled if isinstance(backend, LocalBackend) else None
+    return SelectedFrames(left, found, pool), pool, labeled if isinstance(labeled, Pool) else None
 
 
 def pass_options(config: Config, detector: Detector, *, progress: bool) -> PassOptions:
@@ -163,7 +165,7 @@ def is_record(path: Path) -> bool:
         return b'"cval_torch.' in file.read(4096)
 
 
-def _backend(work: Work, stages: list[DetectionSampling], options: PassOptions) -> Backend | None:
+def _backend(work: Work, stages: list[DetectionSampling], options: PassOptions, *, keep: bool) -> Backend | None:
     if work.config.service is not None:
         return RestBackend(url=work.config.service.url)
     labels = work.labels
@@ -171,7 +173,7 @@ def _backend(work: Work, stages: list[DetectionSampling], options: PassOptions) 
     def make_pass() -> InferencePass:
         return InferencePass(work.detector.model, work.loader(labels.labeled), options)
 
-    return backend_for(stages, labels.labeled_ids, make_pass)
+    return backend_for(stages, labels.labeled_ids, make_pass, keep=keep)
 
 
 def _class_names(config: Config, detector: Detector, annotated: Annotated | None) -> dict[int, str] | None:

@@ -25,6 +25,7 @@ def backend_for(
     make_pass: Callable[[], InferencePass],
     *,
     avoid_labeled: bool = True,
+    keep: bool = False,
 ) -> LocalBackend | None:
     """A backend that knows what is labelled, if a stage has a use for that, else None; every process must call this.
 
@@ -33,6 +34,8 @@ def backend_for(
         labeled_ids: the labelled frames.
         make_pass: makes a pass over them, if it is needed.
         avoid_labeled: whether stages stay away from labelled frames.
+        keep: whether the backend's `labeled` is all that the pass finds, for others to read, and not only what stages
+            look at.
 
     Raises:
         CvalError: see `backend_knowing`.
@@ -45,6 +48,8 @@ def backend_for(
         return None
     if not labeled_ids:
         return LocalBackend(labeled_counts={})
+    if keep:
+        return LocalBackend(labeled=make_pass().pool())
     return backend_knowing(make_pass(), stages, away=away, balanced=balanced)
 
 

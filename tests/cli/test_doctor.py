@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from own_server import OwnServer
 
 from cval_torch.cli import doctor, main
+
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 def test_it_tells_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,6 +23,9 @@ def test_it_tells_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["extras"]["formats"] == "is there"
+    for_contributors = {"benchmarks", "dev", "docs", "examples"}
+    (table,) = re.findall(r"^\[project.optional-dependencies\]$(.*?)^\[", PROJECT.read_text(), re.DOTALL | re.MULTILINE)
+    assert set(found["extras"]) == set(re.findall(r"^(\w+) = ", table, re.MULTILINE)) - for_contributors
     assert found["broken"] == []
 
 

@@ -74,14 +74,16 @@ def test_from_a_folder_to_tasks_and_back(run: Callable[..., Any], place: Path, t
     assert out.startswith("25 images: 4 labelled, 0 waiting")
 
     status, out, err = run(
-        *("select", "--source", "photos", *DETECTOR, "-n", "6", "--labeled", str(annotated), "--no-report", "--json"),
+        *("select", "--source", "photos", *DETECTOR, "-n", "6", "--labeled", str(annotated), "--json"),
         *("--output", str(tmp_path / "round2")),
     )
     assert status == 0, err
     again = json.loads(out)
     assert not {frame["frame_id"] for frame in again["frames"]} & set(ids[:4])
     assert (again["labeled"], again["out_of"]) == (4, 21)
-    assert not (tmp_path / "round2" / "report.html").exists()
+    page = (tmp_path / "round2" / "report.html").read_text()
+    assert "<dt>annotated before</dt><dd>4</dd>" in page
+    assert 'class="dots annotated"' in page, "what the detector says of them is known"
 
 
 def test_what_it_will_take(run: Callable[..., Any]) -> None:

@@ -43,7 +43,7 @@ def values(place: Path, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("keep", [False, True])
 def test_it_is_the_choice_of_python(place: Path, keep: bool) -> None:
     work = open_work(load_config(None, values=values(place)))
-    chosen, pool = choose(work, progress=False, keep=keep)
+    chosen, pool, _ = choose(work, progress=False, keep=keep)
     loader = DataLoader(ImageFolder(place / "photos" / "cats"), batch_size=4, collate_fn=collate_images)
     expected = select(work.detector.model, loader, num_of_samples=3, progress=False)
     assert chosen.frame_ids == expected.frame_ids
@@ -58,7 +58,8 @@ def test_it_keeps_away_from_what_is_annotated(place: Path, tmp_path: Path) -> No
     (tmp_path / "done.json").write_text(json.dumps(document))
     work = open_work(load_config(None, values=values(place, labeled=str(tmp_path / "done.json"))))
     assert work.class_names == {1: "cat"}, "the annotations name the classes where nothing else does"
-    chosen, _ = choose(work, progress=False)
+    chosen, _, nothing = choose(work, progress=False)
+    same, pool, labeled = choose(work, progress=False, keep=True)
     folder = ImageFolder(place / "photos" / "cats")
     parts = [torch.utils.data.Subset(folder, rows) for rows in ([0, 1, 2], list(range(3, 8)))]
     known, others = (
@@ -66,7 +67,13 @@ def test_it_keeps_away_from_what_is_annotated(place: Path, tmp_path: Path) -> No
         for part in parts
     )
     stage = DetectionSampling(selection_strategy="auto", num_of_samples=3)
-    assert chosen.frame_ids == LocalBackend(labeled=known).select(others, stage).frame_ids
+    assert chosen.frame_ids == same.frame_ids == LocalBackend(labeled=known).select(others, stage).frame_ids
+    assert (nothing, pool is None, labeled is None) == (None, False, False)
+    assert pool is not None
+    assert labeled is not None
+    assert (tuple(pool.frame_ids), tuple(labeled.frame_ids)) == (tuple(others.frame_ids), tuple(known.frame_ids))
+    for name, column in known.columns():
+        torch.testing.assert_close(getattr(labeled, name), column)
 
 
 def test_what_cannot_be_chosen(place: Path, tmp_path: Path) -> None:
@@ -101,7 +108,7 @@ def test_large_images_are_inferred_in_tiles(place: Path) -> None:
     assert isinstance(adapter, TiledAdapter)
     assert (adapter.tile, adapter.overlap) == (100, 20)
     assert not isinstance(whole.options(progress=False).adapter, TiledAdapter)
-    chosen, _ = choose(tiled, progress=False)
+    chosen, _, _ = choose(tiled, progress=False)
     assert len(chosen) == 3
     assert all(frame_id.startswith("chelsea") for frame_id in chosen.frame_ids), "ids stay those of the images"
 

@@ -39,7 +39,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 def test_it_is_the_same_selection(given: tuple[Path, dict[str, Any]]) -> None:
     folder, values = given
     frames, config, names = reopen(folder)
-    expected, _ = choose(open_work(load_config(None, values=values)), progress=False)
+    expected, _, _ = choose(open_work(load_config(None, values=values)), progress=False)
     assert frames.frame_ids == expected.frame_ids
     torch.testing.assert_close(frames.scores, expected.scores)
     assert frames.stages == expected.stages

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from first_user import DETECTOR, make_place
 from label_studio_server import LabelStudio, label_studio, program
 from PIL import Image
 
@@ -92,6 +95,7 @@ def test_the_tool_takes_our_tasks_and_we_read_its_exports(tmp_path: Path) -> Non
         _check_yolo(tool, project, tmp_path, root / "in")
         _check_annotated_tasks(tool, path.parent, root)
         _check_uploads(tool, root / "in", tmp_path)
+        _check_command_line(tool, root, tmp_path / "round 1")
 
 
 def _saved(tool: LabelStudio, project: int, kind: str, folder: Path, **options: str) -> Path:
@@ -240,3 +244,31 @@ def _check_uploads(tool: LabelStudio, images: Path, folder: Path) -> None:
     assert load_label_studio(_saved(tool, project, "JSON", folder)).file_names == ("a_b.png", "ü.png")
     for kind in ("COCO", "COCO_WITH_IMAGES"):
         assert load_coco(_saved(tool, project, kind, folder)).file_names == ("a_b.png", "ü.png")
+
+
+def _check_command_line(tool: LabelStudio, place: Path, output: Path) -> None:
+    """From a folder of photographs to tasks with pictures and boxes, by one command and what its README.txt says."""
+    make_place(place)
+    command = ["select", "--source", "photos", *DETECTOR, "-n", "6", "--class-names", "background", "cat", "cup"]
+    command += ["--export", "label-studio", "--min-score", "0.02", "--no-report", "--output", str(output), "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cval_torch", *command], cwd=place, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    ids = (output / "ids.txt").read_text().splitlines()
+    folder = output / "label_studio"
+    assert f"\n     {place / 'photos'}\n" in (folder / "README.txt").read_text()
+    project = tool.project("By one command", (folder / "label_config.xml").read_text())
+    answer = tool.upload(project, {"tasks.json": (folder / "tasks.json").read_bytes()})
+    assert (answer["task_count"], answer["prediction_count"]) == (6, 6)
+    tool.post("/api/storages/localfiles/", {"project": project, "path": str(place / "photos"), "title": "photos"})
+    tasks = tool.tasks(project)
+    assert [task["data"]["frame_id"] for task in tasks] == ids
+    chosen = json.loads((output / "selection.json").read_text())["frames"]
+    for task, frame in zip(tasks, chosen, strict=True):
+        assert tool.get(task["data"]["image"]).content == (place / "photos" / frame["frame_id"]).read_bytes()
+        shown = [region["value"] for region in task["predictions"][0]["result"]]
+        boxes = [box for box in frame["boxes"] if box["score"] >= 0.02]
+        assert [value["rectanglelabels"] for value in shown] == [[box["class_name"]] for box in boxes]
+        lefts = [value["x"] / 100 * 200 for value in shown]  # the photographs are 200 pixels wide
+        assert lefts == pytest.approx([box["box"][0] for box in boxes], abs=1e-3)
