@@ -40,9 +40,9 @@ W = TypeVar("W")
 
 CLASS_SCALE = 0.5
 
-# Numbers that are worked on at a time: few enough to stay in a CPU's cache. A GPU wants more.
-_CHUNK_ELEMENTS = 2**18
-_MORE_ON_GPU = 64
+# Numbers that are worked on at a time: some megabytes, and enough for the cost of a call not to matter on a CPU.
+_CHUNK_ELEMENTS = 2**20
+_MORE_ON_GPU = 16
 
 
 class LongRows(Protocol):
@@ -296,7 +296,8 @@ def unit_rows(vectors: Tensor) -> Tensor:
     """(N, D) float32 with rows of length 1; a row of zeros stays. Safe where squares would overflow float32."""
     if vectors.shape[1] == 0:
         return vectors.float()
-    largest = vectors.abs().amax(1, keepdim=True).to(torch.promote_types(vectors.dtype, torch.float32))
+    vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))  # half precision is slow on a CPU
+    largest = vectors.abs().amax(1, keepdim=True)
     scaled = (vectors / largest.clamp_min(torch.finfo(torch.float32).tiny)).float()
     lengths: Tensor = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
     return scaled / lengths.clamp_min(1)  # the largest entry is 1, or the row is zero

@@ -18,6 +18,8 @@ from cval_torch.strategies.points import Points
 _CANDIDATES = 1024
 _FEWEST_CANDIDATES = 128
 _ROWS_A_CANDIDATE = 64
+# The farthest rows are looked for among so many times as many, at least 2, for as long as no other can be one of them.
+_FRONT = 16
 
 
 def k_center(
@@ -51,16 +53,16 @@ class _Lead:
     """The choice so far, and what the shares have not been told of it."""
 
     def __init__(self, embeddings: Points, labeled: Tensor | None) -> None:
-        self.embeddings, self.middle = embeddings, mean_of(embeddings)
+        self.middle = mean_of(embeddings)
         known = self.middle[None][:0] if labeled is None else labeled.double() - self.middle
         self.share = workers_of(embeddings, _Share, self.middle, known)
         self.chosen: list[int] = []
-        first = known[:0]
+        first = embeddings[torch.arange(0, device=embeddings.device)]
         if len(known) == 0:
             answers = self.share.each(_Share.outermost)
             farthest = max(value for value, _ in answers)
             self.chosen.append(min(row for value, row in answers if value == farthest))
-            first = self._points(torch.tensor(self.chosen))
+            first = embeddings[torch.tensor(self.chosen, device=embeddings.device)]
         self.share.each(_Share.begin, first)
         self.rows = torch.tensor(self.chosen, dtype=torch.int64, device=embeddings.device)
         self.closest = torch.full((len(first),), -1.0, dtype=torch.float64, device=embeddings.device)
@@ -71,7 +73,8 @@ class _Lead:
         answers = self.share.each(_Share.propose, self.new, self.rows, self.closest)
         rows, order = torch.cat([answer.rows for answer in answers]).sort()
         closest = torch.cat([answer.closest for answer in answers])[order]
-        points = torch.cat([answer.points for answer in answers])[order].double() - self.middle
+        given = torch.cat([answer.points for answer in answers])[order]
+        points = given.double() - self.middle
         bound = max(answer.bound for answer in answers)
         next_row = min(answer.next_row for answer in answers if answer.bound == bound)
         picked: list[int] = []
@@ -84,10 +87,7 @@ class _Lead:
             picked.append(best)
             closest = torch.minimum(closest, squared_distances(points, points[best : best + 1]).squeeze(1))
             closest[best] = -1
-        self.rows, self.closest, self.new = rows, closest, points[picked]
-
-    def _points(self, rows: Tensor) -> Tensor:
-        return self.embeddings[rows.to(self.embeddings.device)].double() - self.middle
+        self.rows, self.closest, self.new = rows, closest, given[picked]
 
 
 def candidates_of(rows: int) -> int:
@@ -126,6 +126,7 @@ class _Share:
         count, device = len(part.points), middle.device
         self.closest = torch.full((count,), torch.inf, dtype=torch.float64, device=device)
         self.seen = torch.zeros(count, dtype=torch.int64, device=device)
+        self.front = Front()
 
     def outermost(self) -> tuple[float, int]:
         """The greatest squared distance to the middle, and the row that has it."""
@@ -138,15 +139,15 @@ class _Share:
         return float(lengths[row].float()), int(self.part.rows[row])
 
     def begin(self, centre: Tensor) -> None:
-        """Compare all points with some centres, so that each has a bound; with `centre` (1, D) or none beside."""
+        """Compare all points with some centres, so that each has a bound; with the point (1, D) or none beside."""
         self._add(centre)
-        self._compare(self._everything(), min(self.count, 256))
+        self._compare(self._everything(), min(self.count, 256), self._points)
 
     def propose(self, new: Tensor, rows: Tensor, closest: Tensor) -> _Proposal:
         """The farthest rows, up to date.
 
         Args:
-            new: (c, D) the points that were chosen since the last time.
+            new: (c, D) the points that were chosen since the last time, as the pool has them.
             rows: (r,) those that were proposed by all.
             closest: (r,) their squared distances to all centres; below 0 for chosen ones.
         """
@@ -155,13 +156,15 @@ class _Share:
         ours = self.part.rows[place] == rows if len(self.part.rows) else torch.zeros_like(rows, dtype=torch.bool)
         self.closest[place[ours]], self.seen[place[ours]] = closest[ours], self.count
         while True:
-            best, bound, following = greatest_rows(self.closest.float(), self.step)
-            self._compare(best, self.count)
-            best = best[self.closest[best].float() >= bound]  # others cannot come first
+            best, bound, following = self.front.greatest(self.closest, self.step)
+            points = self.part.points[best]
+            self._compare(best, self.count, _Among(best, points.double() - self.middle))
+            can_be_first = self.closest[best].float() >= bound
+            best, points = best[can_be_first], points[can_be_first]
             if len(best) or not len(self.closest):
                 break
         next_row = int(self.part.rows[following]) if following < len(self.part.rows) else self.part.total
-        return _Proposal(self.part.rows[best], self.closest[best], self.part.points[best], bound, next_row)
+        return _Proposal(self.part.rows[best], self.closest[best], points, bound, next_row)
 
     def _everything(self) -> Tensor:
         return torch.arange(len(self.closest), device=self.closest.device)
@@ -170,16 +173,16 @@ class _Share:
         if self.count + len(new) > len(self.centres):  # room for as many again
             room = max(len(self.centres), len(new), 256)
             self.centres = torch.cat([self.centres, self.centres.new_empty(room, self.centres.shape[1])])
-        self.centres[self.count : self.count + len(new)] = new
+        self.centres[self.count : self.count + len(new)] = new.double() - self.middle
         self.count += len(new)
 
-    def _compare(self, rows: Tensor, centres: int) -> None:
+    def _compare(self, rows: Tensor, centres: int, points: Callable[[Tensor], Tensor]) -> None:
         """Bring the distances of some rows up to date with the first `centres`."""
         catch_up(
             rows,
             self.closest,
             self.seen,
-            points=self._points,
+            points=points,
             centres=lambda begin, end: self.centres[begin:end],
             count=centres,
             step=self.step,
@@ -187,6 +190,38 @@ class _Share:
 
     def _points(self, rows: Tensor) -> Tensor:
         return self.part.points[rows].double() - self.middle
+
+
+class _Among:
+    """Gives the points at some of (r,) rising rows, of which it has all, (r, D)."""
+
+    def __init__(self, rows: Tensor, points: Tensor) -> None:
+        self.rows, self.points = rows, points
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return self.points[torch.searchsorted(self.rows, rows)]
+
+
+class Front:
+    """The greatest of many values that only fall, looked for among those that were the greatest some time ago.
+
+    Attributes:
+        rows: these, rising.
+        outside: what any other has at the most.
+    """
+
+    def __init__(self) -> None:
+        self.rows, self.outside = torch.empty(0, dtype=torch.int64), torch.inf
+
+    def greatest(self, values: Tensor, count: int) -> tuple[Tensor, float, int]:
+        """What `greatest_rows(values.float(), count)` is, of (N,) values none of which is greater than before."""
+        rows = self.rows.to(values.device)
+        best, bound, following = greatest_rows(values[rows].float(), count)
+        if bound <= self.outside:
+            rows, self.outside, _ = greatest_rows(values.float(), _FRONT * count)
+            self.rows = rows
+            best, bound, following = greatest_rows(values[rows].float(), count)
+        return rows[best], bound, int(rows[following]) if following < len(rows) else len(values)
 
 
 def first_greatest(values: Tensor) -> int:

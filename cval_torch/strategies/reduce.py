@@ -51,6 +51,8 @@ def sum(values: Tensor, offsets: Tensor) -> Tensor:  # noqa: A001 - named as on 
     total = torch.zeros(len(counts), *values.shape[1:], dtype=torch.float64, device=values.device)
     if len(values) == 0:
         return total
+    if values.ndim > 1:
+        return _sum_vectors(values, starts, counts, uniform)
     largest = uniform or int(counts.max())
     position, place = starts.clone(), 0
     window, width = values.double(), 1  # window[i] is the sum of values[i : i + width]
@@ -66,6 +68,32 @@ def sum(values: Tensor, offsets: Tensor) -> Tensor:  # noqa: A001 - named as on 
             return total
         window = window[:-width] + window[width:]
         width *= 2
+
+
+def _sum_vectors(values: Tensor, starts: Tensor, counts: Tensor, uniform: int) -> Tensor:
+    """The same sums of (B, E) vectors, added in the same order, and read once: windows of vectors would take longer."""
+    total = torch.zeros(len(counts), *values.shape[1:], dtype=torch.float64, device=values.device)
+    largest, place, width = uniform or int(counts.max()), 0, 1
+    position = starts.clone()
+    while width <= largest:
+        if uniform & width:
+            total += _sum_of_tree(values.view(-1, uniform, *values.shape[1:])[:, place : place + width])
+            place += width
+        elif not uniform:
+            rows = ((counts & width) != 0).nonzero().squeeze(1)
+            places = position[rows, None] + torch.arange(width, device=values.device)
+            total[rows] += _sum_of_tree(values[places])
+            position[rows] += width
+        width *= 2
+    return total
+
+
+def _sum_of_tree(block: Tensor) -> Tensor:
+    """(F, E) float64, of (F, w, E) with w a power of two: neighbours first."""
+    block = block.double()
+    while block.shape[1] > 1:
+        block = block[:, ::2] + block[:, 1::2]
+    return block.squeeze(1)
 
 
 REDUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"min": min, "max": max, "mean": mean, "sum": sum}

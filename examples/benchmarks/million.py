@@ -10,18 +10,22 @@ its own, whose address space is limited (`--limit`, in GiB). It goes through the
 
 Columns of the table:
 
-- `seconds`: by the wall clock, of which `read` is what it takes to map the shards and go through them without a stage;
-- `read`: the bytes of the columns that the stage reads, over all passes;
-- `peak`: the most anonymous memory of the process;
+- `seconds`: by the wall clock, or by that of the process's own time (`--clock cpu`), on a machine that others use, too;
 - `floor`: the least that the task could take on this machine: bytes over the memory bandwidth, and operations over the
   rate of float32 matrix products, both measured at the start with as many threads. What is counted for each task stands
-  in `FLOORS`.
+  in `floor_of`;
+- `times`: the one over the other;
+- `peak`: the most anonymous memory of the process; a frame's share stands beside it.
+
+`read` maps the shards and goes through them without a stage, and `vectors` makes the vectors that the stages below it
+begin with.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import subprocess
@@ -34,11 +38,14 @@ from typing import Any
 import torch
 
 from cval_torch import DetectionSampling, Pool, choose_from_parts
+from cval_torch.strategies import kmeans
+from cval_torch.strategies.descriptor import Descriptors
 from memory import anonymous, most_held
 
 ROOT = Path(__file__).resolve().parents[2]
 BOXES, CLASSES, WIDTH, SHARD = 20, 20, 256, 10_000
 DIRECTIONS = 24
+TAKEN = ("frames", "center", "clusters", "facilities", "auto")
 
 
 class Shards:
@@ -95,6 +102,8 @@ def stages_of(options: argparse.Namespace) -> dict[str, list[DetectionSampling]]
         "entropy to 20,000, k_center": [stage("entropy", 20_000), stage("k_center", 2000)],
         "k_center": [stage("k_center", options.center)],
         "clustering": [stage("clustering", options.clusters)],
+        "weighted_kmeans": [stage("weighted_kmeans", options.clusters)],
+        "facility_location": [stage("facility_location", options.facilities)],
         "auto": [stage("auto", options.auto)],
     }
 
@@ -115,13 +124,14 @@ def machine() -> dict[str, float]:
     return {"bandwidth": numbers.nbytes / best(numbers.sum), "rate": 2 * 4096 * 4096 * 256 / best(lambda: left @ right)}
 
 
-def floor_of(task: str, options: argparse.Namespace, speeds: dict[str, float]) -> float:
+def floor_of(task: str, options: argparse.Namespace, speeds: dict[str, float], assignments: int = 1) -> float:
     """Seconds: what is counted is what no way of doing the task can do without.
 
     - All: one read of the columns of the stage.
     - k_center, auto: beside that, one look at every vector for every 1,024 choices, that is as often as they fill a
       block, in float32.
-    - clustering: one assignment of every vector to the nearest of all centres.
+    - k-means: as many assignments of every vector to the nearest of all centres as there were, each a matrix product.
+    - facility_location: one look at every vector for each sample that is drawn.
     """
     frames = options.frames
     column = frames * BOXES * CLASSES * 4
@@ -129,9 +139,14 @@ def floor_of(task: str, options: argparse.Namespace, speeds: dict[str, float]) -
     vectors = frames * (WIDTH + CLASSES + 1) * 4
     if task.startswith("entropy"):
         return float(column / speeds["bandwidth"])
-    if task == "clustering":
-        operations = 2 * frames * (WIDTH + CLASSES + 1) * options.clusters
+    if task in ("read", "vectors"):
+        return float(embeddings / speeds["bandwidth"]) if task == "vectors" else 0.0
+    if task in ("clustering", "weighted_kmeans"):
+        operations = 2 * frames * (WIDTH + CLASSES + 1) * options.clusters * assignments
         return float(embeddings / speeds["bandwidth"] + operations / speeds["rate"])
+    if task == "facility_location":
+        samples = 1 + max(math.ceil(math.log2(max(options.facilities, 1) / 128)), 0)
+        return float((embeddings + vectors * samples) / speeds["bandwidth"])
     chosen = options.center if task == "k_center" else options.auto
     read = embeddings + (column if task == "auto" else 0) + vectors * -(-chosen // 1024)
     return float(read / speeds["bandwidth"])
@@ -145,30 +160,41 @@ def work(order: dict[str, Any]) -> None:
     before = anonymous()
     limit = int(order["limit"] * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    seconds = [0.0]
+    clock = time.process_time if order["clock"] == "cpu" else time.perf_counter
+    seconds, assign, assigned = [0.0], kmeans._Share.assign, [0]
+
+    def counted(share: Any, centres: torch.Tensor) -> torch.Tensor:
+        assigned[0] += 1
+        return assign(share, centres)
+
+    setattr(kmeans._Share, "assign", counted)  # noqa: B010
 
     def run() -> None:
-        began = time.perf_counter()
+        began = clock()
         if order["task"] == "read":
             for part in shards:
                 for _, column in part.columns():
                     column[:1].sum()
+        elif order["task"] == "vectors":
+            for part in shards:
+                Descriptors.of(part, part=True)
         else:
             choose_from_parts(shards, stages_of(options)[order["task"]])
-        seconds[0] = time.perf_counter() - began
+        seconds[0] = clock() - began
 
     most = most_held(run)
-    print(json.dumps({"seconds": seconds[0], "peak": most - before}))
+    print(json.dumps({"seconds": seconds[0], "peak": most - before, "assignments": assigned[0]}))
 
 
 def run_task(task: str, options: argparse.Namespace) -> dict[str, float]:
     """What a process of its own says."""
-    plain = {name: getattr(options, name) for name in ("frames", "center", "clusters", "auto")}
+    plain = {name: getattr(options, name) for name in TAKEN}
     order = {
         "task": task,
         "folder": str(options.folder),
         "threads": options.threads,
         "limit": options.limit,
+        "clock": options.clock,
         "options": plain,
     }
     variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(options.threads), "MALLOC_ARENA_MAX": "1"}
@@ -188,10 +214,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=1_000_000)
     parser.add_argument("--center", type=int, default=10_000, help="frames that k_center chooses")
-    parser.add_argument("--clusters", type=int, default=10_000, help="frames that clustering chooses")
+    parser.add_argument("--clusters", type=int, default=1000, help="frames that k-means chooses, one a cluster")
+    parser.add_argument("--facilities", type=int, default=1000, help="frames that facility_location chooses")
     parser.add_argument("--auto", type=int, default=2000, help="frames that auto chooses")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--limit", type=float, default=6.0, help="GiB of address space")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: time of the process only")
     parser.add_argument("--folder", type=Path, default=Path("million"), help="where the shards are, or will be")
     parser.add_argument("--tasks", nargs="+", help="only these")
     parser.add_argument("--work", type=json.loads, help=argparse.SUPPRESS)
@@ -205,19 +233,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     speeds = machine()
     print(
         f"{options.frames:,} frames x {BOXES} boxes x {CLASSES} classes, embeddings of {WIDTH}; {options.threads} "
-        f"thread(s), {options.limit:g} GiB of address space; {speeds['bandwidth'] / 1e9:.1f} GB/s, "
-        f"{speeds['rate'] / 1e9:.0f} GFLOP/s\n\n"
+        f"thread(s), {options.limit:g} GiB of address space, {options.clock} clock; "
+        f"{speeds['bandwidth'] / 1e9:.1f} GB/s, {speeds['rate'] / 1e9:.0f} GFLOP/s\n\n"
         "| task | chosen | seconds | floor | times | peak GiB | KB a frame |\n|---|---|---|---|---|---|---|",
         flush=True,
     )
     tasks = stages_of(options)
-    for task in options.tasks or ["read", *tasks]:
+    for task in options.tasks or ["read", "vectors", *tasks]:
         found = run_task(task, options)
         chosen = tasks[task][-1].num_of_samples if task in tasks else ""
-        least = floor_of(task, options, speeds) if task in tasks else 0.0
+        rounds = int(found["assignments"])
+        least = floor_of(task, options, speeds, rounds)
+        name = task + (f", {rounds} assignments" if rounds else "")
         times = f"{found['seconds'] / least:.1f}" if least else ""
         print(
-            f"| {task} | {chosen} | {found['seconds']:.1f} | {least:.1f} | {times} | {found['peak'] / 2**30:.2f} | "
+            f"| {name} | {chosen} | {found['seconds']:.1f} | {least:.1f} | {times} | {found['peak'] / 2**30:.2f} | "
             f"{found['peak'] / options.frames / 1024:.2f} |",
             flush=True,
         )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from points import noise, squares
 from torch import Tensor
 
-from cval_torch.strategies.k_center import first_greatest, k_center
+from cval_torch.strategies.k_center import Front, first_greatest, greatest_rows, k_center
 
 
 def naive_k_center(points: Tensor, n: int, labeled: Tensor | None) -> list[int]:
@@ -47,9 +47,30 @@ def test_k_center_looks_at_few_rows_at_a_time_and_ties_go_by_row(
     points, labeled = torch.tensor(places).float() + 10, torch.tensor(known).float().reshape(-1, 2) + 10
     n = data.draw(st.integers(1, len(points)))
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(sys.modules["cval_torch.strategies.k_center"], "_CANDIDATES", candidates)
+        module = sys.modules["cval_torch.strategies.k_center"]
+        monkeypatch.setattr(module, "_CANDIDATES", candidates)
+        monkeypatch.setattr(module, "_FRONT", data.draw(st.integers(2, 4)))
         chosen = k_center(points, n, seed=0, labeled=labeled).tolist()
     assert chosen == naive_ties(points, n, labeled)
+
+
+@given(
+    values=st.lists(st.integers(0, 9), min_size=1, max_size=60),
+    count=st.integers(1, 5),
+    front=st.integers(2, 4),
+    data=st.data(),
+)
+@settings(deadline=None)
+def test_a_front_finds_what_is_greatest_of_all(values: list[int], count: int, front: int, data: st.DataObject) -> None:
+    falling, found = torch.tensor(values, dtype=torch.float64), Front()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sys.modules["cval_torch.strategies.k_center"], "_FRONT", front)
+        for _ in range(4):
+            rows, bound, following = found.greatest(falling, count)
+            expected, least, first = greatest_rows(falling.float(), count)
+            assert (rows.tolist(), bound, following) == (expected.tolist(), least, first)
+            some = data.draw(st.lists(st.sampled_from(range(len(values))), max_size=9))
+            falling[torch.tensor(some, dtype=torch.int64)] -= 1
 
 
 def naive_ties(points: Tensor, n: int, labeled: Tensor) -> list[int]:

@@ -85,6 +85,16 @@ def test_values_must_fit_the_offsets(policy: str, values: torch.Tensor) -> None:
         REDUCTIONS[policy](values, torch.tensor([0, 4]))
 
 
+@given(counts=st.lists(st.integers(0, 37), min_size=1, max_size=9), same=st.booleans(), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_each_number_of_a_vector_is_added_up_as_if_alone(counts: list[int], same: bool, seed: int) -> None:
+    """Bit for bit."""
+    offsets = torch.tensor([0, *(counts[:1] * len(counts) if same else counts)]).cumsum(0)
+    values = torch.randn(int(offsets[-1]), 3, generator=torch.Generator().manual_seed(seed))
+    alone = [REDUCTIONS["sum"](column, offsets) for column in values.unbind(1)]
+    assert torch.equal(REDUCTIONS["sum"](values, offsets), torch.stack(alone, 1))
+
+
 def test_vectors_are_added_up_but_have_no_extreme() -> None:
     values, offsets = torch.rand(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 4, 4, 6])
     expected = torch.stack([values[:4].double().sum(0), torch.zeros(3), values[4:].double().sum(0)])
