@@ -18,7 +18,7 @@ from torchvision.models.detection.ssd import SSD
 
 from cval_torch.errors import HookError, InvalidInputError
 from cval_torch.hooks.base import Call, FrameBatch, Later, LaterRows, Recording
-from cval_torch.hooks.finite import check_maps, check_rows
+from cval_torch.hooks.finite import FiniteChecks
 from cval_torch.hooks.regions import FrameSizes, box_means, deepest_level, frame_means
 from cval_torch.hooks.rows import CLOSE_ULPS, Candidates, Detections, pairs_above, recover_rows, spread
 from cval_torch.pool.pool import Activation
@@ -64,11 +64,10 @@ class RCNNAdapter:
         counts = [len(boxes) for boxes in proposals]
         logits, deltas = _checked_prediction(predictor.output, sum(counts))
         row_frames = spread(counts, logits.device)
-        check_maps(maps, "the feature maps")
+        checks = FiniteChecks().maps(maps, "the feature maps")
         for objectness_or_deltas in recording["rpn_head"][-1].output if "rpn_head" in recording else ():
-            check_maps(objectness_or_deltas, "the output of the region proposal network's head")
-        check_rows(logits, row_frames, "the class logits")
-        check_rows(deltas, row_frames, "the box deltas")
+            checks.maps(objectness_or_deltas, "the output of the region proposal network's head")
+        checks.rows(logits, row_frames, "the class logits").rows(deltas, row_frames, "the box deltas").check()
         detections = Detections.of(output)
 
         def decode(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,9 +126,10 @@ class _SingleStageAdapter(ABC):
         head = _only(recording, "head")
         anchors = _anchors(head.output, _only(recording, "anchor_generator").output)
         maps = list(head.args[0])
-        check_maps(maps, "the feature maps")
+        checks = FiniteChecks().maps(maps, "the feature maps")
         for name, values in anchors.outputs.items():
-            check_rows(values, anchors.frames, f"`{name}`, an output of the head,")
+            checks.rows(values, anchors.frames, f"`{name}`, an output of the head,")
+        checks.check()
         detections = Detections.of(output)
 
         def decode(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.hooks.finite import NotFiniteError, check_maps, check_rows, is_finite
+from cval_torch.hooks.finite import FiniteChecks, NotFiniteError, check_maps, check_rows, is_finite
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -96,3 +96,25 @@ def test_maps_of_several_dtypes_whose_sums_overflow(dtype: torch.dtype, number: 
 def test_no_maps() -> None:
     check_maps([], "the maps")
     check_maps([torch.zeros(2, 1, dtype=torch.int64)], "the maps")
+
+
+def test_several_checks_wait_once_and_the_first_that_fails_is_told() -> None:
+    maps, numbers = [torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 2, 2)], torch.zeros(2, dtype=torch.int64)
+    rows, frames = torch.zeros(5, 2), torch.tensor([0, 0, 1, 1, 1])
+
+    def checks() -> FiniteChecks:
+        return FiniteChecks().maps([*maps, numbers], "the maps").rows(rows, frames, "the logits")
+
+    with Waits() as waits:
+        checks().check()
+    assert waits.count == 1
+    rows[4, 0] = torch.inf
+    with pytest.raises(NotFiniteError, match="in the logits of image 1"):
+        checks().check()
+    maps[1][0, 0, 0, 0] = torch.nan
+    with pytest.raises(NotFiniteError, match="in the maps of image 0"):
+        checks().check()
+    FiniteChecks().check()
+    rows.fill_(torch.finfo(rows.dtype).max)  # whose sum is not finite
+    maps[1].zero_()
+    checks().check()
