@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 import torch
@@ -46,9 +47,11 @@ class RestBackend:
         part_of_dataset: where the embeddings are put: `training`, `test` or `validation`.
         timeout: seconds for one `select`, all stages and uploads included.
         progress: whether to show bars.
+        verify: True, or a file or folder of the authorities that sign the service's certificate.
+        cert: a certificate of one's own for a service that asks for one: a file with its key, or both files.
 
     Raises:
-        InvalidInputError: no key, a key that no header may carry, or a URL that is none.
+        InvalidInputError: no key, a key that no header may carry, a URL that is none, or a file that is not there.
     """
 
     def __init__(
@@ -59,10 +62,12 @@ class RestBackend:
         part_of_dataset: DatasetPart = "training",
         timeout: float = 3600.0,
         progress: bool = True,
+        verify: bool | str | Path = True,
+        cert: str | Path | tuple[str | Path, str | Path] | None = None,
     ) -> None:
         self.part_of_dataset = part_of_dataset
         self.timeout, self.progress = timeout, progress
-        self._connection = CVALConnection(api_key, url, timeout=min(timeout, _CALL_SECONDS))
+        self._connection = CVALConnection(api_key, url, timeout=min(timeout, _CALL_SECONDS), verify=verify, cert=cert)
         self._connection.embedding("-", part_of_dataset)  # checks the part
         self._features: Features | None = None
         self._asked = False

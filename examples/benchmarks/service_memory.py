@@ -88,7 +88,7 @@ def workers_of(pid: int) -> list[int]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == pid and b"spawn_main" in (stat.parent / "cmdline").read_bytes():
+            if int(fields[1]) == pid and b"service.server.worker" in (stat.parent / "cmdline").read_bytes():
                 found.append((int(fields[19]), int(stat.parent.name)))
     return [worker for _, worker in sorted(found)]
 

@@ -65,12 +65,11 @@ def test_a_worker_takes_the_memory_of_columns_and_not_of_objects(tmp_path: Path)
             ("take_sampling", ("me", crowd), 2 * columns + FIXED),
             ("store_embeddings", (dataset, "test", upload), FIXED),
         ]:
-            with Watch({"worker": worker._process.pid}) as watch:
+            with Watch({"worker": worker.pid or 0}) as watch:
                 worker.call(what, *arguments)
             assert watch.usage["worker"].anonymous < most, (arguments, watch.usage)
         assert store.embedding(dataset, "test", "19999", "19999") is not None
         assert store.count_waiting("me") == 2
         store.close()
     finally:
-        worker.kill()
-        worker._stop()
+        worker.close()

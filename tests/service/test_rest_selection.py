@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from fault_server import answer, faulty
+from fault_server import answer, faulty, stores
 from scripted_service import NOT_FOUND, OURS, asked, backend_of, done, make_rest_pool, running, service
 
 from cval_torch.errors import (
@@ -134,7 +134,7 @@ def test_embeddings_are_deleted_when_a_selection_fails(broken: str) -> None:
 
 
 def test_a_selection_is_good_also_if_tidying_up_fails(caplog: pytest.LogCaptureFixture) -> None:
-    stored = answer({"frames_quantity": 0, "frames": []})
+    stored = stores
     with faulty(service(detection=done("f1"), embeddings=[stored, answer({"detail": "no"}, 422)])) as server:
         assert backend_of(server).select(make_rest_pool(), stage("clustering", 1)).frame_ids == ("f1",)
     assert "dataset d could not be emptied" in caplog.text

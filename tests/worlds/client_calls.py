@@ -21,9 +21,6 @@ RUNNING = {"task_id": "t", "time_start": 1.0, "time_end": None, "result": None}
 DATASET = {"dataset_id": "d", "dataset_name": "n", "dataset_description": None}
 
 
-STORED = {"frames_quantity": 0, "frames": []}
-
-
 ONE = {"frame_id": "a", "embeddings": [{"embedding_id": "0", "embedding": [1.0]}]}
 
 

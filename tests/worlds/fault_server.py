@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+import requests
 
 
 @dataclass
@@ -74,17 +77,58 @@ def drip(text: bytes, *, before: bytes = b"") -> Behaviour:
     return behave
 
 
+def stores(connection: socket.socket, request: Request) -> None:
+    """An upload is answered with the names of what is in it."""
+    frames = [(frame["frame_id"], [item["embedding_id"] for item in frame["embeddings"]])
+              for frame in json.loads(request.body or b"[]")]  # fmt: skip
+    named = [{"frame_id": name, "embeddings_quantity": len(ids), "embeddings": ids} for name, ids in frames]
+    answer({"frames_quantity": len(named), "frames": named})(connection, request)
+
+
+def forward(url: str) -> Behaviour:
+    """What another server answers, whose `url` ends with `/api`."""
+
+    def behave(connection: socket.socket, request: Request) -> None:
+        with requests.Session() as session:
+            session.trust_env = False
+            there = url.removesuffix("/api") + request.path
+            got = session.request(request.method, there, data=request.body, headers=request.headers, timeout=60)
+        answer(status=got.status_code, raw=got.content)(connection, request)
+
+    return behave
+
+
+def keep_open(ports: list[int]) -> Behaviour:
+    """Requests of one connection are answered until the client closes it; `ports` are the client's, one a request."""
+
+    def behave(connection: socket.socket, request: Request | None) -> None:
+        body = json.dumps({"dataset_id": "d"}).encode()
+        while request is not None:
+            ports.append(connection.getpeername()[1])
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            request = _read(connection)
+
+    return behave
+
+
 @dataclass
 class FaultServer:
-    """Behaves in order: one behaviour a request, the last one for all that follow."""
+    """Behaves in order: one behaviour a request, the last one for all that follow.
+
+    Attributes:
+        tls: speaks TLS by it.
+        reads: whether it reads a request before it does anything.
+    """
 
     behaviours: list[Behaviour]
     requests: list[Request] = field(default_factory=list)
+    tls: ssl.SSLContext | None = None
+    reads: bool = True
 
     def __post_init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/api"
+        self.url = f"{'http' if self.tls is None and self.reads else 'https'}://127.0.0.1:{self.port}/api"
         self._open: list[socket.socket] = []
         self._closing = False
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -114,13 +158,16 @@ class FaultServer:
 
     def _serve(self, connection: socket.socket) -> None:
         """One request a connection."""
-        with connection, contextlib.suppress(OSError):
-            request = _read(connection)
+        with contextlib.suppress(OSError), self._wrapped(connection) as spoken:
+            request = _read(spoken) if self.reads else Request("", "", {}, b"")
             if request is None:
                 return
             self.requests.append(request)
             behaviour = self.behaviours[min(len(self.requests), len(self.behaviours)) - 1]
-            behaviour(connection, request)
+            behaviour(spoken, request)
+
+    def _wrapped(self, connection: socket.socket) -> socket.socket:
+        return connection if self.tls is None else self.tls.wrap_socket(connection, server_side=True)
 
 
 def _read(connection: socket.socket) -> Request | None:
@@ -145,8 +192,8 @@ def _read(connection: socket.socket) -> Request | None:
 
 
 @contextlib.contextmanager
-def faulty(*behaviours: Behaviour) -> Iterator[FaultServer]:
-    server = FaultServer(list(behaviours))
+def faulty(*behaviours: Behaviour, tls: ssl.SSLContext | None = None, reads: bool = True) -> Iterator[FaultServer]:
+    server = FaultServer(list(behaviours), tls=tls, reads=reads)
     try:
         yield server
     finally:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import torch
-from fault_server import Behaviour, FaultServer, Request, answer
+from fault_server import Behaviour, FaultServer, Request, answer, stores
 
 from cval_torch.pool.pool import Pool
 from cval_torch.service.rest import RestBackend
@@ -34,7 +34,7 @@ def service(**routes: Behaviour | list[Behaviour]) -> Behaviour:
     known: dict[str, Behaviour | list[Behaviour]] = {
         "strategies": NOT_FOUND,
         "dataset": answer({"dataset_id": "d"}),
-        "embeddings": answer({"frames_quantity": 0, "frames": []}),
+        "embeddings": stores,
         **routes,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -11,7 +12,7 @@ from cval_torch.service.client.datasets import DatasetResource
 from cval_torch.service.client.embeddings import EmbeddingResource
 from cval_torch.service.client.key import ApiKey
 from cval_torch.service.client.tasks import DetectionResource, ResultResource, ServiceResource
-from cval_torch.service.client.transport import Transport
+from cval_torch.service.client.transport import Transport, Trust
 
 DEFAULT_URL = "https://cval.ai/api"
 URL_VARIABLE = "CVAL_URL"
@@ -26,9 +27,12 @@ class CVALConnection:
         base_url: None reads `CVAL_URL`, and is `https://cval.ai/api` without it. A server of one's own is at
             `http://HOST:PORT/api`.
         timeout: seconds, the total of any one call, waits and repeats included.
+        verify: True for the authorities that `requests` knows (`REQUESTS_CA_BUNDLE` names others), or a file or folder
+            of those that sign the service's certificate. It cannot be switched off: the key would go to anybody.
+        cert: a certificate of one's own for a service that asks for one: a file with its key, or both files.
 
     Raises:
-        InvalidInputError: no key, a key that no header may carry, or a URL that is none.
+        InvalidInputError: no key, a key that no header may carry, a URL that is none, or a file that is not there.
 
     >>> with CVALConnection("my-key", "http://127.0.0.1:8000/api") as cval:
     ...     cval
@@ -36,13 +40,19 @@ class CVALConnection:
     """
 
     def __init__(
-        self, user_api_key: str | None = None, base_url: str | None = None, *, timeout: float = DEFAULT_TIMEOUT
+        self,
+        user_api_key: str | None = None,
+        base_url: str | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        verify: bool | str | Path = True,
+        cert: str | Path | tuple[str | Path, str | Path] | None = None,
     ) -> None:
         if not timeout > 0:
             raise InvalidInputError(f"`timeout` must be above 0 seconds; got {timeout}")
         url = _checked_url(base_url or os.environ.get(URL_VARIABLE) or DEFAULT_URL)
         self.timeout = timeout
-        self._transport = Transport(url, ApiKey(user_api_key))
+        self._transport = Transport(url, ApiKey(user_api_key), _trust(verify, cert))
 
     def dataset(self) -> DatasetResource:
         """Create, change, read and list datasets."""
@@ -80,7 +90,22 @@ class CVALConnection:
         return f"CVALConnection({self._transport.base_url!r})"
 
 
-def _checked_url(url: str) -> str:
+def _trust(verify: bool | str | Path, cert: str | Path | tuple[str | Path, str | Path] | None) -> Trust:
+    if verify is False:
+        raise InvalidInputError(
+            "`verify` must be True, or the file of the authority that signed the service's certificate; got False: the "
+            "key would go to anybody"
+        )
+    pair = cert if isinstance(cert, tuple) else (cert,)
+    for name, path in [("verify", verify), *[("cert", each) for each in pair]]:
+        if isinstance(path, (str, Path)) and not Path(path).exists():
+            raise InvalidInputError(f"`{name}` must be a file that is there; got {str(path)!r}")
+    shown = (str(cert[0]), str(cert[1])) if isinstance(cert, tuple) else None if cert is None else str(cert)
+    return Trust(verify if isinstance(verify, bool) else str(verify), shown)
+
+
+def _checked_url(given: str) -> str:
+    url = given.strip()  # a file's last line ends with a newline
     expected = (
         "`base_url` must be http:// or https:// and a host, with no user name in it, such as 'https://cval.ai/api'"
     )
@@ -91,6 +116,8 @@ def _checked_url(url: str) -> str:
         parts, port_is_fine = urlsplit(""), False
     if parts.username is not None or parts.password is not None:
         raise InvalidInputError(f"{expected}; got one with a user name or password")
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine or parts.query or parts.fragment:
+    is_plain = not any(letter.isspace() or not letter.isprintable() for letter in url)
+    is_one = parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.fragment
+    if not (is_plain and is_one and port_is_fine):
         raise InvalidInputError(f"{expected}; got {url!r}")
     return url.rstrip("/")

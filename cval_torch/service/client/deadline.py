@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import random
 import socket
@@ -110,11 +111,18 @@ class Watchdog:
     ) -> None:
         self._timer.cancel()
         _watchdog.reset(self._token)
-
-    def watch(self, connection: Any) -> None:
-        """Take over the socket that the request goes through."""
         with self._lock:
-            self._socket = connection.sock
+            self._let_go()
+
+    def watch(self, connected: socket.socket) -> None:
+        """Take over the socket that the request goes through.
+
+        A duplicate is kept: TLS makes another object of a socket, and what is shut by one is shut for all.
+        """
+        duplicate = socket.fromfd(connected.fileno(), connected.family, connected.type)
+        with self._lock:
+            self._let_go()
+            self._socket = duplicate
             expired = self.expired
         if expired:
             self._shut()
@@ -125,48 +133,47 @@ class Watchdog:
         self._shut()
 
     def _shut(self) -> None:
+        with self._lock:
+            if self._socket is not None:
+                with contextlib.suppress(OSError):  # it is closed already
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _let_go(self) -> None:
         if self._socket is not None:
-            try:
-                self._socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                return  # it is closed already
+            self._socket.close()
+        self._socket = None
 
 
 _watchdog: ContextVar[Watchdog | None] = ContextVar("watchdog", default=None)
 
 
-def _watch(connection: Any) -> None:
+def _watch(connected: socket.socket | None) -> None:
     watchdog = _watchdog.get()
-    if watchdog is not None and connection.sock is not None:
-        watchdog.watch(connection)
+    if watchdog is not None and connected is not None:
+        watchdog.watch(connected)
 
 
-class _WatchedConnection(HTTPConnection):
+class _Watched(HTTPConnection):
+    """Watches a socket from the moment when it is connected: a proxy's answer and a TLS handshake may drip, too."""
+
     debuglevel = 0  # `http.client.HTTPConnection.debuglevel = 1` prints the headers, and so the key, of all others
 
-    def connect(self) -> None:
-        super().connect()
-        _watch(self)
+    def _new_conn(self) -> socket.socket:
+        connected: socket.socket = super()._new_conn()
+        _watch(connected)
+        return connected
 
     def putrequest(self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False) -> None:
-        _watch(self)
+        _watch(self.sock)  # that of an earlier request may be used again
         super().putrequest(method, url, skip_host, skip_accept_encoding)
 
 
-class _WatchedTLSConnection(HTTPSConnection):
-    debuglevel = 0
-
-    def connect(self) -> None:
-        super().connect()
-        _watch(self)
-
-    def putrequest(self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False) -> None:
-        _watch(self)
-        super().putrequest(method, url, skip_host, skip_accept_encoding)
+class _WatchedTLSConnection(_Watched, HTTPSConnection):
+    pass
 
 
 class _WatchedPool(HTTPConnectionPool):
-    ConnectionCls = _WatchedConnection
+    ConnectionCls = _Watched
 
 
 class _WatchedTLSPool(HTTPSConnectionPool):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
-from cval_torch.errors import InvalidInputError, NotFoundError, ServiceUnreachableError
+from cval_torch.errors import InvalidInputError, NotFoundError, ProtocolError, ServiceUnreachableError
 from cval_torch.pool.pool import Pool
 from cval_torch.service.client.deadline import Backoff, Deadline
+from cval_torch.service.client.readback import Sent, checked_pages
 from cval_torch.service.client.resource import ANYTHING, Resource, quoted
 from cval_torch.service.client.transport import Transport
 from cval_torch.service.codec import EmbeddingsBody, bodies_of, embeddings_json
@@ -77,8 +79,8 @@ class EmbeddingResource(Resource):
         Returns:
             The number of frames that were sent.
         """
-        stored = set(self.stored_frames()) if resume else set[str]()
         whole = self._deadline(float("inf") if timeout is None else timeout)
+        stored = set(self.stored_frames(timeout=timeout)) if resume else set[str]()
         sent = 0
         with tqdm(
             total=len(pool), desc="uploading embeddings", unit=" frames", disable=not progress, leave=False
@@ -91,23 +93,26 @@ class EmbeddingResource(Resource):
 
     def get_many(self, start_limit: int = 0, stop_limit: int = 1000) -> list[FrameEmbedding]:
         """The frames `start_limit:stop_limit` with their embeddings."""
-        query = {"start_limit": start_limit, "stop_limit": stop_limit}
-        path = f"{self._path}/embeddings"
-        return self._transport.call("GET", path, _FRAMES, query=query, deadline=self._deadline())
+        return self._slice(self._deadline(), start_limit, stop_limit)
 
     def get_meta(self, start_limit: int = 0, stop_limit: int = 1000) -> EmbeddingsMeta:
         """The frames `start_limit:stop_limit` with the names of their embeddings."""
-        query = {"start_limit": start_limit, "stop_limit": stop_limit}
-        path = f"{self._path}/embeddings/meta"
-        return self._transport.call("GET", path, _META, query=query, deadline=self._deadline())
+        return self._names(self._deadline(), start_limit, stop_limit)
 
-    def stored_frames(self) -> Iterator[str]:
-        """The ids of all frames that have embeddings, asked for a page at a time."""
-        for start in range(0, 1 << 40, _FRAMES_A_PAGE):
-            page = self.get_meta(start, start + _FRAMES_A_PAGE).frames
+    def stored_frames(self, *, timeout: float | None = None) -> Iterator[str]:
+        """The ids of all frames that have embeddings, asked for a page at a time.
+
+        Args:
+            timeout: seconds for all pages; None leaves it to the bound of each request.
+
+        Raises:
+            ProtocolError: the service answers the same frames again.
+        """
+        whole = self._deadline(float("inf") if timeout is None else timeout)
+        for page in checked_pages(
+            lambda start, stop: self._names(whole.within(self._timeout), start, stop).frames, _FRAMES_A_PAGE
+        ):
             yield from (frame.frame_id for frame in page)
-            if len(page) < _FRAMES_A_PAGE:
-                return
 
     def get_by_id(self, frame_id: str, embedding_id: str) -> FrameEmbedding:
         """One embedding, in its frame."""
@@ -125,38 +130,58 @@ class EmbeddingResource(Resource):
         return f"{self._path}/embedding/{quoted(frame_id, '`frame_id`')}/{quoted(embedding_id, '`embedding_id`')}"
 
     def _upload(self, body: EmbeddingsBody, deadline: Deadline) -> EmbeddingsMeta:
-        """Send one body. If the connection breaks, look whether it arrived before it is sent again.
+        """Send one body. If the connection breaks, see whether it arrived before it is sent again.
 
-        The protocol does not say what a service does with an embedding that it has already, so it is not sent twice.
+        Raises:
+            ProtocolError: the service says that it stored something else, and it has.
         """
         backoff = Backoff(0.25, 10.0)
         for _ in range(_MAX_TRIES):
             try:
-                return self._transport.call(
+                answer = self._transport.call(
                     "POST", f"{self._path}/embeddings", _META, body=body.body, deadline=deadline, repeatable=False
                 )
             except ServiceUnreachableError:
                 wait = backoff.next()
                 if wait >= deadline.remaining():
                     raise
-            self._transport.sleep(wait)
-            if self._arrived(body, deadline):
-                return EmbeddingsMeta(frames_quantity=len(body.frames), frames=list(body.frames))
+                self._transport.sleep(wait)
+                if self._has(body, deadline):
+                    return EmbeddingsMeta(frames_quantity=len(body.frames), frames=list(body.frames))
+                continue
+            if _named(answer.frames) == _named(body.frames) or self._has(body, deadline):
+                return answer
+            raise ProtocolError(
+                f"{len(body.frames)} frames were uploaded, and the service says that it stored {len(answer.frames)}; "
+                "what it has is not what was sent"
+            )
         raise ServiceUnreachableError(f"an upload of {len(body.frames)} frames broke off {_MAX_TRIES} times")
 
-    def _arrived(self, body: EmbeddingsBody, deadline: Deadline) -> bool:
-        """Whether the service has the last embedding of the body: what was stored was stored in order."""
-        for frame in reversed(body.frames):
-            if frame.embeddings and frame.frame_id not in (".", ".."):
-                break
-        else:
-            return False
-        try:
-            path = self._path_of(frame.frame_id, frame.embeddings[-1])
-            self._transport.call("GET", path, _FRAME, deadline=deadline)
-        except NotFoundError:
-            return False
-        return True
+    def _has(self, body: EmbeddingsBody, deadline: Deadline) -> bool:
+        """Whether the service has every embedding of the body as it was sent."""
+        frame = next((each for each in body.frames if each.embeddings and each.frame_id not in (".", "..")), None)
+        if frame is not None:
+            try:  # most often nothing arrived, which one question tells
+                path = self._path_of(frame.frame_id, frame.embeddings[0])
+                self._transport.call("GET", path, _FRAME, deadline=deadline)
+            except NotFoundError:
+                return False
+        return Sent(body.body).is_stored(self._pages(deadline), partial(self._slice, deadline))
+
+    def _pages(self, deadline: Deadline) -> Iterator[Sequence[FrameEmbeddingMeta]]:
+        return checked_pages(lambda start, stop: self._names(deadline, start, stop).frames, _FRAMES_A_PAGE)
+
+    def _names(self, deadline: Deadline, start: int, stop: int) -> EmbeddingsMeta:
+        query = {"start_limit": start, "stop_limit": stop}
+        return self._transport.call("GET", f"{self._path}/embeddings/meta", _META, query=query, deadline=deadline)
+
+    def _slice(self, deadline: Deadline, start: int, stop: int) -> list[FrameEmbedding]:
+        query = {"start_limit": start, "stop_limit": stop}
+        return self._transport.call("GET", f"{self._path}/embeddings", _FRAMES, query=query, deadline=deadline)
+
+
+def _named(frames: Iterable[FrameEmbeddingMeta]) -> list[tuple[str, list[str]]]:
+    return sorted((frame.frame_id, sorted(frame.embeddings)) for frame in frames)
 
 
 def _one_ahead(bodies: Iterator[EmbeddingsBody]) -> Iterator[EmbeddingsBody]:

@@ -6,7 +6,7 @@ import os
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from requests import PreparedRequest
+from requests import PreparedRequest, Request
 from requests.auth import AuthBase
 
 from cval_torch.errors import InvalidInputError
@@ -55,7 +55,7 @@ class KeyAuth(AuthBase):
 
     def __init__(self, key: ApiKey, base_url: str) -> None:
         self._key = key
-        self._origin = _origin(base_url)
+        self._origin = _origin(Request("GET", base_url).prepare().url or "")  # an international host name in ASCII
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         """The request, with the key if it goes to the host that the key is for."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import http.client
 import logging
+import os
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, BinaryIO, TypeVar
 
 import requests
@@ -37,6 +40,7 @@ Body = bytes | BinaryIO
 MAX_ANSWER_BYTES = 1 << 30
 MAX_ATTEMPTS = 6
 CONNECT_SECONDS = 10.0
+DISTRUSTED = "`verify` takes the file of the authority that signed the service's certificate, `cert` one's own"
 
 _KINDS: dict[int, type[ResponseError]] = {
     401: AuthenticationError,
@@ -44,6 +48,20 @@ _KINDS: dict[int, type[ResponseError]] = {
     404: NotFoundError,
     429: RateLimitedError,
 }
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose certificates count.
+
+    Attributes:
+        verify: True for the authorities that `requests` knows, or a file or folder of those that sign the service's
+            certificate.
+        cert: what the client shows of itself: a file with certificate and key, or both files.
+    """
+
+    verify: bool | str = True
+    cert: str | tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,7 @@ class _Reply:
     late: bool = False
     truncated: bool = False
     too_long: bool = False
+    distrusted: bool = False
 
     def header(self, name: str) -> str | None:
         return self.headers.get(name) if self.headers else None
@@ -86,6 +105,7 @@ class Transport:
     Args:
         base_url: such as `https://cval.ai/api`.
         key: sent to that host only. Redirects are not followed.
+        trust: the certificates on both sides; see `Trust`.
         clock: monotonic seconds.
         wall_clock: unix seconds, for a `Retry-After` that is a date.
         sleep: waits that many seconds.
@@ -95,6 +115,7 @@ class Transport:
         self,
         base_url: str,
         key: ApiKey,
+        trust: Trust = Trust(),
         *,
         clock: Clock = time.monotonic,
         wall_clock: Clock = time.time,
@@ -103,14 +124,26 @@ class Transport:
         self.base_url = base_url
         self.clock, self.sleep = clock, sleep
         self._key, self._wall_clock = key, wall_clock
-        self._session = requests.Session()
-        self._session.auth = KeyAuth(key, base_url)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, WatchedAdapter())
+        self._auth, self._trust = KeyAuth(key, base_url), trust
+        self._session, self._process = self._new_session(), os.getpid()
 
     def close(self) -> None:
         """Close the kept connections."""
         self._session.close()
+
+    def _new_session(self) -> requests.Session:
+        session = requests.Session()
+        session.auth = self._auth
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # none is kept, so none is sent
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, WatchedAdapter())
+        return session
+
+    def _own_session(self) -> requests.Session:
+        """That of this process: on connections that a fork shares, one process reads what another one asked for."""
+        if self._process != os.getpid():
+            self._session, self._process = self._new_session(), os.getpid()
+        return self._session
 
     def call(
         self,
@@ -173,7 +206,7 @@ class Transport:
         seconds = call.deadline.remaining()
         with Watchdog(seconds) as watchdog:
             try:
-                with self._session.request(
+                with self._own_session().request(
                     call.method,
                     self.base_url + call.path,
                     params=call.query,
@@ -181,6 +214,8 @@ class Transport:
                     headers={"Content-Type": "application/json", "Accept": "application/json"},
                     timeout=(min(CONNECT_SECONDS, seconds), seconds),
                     allow_redirects=False,
+                    verify=self._trust.verify,
+                    cert=self._trust.cert,
                     stream=True,
                 ) as response:
                     content, too_long = _content(response)
@@ -193,11 +228,12 @@ class Transport:
                     sent=not _never_sent(error),
                     late=watchdog.expired or call.deadline.remaining() <= 0,
                     truncated=_is_truncated(error),
+                    distrusted=_is_distrust(error),
                 )
 
     def _wait_before_repeating(self, reply: _Reply, backoff: Backoff, *, repeatable: bool) -> float | None:
         """Seconds to wait before the request is sent again; None if it is not."""
-        if reply.late:
+        if reply.late or reply.distrusted:
             return None
         if reply.trouble is not None:
             return backoff.next() if repeatable or not reply.sent else None
@@ -212,7 +248,8 @@ class Transport:
         if reply.truncated:
             raise ProtocolError(f"{what}: the answer ended before its end")
         if reply.trouble is not None:
-            raise ServiceUnreachableError(f"{what}: {self._key.redact(reply.trouble)}")
+            remedy = f"; {DISTRUSTED}" if reply.distrusted else ""
+            raise ServiceUnreachableError(f"{what}: {self._key.redact(reply.trouble)}{remedy}")
         if reply.too_long:
             raise ProtocolError(f"{what}: the answer is longer than {MAX_ANSWER_BYTES} bytes")
         if 300 <= reply.status < 400:
@@ -265,6 +302,21 @@ def _never_sent(error: Exception) -> bool:
         return True
     reason = getattr(error.args[0], "reason", None) if isinstance(error, ConnectionError) and error.args else None
     return isinstance(reason, NewConnectionError)
+
+
+def _is_distrust(error: Exception) -> bool:
+    """Whether one side refuses the certificate of the other, which no repetition mends."""
+    found: BaseException | None = error
+    seen = set[int]()
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        if isinstance(found, ssl.SSLError) and (
+            "CERTIFICATE" in str(found.reason) or "UNKNOWN_CA" in str(found.reason)
+        ):
+            return True
+        inner = [getattr(found, "reason", None), *found.args]
+        found = next((each for each in inner if isinstance(each, BaseException)), found.__cause__ or found.__context__)
+    return False
 
 
 def _is_truncated(error: Exception) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +24,8 @@ from cval_torch.service.server.worker import WorkerDiedError
 
 PREFIX = "/api"
 SECONDS_UNTIL_RETRY = 5
+
+logger = logging.getLogger(__name__)
 
 
 def create_app(data: Path, keys: Sequence[tuple[str | None, str]], *, limits: Limits | None = None) -> FastAPI:
@@ -52,6 +57,8 @@ def create_app(data: Path, keys: Sequence[tuple[str | None, str]], *, limits: Li
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(WorkerDiedError, _overloaded)
+    app.add_exception_handler(sqlite3.OperationalError, _not_written)
+    app.add_exception_handler(OSError, _not_written)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -73,6 +80,15 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 def _overloaded(request: Request, error: Exception) -> JSONResponse:
     detail = f"the request was given up: {error}"
+    return JSONResponse({"detail": detail}, 503, headers={"Retry-After": str(SECONDS_UNTIL_RETRY)})
+
+
+def _not_written(request: Request, error: Exception) -> JSONResponse:
+    """The disk is full, or another process keeps the file locked."""
+    logger.error("%s %s could not be done: %s: %s", request.method, request.url.path, type(error).__name__, error)
+    if "full" in str(error) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return JSONResponse({"detail": "the server's disk is full"}, 507)
+    detail = "the server's files cannot be used at the moment"
     return JSONResponse({"detail": detail}, 503, headers={"Retry-After": str(SECONDS_UNTIL_RETRY)})
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +17,8 @@ from cval_torch.service.server.payloads import Body
 from cval_torch.service.server.settings import Limits
 from cval_torch.service.server.work import Work
 from cval_torch.service.server.worker import Worker
+
+logger = logging.getLogger(__name__)
 
 
 class Service:
@@ -50,11 +53,18 @@ class Service:
         return await asyncio.to_thread(partial(call, *arguments, body))
 
     async def close(self) -> None:
-        """End the processes and close the store."""
-        await self.runner.stop()
-        await asyncio.to_thread(self._intake.kill)
-        self.work.close()
+        """End the processes and close the store. What fails keeps nothing else from being closed."""
+        await self._surely(self.runner.stop())
+        await self._surely(asyncio.to_thread(self._intake.close))
+        await self._surely(asyncio.to_thread(self.work.close))
         self._lock.close()
+
+    @staticmethod
+    async def _surely(closing: Awaitable[None]) -> None:
+        try:
+            await closing
+        except Exception:
+            logger.exception("could not close a part of the server")
 
 
 def _locked(path: Path) -> IO[bytes]:

@@ -38,6 +38,9 @@ CREATE INDEX IF NOT EXISTS tasks_in_state ON tasks (state, number);
 CREATE INDEX IF NOT EXISTS tasks_finished ON tasks (owner, number) WHERE state IN ('done', 'failed');
 """
 
+BUSY_SECONDS = 10.0
+"""How long a change waits for others."""
+
 Vectors = Sequence[tuple[str, bytes]]
 """(embedding id, float32 bytes) of one frame."""
 
@@ -80,7 +83,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
-        self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
+        self._connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.executescript(_SCHEMA)
@@ -318,10 +321,11 @@ class Store:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # SQLite has ended it itself where the disk is full
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
 
 def new_id() -> str:

@@ -47,6 +47,7 @@ class Work:
         self.store = Store(data / "cval.sqlite3")
         self._pools = data / "tasks"
         self._pools.mkdir(exist_ok=True)
+        self._unwritten: tuple[str, dict[str, Any]] | None = None  # a task, and what came of it
 
     def close(self) -> None:
         """Close the store."""
@@ -89,19 +90,26 @@ class Work:
         return add_task(stages=text, task_id=task_id).payload()
 
     def run_task(self, task_id: str) -> None:
-        """Choose the frames of a task, and write them down, or why it cannot be done."""
+        """Choose the frames of a task, and write them down, or why it cannot be done.
+
+        If they cannot be written, the next call for the task writes them without choosing again.
+        """
         task = self.store.task(task_id)
         if task is None or task.stages is None or task.state in ("done", "failed"):
             return
-        path = self._pool_path(task_id)
+        if self._unwritten is None or self._unwritten[0] != task_id:
+            self._unwritten = (task_id, self._outcome(task_id, task.stages))
+        self.store.finish_task(task_id, **self._unwritten[1])
+        self._unwritten = None
+        self._pool_path(task_id).unlink(missing_ok=True)
+
+    def _outcome(self, task_id: str, described: str) -> dict[str, Any]:
         try:
-            stages = [DetectionSampling.model_validate(stage) for stage in json.loads(task.stages)]
-            result = _selected(Pool.load(path), stages)
+            stages = [DetectionSampling.model_validate(stage) for stage in json.loads(described)]
+            return {"result": _selected(Pool.load(self._pool_path(task_id)), stages)}
         except (RefusedError, InvalidInputError, OSError, MemoryError) as error:
-            self.fail_task(task_id, getattr(error, "detail", None) or f"{type(error).__name__}: {error}")
-            return
-        self.store.finish_task(task_id, result=result)
-        path.unlink(missing_ok=True)
+            problem = getattr(error, "detail", None) or f"{type(error).__name__}: {error}"
+            return {"problem": problem[:2000]}
 
     def fail_task(self, task_id: str, problem: str) -> None:
         """Write down that a task cannot be done."""

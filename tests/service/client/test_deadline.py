@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from client_calls import Clock, connect, take
-from fault_server import drip, faulty, silence
+from client_calls import CANARY, Clock, connect, take
+from fault_server import Behaviour, drip, faulty, silence
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +47,37 @@ def test_a_call_ends_at_its_deadline_however_the_server_drips(name: str, call: C
             call(connect(server, timeout=0.4))
         assert time.monotonic() - began < 20  # a dripping server goes on for a minute
         assert len(server.requests) == 1
+
+
+HEADERS = drip(b"X-A: b\r\n", before=b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "behaviour", "reads"),
+    [
+        ("http", HEADERS, True),
+        ("https", HEADERS, True),  # the answer to CONNECT
+        ("direct", drip(b"\x00", before=b"\x16\x03\x03\x40\x00"), False),  # a TLS handshake
+    ],
+)
+def test_a_proxy_and_a_handshake_that_drip_end_at_the_deadline_too(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, behaviour: Behaviour, reads: bool
+) -> None:
+    with faulty(behaviour, reads=reads) as server:
+        url = server.url
+        if scheme != "direct":
+            url = f"{scheme}://service.example/api"
+            monkeypatch.delenv("NO_PROXY")
+            monkeypatch.setenv(f"{scheme}_proxy", f"http://127.0.0.1:{server.port}")
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceededError, match=r"had no answer within 0\.4 s"):
+            CVALConnection(CANARY, url, timeout=0.4).dataset().get("d")
+        assert time.monotonic() - began < 20  # it goes on for a minute
+        if reads:
+            (asked,) = server.requests
+            assert (asked.method, "authorization" in asked.headers) == (
+                ("CONNECT", False) if scheme == "https" else ("GET", True)
+            )
 
 
 def test_backoff_doubles_up_to_a_ceiling_and_is_jittered() -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
+import json
+import shutil
 import socket
+import ssl
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from client_calls import CANARY, DATASET, DONE, Clock, connect, take
-from fault_server import answer, faulty, hang_up, reset
+from fault_server import answer, faulty, hang_up, keep_open, reset
+from forked import in_child
 
 from cval_torch.errors import (
     AuthenticationError,
@@ -22,6 +29,7 @@ from cval_torch.errors import (
     ServiceUnreachableError,
 )
 from cval_torch.service.client import CVALConnection
+from cval_torch.service.rest import RestBackend
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -123,6 +131,103 @@ def test_a_post_to_nobody_is_repeated_and_then_unreachable(clock: Clock) -> None
     with pytest.raises(ServiceUnreachableError, match="POST /dataset: ConnectionError"):
         connection.dataset().create("n")
     assert len(clock.sleeps) == 5
+
+
+def test_a_connection_that_was_never_made_has_done_nothing(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody takes the connection: nor is it refused, so that time runs out."""
+    monkeypatch.setattr("cval_torch.service.client.transport.CONNECT_SECONDS", 0.05)
+    with contextlib.ExitStack() as held:
+        listener = held.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(8):  # until no more of them wait to be taken
+            waiting = held.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        connection = CVALConnection(CANARY, f"http://127.0.0.1:{listener.getsockname()[1]}/api")
+        connection._transport.sleep = clock.sleep  # type: ignore[method-assign]
+        with pytest.raises(ServiceUnreachableError, match="POST /dataset: ConnectTimeout"):
+            connection.dataset().create("n")
+    assert len(clock.sleeps) == 5, "a POST that was sent is not sent again"
+
+
+def test_a_body_that_waits_in_a_file_is_sent_whole_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cval_torch.service.client.resource.BODY_IN_MEMORY", 10)
+    with faulty(answer({}, 429), answer(DONE)) as server:
+        assert take(connect(server, clock)).result == ["a"]
+        first, second = [request.body for request in server.requests]
+    assert first == second
+    assert json.loads(first)["selection_strategy"] == "margin"
+
+
+def test_connections_are_not_shared_with_a_fork(clock: Clock) -> None:
+    ports: list[int] = []
+    with faulty(keep_open(ports)) as server:
+        dataset = connect(server, clock).dataset()
+        for ask in (dataset.get, lambda which: in_child(lambda: dataset.get(which).dataset_id), dataset.get):
+            ask("d")
+        dataset._transport.close()
+    assert ports[0] == ports[2], "the parent keeps its own"
+    assert ports[0] != ports[1]
+
+
+def test_cookies_are_not_sent_back(clock: Clock) -> None:
+    with faulty(answer(DATASET, headers={"Set-Cookie": "session=1; Path=/"})) as server:
+        dataset = connect(server, clock).dataset()
+        for _ in range(2):
+            dataset.get("d")
+        assert ["cookie" in request.headers for request in server.requests] == [False, False]
+
+
+def test_the_key_goes_to_an_international_host_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with faulty(answer(DATASET)) as proxy:
+        monkeypatch.delenv("NO_PROXY")
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        CVALConnection(CANARY, "http://BÜCHER.example/api").dataset().get("d")
+        (asked,) = proxy.requests
+    assert asked.path == "http://xn--bcher-kva.example/api/dataset/d"
+    assert asked.headers["authorization"] == f"user_api_key:{CANARY}"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """One that signed itself, for 127.0.0.1, and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs openssl")
+    folder = tmp_path_factory.mktemp("certificate")
+    made, key = str(folder / "certificate.pem"), str(folder / "key.pem")
+    options = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    subprocess.run(
+        [openssl, *options.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", made],
+        check=True,
+        capture_output=True,
+    )
+    return made, key
+
+
+def test_certificates_on_both_sides(clock: Clock, certificate: tuple[str, str]) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    context.load_verify_locations(certificate[0])
+    context.verify_mode = ssl.CERT_REQUIRED
+    with faulty(answer(DATASET), tls=context) as server:
+        with (
+            connect(server, clock) as stranger,
+            pytest.raises(ServiceUnreachableError, match=r"certificate.*; `verify` takes the file of the authority"),
+        ):
+            stranger.dataset().get("d")
+        assert clock.sleeps == [], "no repetition mends a certificate"
+        with (
+            CVALConnection(CANARY, server.url, verify=certificate[0], timeout=1) as nobody,
+            pytest.raises(ServiceUnreachableError),
+        ):
+            nobody.dataset().get("d")
+        assert server.requests == []
+        with CVALConnection(CANARY, server.url, verify=certificate[0], cert=certificate) as known:
+            assert known.dataset().get("d").dataset_name == "n"
+        with RestBackend(api_key=CANARY, url=server.url, verify=Path(certificate[0]), cert=certificate) as backend:
+            assert backend._connection.dataset().get("d").dataset_name == "n"
 
 
 BROKEN = {

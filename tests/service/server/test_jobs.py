@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
-from own_server import serving_here
+import pytest
+from own_server import own_server, serving_here
+from running_processes import children_of, wait_until
 from server_calls import SAMPLING, Api, frames, sampling
 
 from cval_torch.service.server.jobs import MOST_ATTEMPTS, JobRunner
@@ -54,7 +59,7 @@ class DyingWorker:
         self.calls += 1
         raise WorkerDiedError("its process ended before it was done")
 
-    def kill(self) -> None:
+    def close(self) -> None:
         return
 
 
@@ -89,8 +94,8 @@ def test_tasks_run_in_the_order_in_which_they_came(tmp_path: Path) -> None:
                 raise RuntimeError("a bug")
             work.store.finish_task(task_id, result=["f"])
 
-        def kill(self) -> None:
-            ran.append("killed")
+        def close(self) -> None:
+            ran.append("closed")
 
     work = Work(tmp_path, Limits())
     tasks = [work.store.add_task("me", None, start=float(row), stages="[]").id for row in range(3)]
@@ -111,7 +116,52 @@ def test_tasks_run_in_the_order_in_which_they_came(tmp_path: Path) -> None:
     states = [task.state for task in reversed(work.store.tasks("me", None, 9))]
     failed = work.store.task(tasks[1])
     work.close()
-    assert ran == [*tasks, "killed"]
+    assert ran == [*tasks, "closed"]
     assert states == ["done", "failed", "done", "done"]
     assert failed is not None
     assert failed.problem == "an internal error; the server's log has it", "what went wrong is no stranger's business"
+
+
+def allow_files_of(pid: int, size: int) -> None:
+    """Let a process write only files of so many bytes, as if the disk were full; -1 lets it write all."""
+    import resource
+
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits another process")
+def test_a_full_disk_and_an_interrupt_end_neither_the_runner_nor_its_tasks(tmp_path: Path) -> None:
+    """The second task waits while nothing can be written; Ctrl-C in a terminal reaches the worker, too."""
+    with own_server(tmp_path, "--answer-at-once", "2") as server:
+        api = Api(server.url)
+        large = sampling(frames=frames(*[0.9] * 6, 0.6))
+        tasks = [api("POST", SAMPLING, large).json()["task_id"] for _ in range(2)]
+        wait_until(lambda: len(children_of(server.process.pid)) == 1)
+        (worker,) = children_of(server.process.pid)
+        for pid in (worker, server.process.pid):
+            allow_files_of(pid, 1)
+        wait_until(lambda: "tasks wait" in server.log)
+        refused = api("POST", SAMPLING, sampling())
+        assert (refused.status_code, "detail" in refused.json()) in [(503, True), (507, True)]
+        os.kill(worker, signal.SIGINT)
+        allow_files_of(worker, -1)
+        assert api.result(tasks[0])["result"] == ["f6", "f0"], "the worker writes down what it had chosen"
+        seen = server.log.count("tasks wait")
+        wait_until(lambda: server.log.count("tasks wait") > seen)
+        allow_files_of(server.process.pid, -1)
+        assert api.result(tasks[1])["result"] == ["f6", "f0"]
+        assert children_of(server.process.pid) == [worker]
+        allow_files_of(server.process.pid, 1)
+        api.session.close()
+        server.stop()
+        assert server.process.returncode in (0, -signal.SIGTERM), "it was told once, and ended"
+        assert "Application shutdown complete" in server.log
+
+
+def test_a_task_that_takes_too_long_fails_at_once(tmp_path: Path) -> None:
+    """A worker takes longer than this only to begin."""
+    with serving_here(tmp_path, Limits(answer_at_once=2, task_seconds=0.05)) as url:
+        api = Api(url)
+        task = api("POST", SAMPLING, sampling()).json()["task_id"]
+        assert api.result(task)["detail"] == f"task {task} failed: it took longer than 0 s"
+        api.session.close()

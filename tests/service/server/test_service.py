@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from own_server import KEY, OwnServer, serving_here
+from running_processes import children_of, is_running, wait_until
 from server_calls import SAMPLING, Api, sampling, vector
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.service.server.service import Service
 from cval_torch.service.server.settings import Limits
-
-
-def children_of(pid: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid:
-            found.append(int(stat.parent.name))
-    return found
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def wait_until(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
@@ -56,7 +29,7 @@ def test_kill_9_loses_nothing_and_runs_again_what_ran(tmp_path: Path) -> None:
         boxes = [{"frame_id": name, "predictions": [{"score": 0.5, "embedding_id": "0"}]} for name in names]
         request = sampling(selection_strategy="hierarchical", dataset_id=dataset_id, frames=boxes, num_of_samples=50)
         tasks = [api("POST", SAMPLING, request).json()["task_id"] for _ in range(2)]
-        wait_until(lambda: len(children_of(server.process.pid)) > 1)
+        wait_until(lambda: len(children_of(server.process.pid)) == 1)
         helpers = children_of(server.process.pid)
         with pytest.raises(InvalidInputError, match="in use by another server"):
             Service(tmp_path, [(None, KEY)], Limits())

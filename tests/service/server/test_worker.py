@@ -30,13 +30,12 @@ def worker(folder: Path) -> Iterator[Worker]:
     store.close()
     worker = Worker(folder, Limits(vector_length=2))
     yield worker
-    worker.kill()
-    worker._stop()
+    worker.close()
 
 
 def pid_of(worker: Worker) -> int:
-    assert worker._process is not None
-    return int(worker._process.pid)
+    assert worker.pid is not None
+    return worker.pid
 
 
 def test_it_does_the_work_and_keeps_its_process(worker: Worker, folder: Path) -> None:
@@ -55,7 +54,7 @@ def test_it_does_the_work_and_keeps_its_process(worker: Worker, folder: Path) ->
 
 
 def test_refusals_come_through_and_other_errors_by_name(worker: Worker) -> None:
-    before = pid_of(worker) if worker._process is not None else None
+    before = pid_of(worker) if worker.pid is not None else None
     with pytest.raises(RefusedError) as caught:
         worker.call("store_embeddings", "d", "training", BODY.replace(b"2.0", b"2.0, 3.0"))
     assert caught.value.status == 413
@@ -80,7 +79,7 @@ def test_work_that_takes_too_long_is_ended(worker: Worker) -> None:
     os.kill(first, signal.SIGSTOP)  # it does not answer, however long one waits
     with pytest.raises(WorkerDiedError, match="it took longer than 0 s"):
         worker.call("store_embeddings", "d", "test", BODY, seconds=0.01)
-    assert worker._process is None
+    assert worker.pid is None
     with pytest.raises(ProcessLookupError):
         os.kill(first, 0)
 
@@ -88,5 +87,5 @@ def test_work_that_takes_too_long_is_ended(worker: Worker) -> None:
 def test_nothing_runs_before_the_first_call_and_after_the_end(tmp_path: Path) -> None:
     worker = Worker(tmp_path, Limits())
     worker.kill()
-    assert worker._process is None
+    assert worker.pid is None
     assert list(tmp_path.iterdir()) == []
