@@ -27,11 +27,16 @@ def add_serve(commands: Any) -> None:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on")
     serve.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one")
     serve.add_argument("--data", type=Path, required=True, metavar="DIR", help="directory for all that is kept")
-    serve.add_argument("--api-key-file", type=Path, metavar="FILE", help="keys, one a line: KEY, or OWNER KEY")
+    serve.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="keys, one a line: KEY, or OWNER KEY; it is read again when it changes",
+    )
     serve.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     limits = serve.add_argument_group("limits")
     for field in dataclasses.fields(Limits):
-        name = f"--max-{field.name.replace('_', '-')}" if field.name != "answer_at_once" else "--answer-at-once"
+        name = f"--{'' if field.name.endswith('_at_once') else 'max-'}{field.name.replace('_', '-')}"
         kind = float if isinstance(field.default, float) else int
         limits.add_argument(
             name, dest=field.name, type=kind, default=field.default, metavar="N", help=_help_of(field.name)
@@ -52,20 +57,24 @@ def serve_until_stopped(options: argparse.Namespace) -> int:
         import uvicorn
 
         from cval_torch.service.server.app import create_app
+        from cval_torch.service.server.connections import server_config
     except ImportError as error:
         raise MissingExtraError("server", needed_for="cval-torch serve") from error
     limits = Limits(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Limits)})
     app = create_app(options.data, keys, limits=limits)
-    logging.basicConfig(level=options.log_level.upper())
-    uvicorn.run(app, host=options.host, port=options.port, log_level=options.log_level, timeout_graceful_shutdown=10)
-    return 0
+    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    config = server_config(app, host=options.host, port=options.port, log_level=options.log_level)
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 3
 
 
-def _keys(file: Path | None) -> list[tuple[str | None, str]]:
-    keys = read_key_file(file) if file is not None else []
+def _keys(file: Path | None) -> list[tuple[str | None, str]] | Path:
+    if file is not None:
+        if not read_key_file(file):
+            raise InvalidInputError(f"no API key: {file} must have at least one")
+        return file
     from_environment = os.environ.get(KEY_VARIABLE)
-    if from_environment and file is None:
-        keys = [(None, from_environment)]
-    if not keys:
+    if not from_environment:
         raise InvalidInputError(f"no API key: set {KEY_VARIABLE}, or give --api-key-file FILE with at least one")
-    return keys
+    return [(None, from_environment)]

@@ -69,7 +69,7 @@ def test_defaults_are_those_of_the_limits_and_of_this_machine_alone() -> None:
 
 @pytest.mark.parametrize("name", sorted(vars(Limits())))
 def test_each_limit_is_read_from_its_option(name: str) -> None:
-    option = "--answer-at-once" if name == "answer_at_once" else f"--max-{name.replace('_', '-')}"
+    option = f"--{'' if name.endswith('_at_once') else 'max-'}{name.replace('_', '-')}"
     read = options(option, "7")
     assert {each: getattr(read, each) for each in vars(Limits())} == {**vars(Limits()), name: 7}
 
@@ -80,12 +80,20 @@ class Served:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[dict[str, Any]] = []
         self.made: list[tuple[Any, ...]] = []
-        monkeypatch.setattr("uvicorn.run", lambda app, **given: self.asked.append({"app": app, **given}))
+        self.started = True
+        monkeypatch.setattr("uvicorn.Server", lambda config: self)
+        monkeypatch.setattr(
+            "cval_torch.service.server.connections.server_config",
+            lambda app, **given: self.asked.append({"app": app, **given}),
+        )
         monkeypatch.setattr(
             "cval_torch.service.server.app.create_app",
             lambda data, keys, *, limits: self.made.append((data, keys, limits)) or "the app",  # type: ignore[func-returns-value]
         )
         monkeypatch.setattr("logging.basicConfig", lambda **given: None)
+
+    def run(self) -> None:
+        return
 
 
 def test_what_is_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -105,7 +113,9 @@ def test_a_key_file_stands_for_the_environments_key(monkeypatch: pytest.MonkeyPa
     file = tmp_path / "keys"
     file.write_text("# keys\nme first\n\nsecond\n")
     assert serve_until_stopped(options("--api-key-file", str(file))) == 0
-    assert served.made[0][1] == [("me", "first"), (None, "second")]
+    assert served.made[0][1] == file, "it is read again when it changes"
+    served.started = False
+    assert serve_until_stopped(options("--api-key-file", str(file))) == 3
     file.write_text("# none\n")
-    with pytest.raises(InvalidInputError, match="no API key: set CVAL_API_KEY, or give --api-key-file FILE"):
+    with pytest.raises(InvalidInputError, match=r"no API key: .*keys must have at least one"):
         serve_until_stopped(options("--api-key-file", str(file)))

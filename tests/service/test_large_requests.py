@@ -13,8 +13,10 @@ import torch
 from cval_torch.pool.pool import Pool
 from cval_torch.service.codec import embeddings_json, predictions_json
 from cval_torch.service.protocol import DatasetRequest
+from cval_torch.service.server.database import Database
 from cval_torch.service.server.settings import Limits
 from cval_torch.service.server.store import Store
+from cval_torch.service.server.tasks import Tasks
 from cval_torch.service.server.worker import Worker
 from service_memory import MIB, Watch, make_pool
 
@@ -58,7 +60,8 @@ def test_a_worker_takes_the_memory_of_columns_and_not_of_objects(tmp_path: Path)
     worker = Worker(tmp_path, Limits())
     try:
         worker.call("take_sampling", "me", few)
-        store = Store(tmp_path / "cval.sqlite3")
+        database = Database(tmp_path / "cval.sqlite3")
+        store = Store(database)
         dataset = store.create_dataset("me", DatasetRequest())
         for what, arguments, most in [
             ("take_sampling", ("me", request), 2 * columns + FIXED),
@@ -69,7 +72,7 @@ def test_a_worker_takes_the_memory_of_columns_and_not_of_objects(tmp_path: Path)
                 worker.call(what, *arguments)
             assert watch.usage["worker"].anonymous < most, (arguments, watch.usage)
         assert store.embedding(dataset, "test", "19999", "19999") is not None
-        assert store.count_waiting("me") == 2
-        store.close()
+        assert len(Tasks(database).unfinished("me")) == 2
+        database.close()
     finally:
         worker.close()

@@ -17,6 +17,7 @@ import requests
 import uvicorn
 
 from cval_torch.service.server.app import create_app
+from cval_torch.service.server.connections import server_config
 from cval_torch.service.server.settings import Limits
 
 KEY = "test-key-one"
@@ -103,14 +104,13 @@ def own_server(data: Path, *options: str, key: str = KEY) -> Iterator[OwnServer]
 
 @contextlib.contextmanager
 def serving_here(
-    data: Path, limits: Limits | None = None, *, keys: Sequence[tuple[str | None, str]] = ((None, KEY),)
+    data: Path, limits: Limits | None = None, *, keys: Sequence[tuple[str | None, str]] | Path = ((None, KEY),)
 ) -> Iterator[str]:
     """The application in this process, in a thread, behind a socket."""
     # asyncio switches Nagle's algorithm off only where the protocol is named: else each answer waits 40 ms
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(create_app(data, keys, limits=limits), log_level="error", lifespan="on")
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(server_config(create_app(data, keys, limits=limits), log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

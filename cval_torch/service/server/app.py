@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,43 +15,50 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 
-from cval_torch.service.server.keys import KeyRing
+from cval_torch.service.server.keys import KeyFile, KeyRing
+from cval_torch.service.server.open_routes import open_router
 from cval_torch.service.server.payloads import body_schemas
-from cval_torch.service.server.routes import open_router, router
-from cval_torch.service.server.service import Service
+from cval_torch.service.server.requests_log import LoggedRequests
+from cval_torch.service.server.routes import router
+from cval_torch.service.server.service import Keys, Service
 from cval_torch.service.server.settings import Limits, RefusedError
 from cval_torch.service.server.worker import WorkerDiedError
 
 PREFIX = "/api"
 SECONDS_UNTIL_RETRY = 5
+AUTHENTICATE = 'user_api_key realm="cval_torch"'
 
 logger = logging.getLogger(__name__)
 
 
-def create_app(data: Path, keys: Sequence[tuple[str | None, str]], *, limits: Limits | None = None) -> FastAPI:
+def create_app(data: Path, keys: Keys, *, limits: Limits | None = None) -> FastAPI:
     """The server as an ASGI application: `LocalBackend` behind the protocol of cval.ai, under `/api`.
 
     Args:
         data: its directory; nothing is touched before the application starts.
-        keys: (owner, key) pairs; see `KeyRing`.
+        keys: (owner, key) pairs, see `KeyRing`; or the file of them, which is read again when it changes.
         limits: what it takes; None means the defaults.
 
     Raises:
         InvalidInputError: no key, a key twice, or one that no header can carry.
     """
-    KeyRing(keys, salt=b"only to check them")
+    salt = b"only to check them"
+    KeyFile(keys, salt=salt) if isinstance(keys, Path) else KeyRing(keys, salt=salt)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = Service(data, keys, limits or Limits())
         app.state.service = service
-        service.runner.start()
+        service.start()
         try:
             yield
         finally:
             await service.close()
 
-    app = FastAPI(title="cval_torch", lifespan=lifespan, summary="Active learning over HTTP")
+    app = FastAPI(
+        title="cval_torch", lifespan=lifespan, summary="Active learning over HTTP", docs_url=None, redoc_url=None
+    )
+    app.add_middleware(LoggedRequests)
     app.include_router(open_router)
     app.include_router(router, prefix=PREFIX)
     app.add_exception_handler(RefusedError, _refused)
@@ -66,7 +73,7 @@ def create_app(data: Path, keys: Sequence[tuple[str | None, str]], *, limits: Li
 def _refused(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RefusedError):
         raise error
-    headers = {"Retry-After": str(SECONDS_UNTIL_RETRY)} if error.status == 429 else None
+    headers = {429: {"Retry-After": str(error.retry_after)}, 401: {"WWW-Authenticate": AUTHENTICATE}}.get(error.status)
     return JSONResponse({"detail": error.detail}, error.status, headers=headers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable
@@ -11,12 +12,12 @@ from typing import Any, TypeVar
 
 from cval_torch.service.client.deadline import Backoff
 from cval_torch.service.server.settings import Limits
+from cval_torch.service.server.tasks import MOST_ATTEMPTS
 from cval_torch.service.server.work import Work
 from cval_torch.service.server.worker import TookTooLongError, Worker, WorkerDiedError
 
 logger = logging.getLogger(__name__)
 
-MOST_ATTEMPTS = 3
 LONGEST_WAIT = 10.0
 """Seconds, at most, before what failed is tried again."""
 
@@ -24,7 +25,7 @@ Value = TypeVar("Value")
 
 
 class JobRunner:
-    """Takes waiting tasks in the order in which they came, and has a worker run them.
+    """Takes waiting tasks, by turns between owners and then in the order in which they came, for a worker to run.
 
     What cannot be read or written, because the disk is full or another process holds the file, is tried again until it
     can. No failure ends the runner.
@@ -44,6 +45,7 @@ class JobRunner:
         self._loop: asyncio.Task[None] | None = None
         self._threads = ThreadPoolExecutor(1, "cval-torch-jobs")  # its own: requests cannot keep it waiting
         self._running: str | None = None
+        self._served: dict[str, int] = {}
         self.trouble: str | None = None
 
     @property
@@ -52,7 +54,7 @@ class JobRunner:
         return self._loop is not None and not self._loop.done()
 
     def start(self) -> None:
-        """Begin, with what a server before this one left running or waiting."""
+        """Begin, with what waits already."""
         self._wake.set()
         self._loop = asyncio.get_running_loop().create_task(self._supervised())
 
@@ -66,10 +68,17 @@ class JobRunner:
             self._loop.cancel()
             await asyncio.to_thread(self._worker.close)
             await asyncio.gather(self._loop, return_exceptions=True)
+            if self._running is not None:
+                with contextlib.suppress(sqlite3.Error):  # the next server lets it wait again, too
+                    await asyncio.to_thread(self._work.tasks.release, self._running)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    async def cancel(self, task_id: str) -> None:
+        """The task was deleted: if it runs, its worker ends."""
+        if task_id == self._running:
+            await asyncio.to_thread(self._worker.kill)
+
     async def _supervised(self) -> None:
-        await self._surely(self._work.store.requeue)
         backoff = Backoff(0.1, LONGEST_WAIT)
         while True:
             try:
@@ -85,7 +94,7 @@ class JobRunner:
 
     async def _run_waiting(self) -> None:
         while True:
-            self._running = self._running or await self._surely(self._work.store.claim_task)
+            self._running = self._running or await self._surely(self._claimed)
             self.trouble = None
             if self._running is None:
                 return
@@ -103,16 +112,20 @@ class JobRunner:
             logger.exception("task %s failed", task_id)
             await self._surely(self._work.fail_task, task_id, "an internal error; the server's log has it")
 
+    def _claimed(self) -> str | None:
+        task = self._work.tasks.claim(self._served)
+        if task is None:
+            return None
+        self._served[task.owner] = 1 + max(self._served.values(), default=0)
+        return task.id
+
     def _run_in_worker(self, task_id: str) -> None:
         self._worker.call("run_task", task_id, seconds=self._limits.task_seconds)
 
     def _again_or_given_up(self, task_id: str, problem: str) -> None:
-        task = self._work.store.task(task_id)
-        if task is not None and task.state == "running":
-            if task.attempts < MOST_ATTEMPTS:
-                self._work.store.release_task(task_id)
-            else:
-                self._work.fail_task(task_id, f"given up after {task.attempts} attempts: {problem}")
+        attempts = self._work.tasks.count_attempt(task_id)
+        if attempts >= MOST_ATTEMPTS:
+            self._work.fail_task(task_id, f"given up after {attempts} attempts: {problem}")
 
     async def _surely(self, act: Callable[..., Value], *arguments: Any) -> Value:
         """Do what reads or writes files, however often it takes."""

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.service.client.key import check_key
+
+SECONDS_BETWEEN_LOOKS = 1.0
+"""At the file of keys."""
+
+logger = logging.getLogger(__name__)
 
 _PREFIX = b"user_api_key:"
 
@@ -55,6 +62,52 @@ class KeyRing:
 
     def __repr__(self) -> str:
         return f"KeyRing({len(self._owners)} keys)"
+
+
+class KeyFile:
+    """The keys of a file, which is read again within a second after it changed: keys come and go without a restart.
+
+    A file that cannot be used any more leaves the keys as they were.
+
+    Args:
+        path: see `read_key_file`.
+        salt: as of `KeyRing`.
+
+    Raises:
+        InvalidInputError: the file has no usable keys.
+        OSError: it cannot be read.
+    """
+
+    def __init__(self, path: Path, *, salt: bytes) -> None:
+        self._path, self._salt = path, salt
+        self._ring = KeyRing(read_key_file(path), salt=salt)
+        self._seen, self._looked = self._state(), time.monotonic()
+
+    def owner_of(self, authorization: bytes | None) -> str | None:
+        """As of `KeyRing`."""
+        if time.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:
+            self._look()
+        return self._ring.owner_of(authorization)
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        seen = self._state()
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self._ring = KeyRing(read_key_file(self._path), salt=self._salt)
+            logger.info("%s was read again: %r", self._path, self._ring)
+        except (InvalidInputError, OSError, UnicodeDecodeError) as error:
+            said = type(error).__name__ if isinstance(error, UnicodeDecodeError) else error
+            logger.error("the keys stay as they were: %s", said)  # noqa: TRY400 - a traceback may show a key
+
+    def _state(self) -> tuple[int, ...] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def read_key_file(path: Path) -> list[tuple[str | None, str]]:

@@ -4,72 +4,118 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.service.server.bodies import BodyReader
+from cval_torch.service.server.health import Health
 from cval_torch.service.server.jobs import JobRunner
-from cval_torch.service.server.keys import KeyRing
+from cval_torch.service.server.keys import KeyFile, KeyRing
 from cval_torch.service.server.payloads import Body
+from cval_torch.service.server.quotas import RequestQuota
 from cval_torch.service.server.settings import Limits
+from cval_torch.service.server.turns import Turns
 from cval_torch.service.server.work import Work
 from cval_torch.service.server.worker import Worker
 
 logger = logging.getLogger(__name__)
+
+AT_ONCE = 2
+"""Small requests that are worked on at a time."""
+
+Value = TypeVar("Value")
+Keys = Sequence[tuple[str | None, str]] | Path
 
 
 class Service:
     """A running server's parts.
 
     Args:
-        data: its directory, which no other server may use at the same time; made if need be.
-        keys: (owner, key) pairs; see `KeyRing`.
+        data: its directory, which no other server may use at the same time; made if need be, for this user alone.
+        keys: (owner, key) pairs, see `KeyRing`; or the file of them, which is read again when it changes.
         limits: what it takes.
 
     Raises:
-        InvalidInputError: no usable keys, or another server has the directory.
+        InvalidInputError: no usable keys, another server has the directory, or a later version has written it.
         OSError: the directory cannot be written.
     """
 
-    def __init__(self, data: Path, keys: Sequence[tuple[str | None, str]], limits: Limits) -> None:
-        data.mkdir(parents=True, exist_ok=True)
+    def __init__(self, data: Path, keys: Keys, limits: Limits) -> None:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data.chmod(0o700)
         self._lock = _locked(data / "lock")
-        self.limits = limits
-        self.work = Work(data, limits)
-        self.keys = KeyRing(keys, salt=self.work.store.salt())
-        self.bodies = BodyReader(data / "incoming", limits)
+        try:
+            self.limits = limits
+            self.work = Work(data, limits)
+            self.work.sweep()
+            salt = self.work.store.salt()
+            self.keys = KeyFile(keys, salt=salt) if isinstance(keys, Path) else KeyRing(keys, salt=salt)
+            self.bodies = BodyReader(data / "incoming", limits)
+        except BaseException:
+            self._lock.close()
+            raise
+        self.quota = RequestQuota(limits.requests_a_minute)
         self._intake = Worker(data, limits)
+        self._at_once, self._one_by_one = Turns(AT_ONCE), Turns(1)
+        self._computing = ThreadPoolExecutor(AT_ONCE, "cval-torch-at-once")
+        self._changing = ThreadPoolExecutor(4, "cval-torch-changes")
         self.runner = JobRunner(self.work, Worker(data, limits), limits)
+        self.health = Health(data, self.work.tasks, self.runner)
 
-    async def run(self, method: str, *arguments: Any, body: Body) -> Any:
-        """Run a method of `Work` on a body: a small one in a thread, a large one in a process.
+    def start(self) -> None:
+        """Begin with tasks that wait."""
+        self.runner.start()
+        self.health.start()
+
+    async def run(self, owner: str, method: str, *arguments: Any, body: Body) -> Any:
+        """Run a method of `Work` on a body: a small one in a thread, a large one in a process, owners by turns.
 
         Parsing holds the interpreter: a body of 100 MB would keep this one from answering for seconds.
         """
-        call = getattr(self.work, method) if isinstance(body, bytes) else partial(self._intake.call, method)
-        return await asyncio.to_thread(partial(call, *arguments, body))
+        if isinstance(body, bytes):
+            async with self._at_once.turn(owner):
+                return await _in(self._computing, getattr(self.work, method), *arguments, body)
+        async with self._one_by_one.turn(owner):
+            call = partial(self._intake.call, method, *arguments, body, seconds=self.limits.task_seconds)
+            return await asyncio.to_thread(call)
+
+    async def change(self, act: Callable[..., Value], *arguments: Any) -> Value:
+        """Do what may wait for others who write, in threads that nobody needs who reads."""
+        return await _in(self._changing, act, *arguments)
 
     async def close(self) -> None:
-        """End the processes and close the store. What fails keeps nothing else from being closed."""
-        await self._surely(self.runner.stop())
-        await self._surely(asyncio.to_thread(self._intake.close))
-        await self._surely(asyncio.to_thread(self.work.close))
+        """End the processes and close the file. What fails keeps nothing else from being closed."""
+        for closing in (
+            self.health.stop(),
+            self.runner.stop(),
+            asyncio.to_thread(self._intake.close),
+            asyncio.to_thread(self.work.close),
+        ):
+            await _surely(closing)
+        for threads in (self._computing, self._changing):
+            threads.shutdown(wait=False, cancel_futures=True)
         self._lock.close()
 
-    @staticmethod
-    async def _surely(closing: Awaitable[None]) -> None:
-        try:
-            await closing
-        except Exception:
-            logger.exception("could not close a part of the server")
+
+async def _in(threads: ThreadPoolExecutor, act: Callable[..., Value], *arguments: Any) -> Value:
+    return await asyncio.get_running_loop().run_in_executor(threads, partial(act, *arguments))
+
+
+async def _surely(closing: Awaitable[None]) -> None:
+    try:
+        await closing
+    except Exception:
+        logger.exception("could not close a part of the server")
 
 
 def _locked(path: Path) -> IO[bytes]:
     """A file that is held until it is closed, or until the process ends, however it does."""
-    file = path.open("ab")
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "ab")
     try:
         import fcntl  # noqa: PLC0415 - not on Windows
     except ImportError:  # pragma: no cover

@@ -13,7 +13,7 @@ class Limits:
 
     Attributes:
         body_bytes: of a request body; more is answered 413.
-        body_seconds: for a body to arrive; longer is answered 408.
+        body_seconds: for a body to arrive; longer, or less than 8 KiB a second, is answered 408.
         frames: in one request.
         predictions: boxes in one request.
         vector_length: numbers in an embedding, and in a box's probabilities.
@@ -21,10 +21,13 @@ class Limits:
         page: frames in one slice of stored embeddings.
         datasets: of one key.
         answer_at_once: a request of so many predictions is answered with its result; a larger one becomes a task.
+        compare_at_once: the same for strategies that compare frames with each other, which takes far longer.
         waiting_tasks: of one key; more are answered 429.
         finished_tasks: of one key that are kept; the oldest are forgotten when a new one comes.
         task_seconds: after which a task has failed.
-        large_bodies: bodies of more than 1 MiB that are read at a time.
+        large_bodies: bodies of more than 1 MiB, of one key, that are received at a time; others wait.
+        stored_bytes: of all embeddings of one key; more are answered 507.
+        requests_a_minute: of one key; more are answered 429.
     """
 
     body_bytes: int = 1 << 30
@@ -36,10 +39,13 @@ class Limits:
     page: int = 10_000
     datasets: int = 100_000
     answer_at_once: int = 10_000
+    compare_at_once: int = 500
     waiting_tasks: int = 100
     finished_tasks: int = 100_000
     task_seconds: float = 3600.0
     large_bodies: int = 4
+    stored_bytes: int = 1 << 36
+    requests_a_minute: int = 12_000
 
     @property
     def piece_bytes(self) -> int:
@@ -53,11 +59,12 @@ class RefusedError(Exception):
     Attributes:
         status: the HTTP status.
         detail: what the answer says.
+        retry_after: seconds, for a status of 429.
     """
 
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(status, detail)  # as arguments, so that it survives the way between processes
-        self.status, self.detail = status, detail
+    def __init__(self, status: int, detail: str, retry_after: int = 5) -> None:
+        super().__init__(status, detail, retry_after)  # as arguments, so that it survives the way between processes
+        self.status, self.detail, self.retry_after = status, detail, retry_after
 
 
 def at_most(got: int, most: int, what: str) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
@@ -21,17 +20,21 @@ from cval_torch.selection.checks import checked_stages
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import CONSTRAINTS, DetectionSampling, Scoring
 from cval_torch.service.codec import GatheredFrames
-from cval_torch.service.codec.numbers import short_decimals
 from cval_torch.service.protocol import FramePrediction
+from cval_torch.service.server.database import Database, new_id
 from cval_torch.service.server.incoming import Portion, incoming_embeddings, incoming_sampling
 from cval_torch.service.server.payloads import Body, SamplingRequest
 from cval_torch.service.server.settings import Limits, RefusedError, at_most
-from cval_torch.service.server.store import Store, new_id
+from cval_torch.service.server.store import Store
+from cval_torch.service.server.tasks import Tasks, check_waiting
 from cval_torch.service.server.uploads import Upload
 from cval_torch.strategies.registry import find_strategy, names_served
 
 OPTIONS = ("class_weights", "null_policy", "scored_by", "seed", *CONSTRAINTS)
 """Fields of a sampling request that go beyond the protocol."""
+
+DATABASE, POOLS = "cval.sqlite3", "tasks"
+"""Where things lie in the server's directory: all that is kept, and the frames of tasks that wait."""
 
 
 class Work:
@@ -44,14 +47,23 @@ class Work:
 
     def __init__(self, data: Path, limits: Limits) -> None:
         self.limits = limits
-        self.store = Store(data / "cval.sqlite3")
-        self._pools = data / "tasks"
-        self._pools.mkdir(exist_ok=True)
+        self._database = Database(data / DATABASE)
+        self.store, self.tasks = Store(self._database), Tasks(self._database)
+        self._pools = data / POOLS
+        self._pools.mkdir(mode=0o700, exist_ok=True)
         self._unwritten: tuple[str, dict[str, Any]] | None = None  # a task, and what came of it
 
     def close(self) -> None:
-        """Close the store."""
-        self.store.close()
+        """Close the file."""
+        self._database.close()
+
+    def sweep(self) -> None:
+        """Remove what a killed server left half done, and let its tasks wait again. For the start of a server."""
+        self.tasks.requeue()
+        self.store.sweep()
+        kept = {self._pool_path(task_id) for task_id, _ in self.tasks.unfinished()}
+        for path in set(self._pools.iterdir()) - kept:
+            path.unlink(missing_ok=True)
 
     def store_embeddings(self, dataset_id: str, part: str, body: Body) -> bytes:
         """Store an upload, all of it or nothing; the answer, which says what is in it, as JSON.
@@ -64,11 +76,14 @@ class Work:
             for portion in incoming_embeddings(body, most=self.limits.piece_bytes):
                 upload.take(portion)
             upload.check()
-            self.store.add_embeddings(dataset_id, part, upload.rows())
+            self.store.add_embeddings(dataset_id, part, upload.rows(), most_bytes=self.limits.stored_bytes)
             return upload.answer()
 
-    def take_sampling(self, owner: str, body: Body) -> dict[str, Any]:
+    def take_sampling(self, owner: str, body: Body) -> tuple[bytes, bool]:
         """Answer a small request with its result; make a large one a task. Either way it is on the disk.
+
+        Returns:
+            The answer as JSON, and whether it is a task that waits.
 
         Raises:
             RefusedError: as above, or an unknown dataset or strategy, or embeddings that are not there.
@@ -78,28 +93,39 @@ class Work:
         request = taken.request
         stages = _stages(request, taken.frames)
         pool = self._pool(taken)
-        dataset_id = request.dataset_id
-        add_task = partial(self.store.add_task, owner, dataset_id, start=start, keep=self.limits.finished_tasks)
-        if max(taken.boxes, len(pool)) <= self.limits.answer_at_once:
-            return add_task(result=_selected(pool, stages)).payload()
-        if self.store.count_waiting(owner) >= self.limits.waiting_tasks:
-            raise RefusedError(429, f"{self.limits.waiting_tasks} tasks of this key are waiting already")
+        add_task = partial(self.tasks.add, owner, request.dataset_id, start=start, keep=self.limits.finished_tasks)
+        if max(taken.boxes, len(pool)) <= self._most_at_once(request):
+            return add_task(result=_selected(pool, stages)).payload(), False
+        most = self.limits.waiting_tasks
+        check_waiting(len(self.tasks.unfinished(owner)), most)  # before much is written; it counts again when it is
         task_id = new_id()
-        pool.save(self._pool_path(task_id))
-        text = json.dumps([stage.model_dump(exclude_defaults=True) for stage in stages])
-        return add_task(stages=text, task_id=task_id).payload()
+        path = self._pool_path(task_id)
+        try:
+            pool.save(path)
+            path.chmod(0o600)
+            text = json.dumps([stage.model_dump(exclude_defaults=True) for stage in stages])
+            return add_task(stages=text, task_id=task_id, most_waiting=most).payload(), True
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def _most_at_once(self, request: SamplingRequest) -> int:
+        """Predictions. To compare frames with each other takes far longer than to score each of them."""
+        if _compares_frames(request):
+            return min(self.limits.answer_at_once, self.limits.compare_at_once)
+        return self.limits.answer_at_once
 
     def run_task(self, task_id: str) -> None:
         """Choose the frames of a task, and write them down, or why it cannot be done.
 
         If they cannot be written, the next call for the task writes them without choosing again.
         """
-        task = self.store.task(task_id)
+        task = self.tasks.get(task_id)
         if task is None or task.stages is None or task.state in ("done", "failed"):
             return
         if self._unwritten is None or self._unwritten[0] != task_id:
             self._unwritten = (task_id, self._outcome(task_id, task.stages))
-        self.store.finish_task(task_id, **self._unwritten[1])
+        self.tasks.finish(task_id, **self._unwritten[1])
         self._unwritten = None
         self._pool_path(task_id).unlink(missing_ok=True)
 
@@ -113,8 +139,15 @@ class Work:
 
     def fail_task(self, task_id: str, problem: str) -> None:
         """Write down that a task cannot be done."""
-        self.store.finish_task(task_id, problem=problem[:2000])
+        self.tasks.finish(task_id, problem=problem[:2000])
         self._pool_path(task_id).unlink(missing_ok=True)
+
+    def delete_task(self, task_id: str, owner: str) -> bool:
+        """Forget the owner's task; whether there was one."""
+        found = self.tasks.delete(task_id, owner)
+        if found:
+            self._pool_path(task_id).unlink(missing_ok=True)
+        return found
 
     def _pool_path(self, task_id: str) -> Path:
         return self._pools / f"{task_id}.pool"
@@ -124,7 +157,7 @@ class Work:
         request, portions = incoming_sampling(body, most=self.limits.piece_bytes)
         refusal = self._refusal(owner, request)
         lookup = None
-        if refusal is None and _needs_embeddings(request) and request.dataset_id is not None:
+        if refusal is None and _compares_frames(request) and request.dataset_id is not None:
             lookup = partial(self._vectors, request.dataset_id)
         taken = _Taken(request, GatheredFrames(lookup))
         for portion in portions:
@@ -158,7 +191,7 @@ class Work:
 
     def _pool(self, taken: _Taken) -> Pool:
         request = taken.request
-        if _needs_embeddings(request) and request.dataset_id is None:
+        if _compares_frames(request) and request.dataset_id is None:
             what = repr(request.selection_strategy) if request.min_distance is None else "`min_distance`"
             raise RefusedError(422, f"{what} needs the `dataset_id` of the embeddings")
         try:
@@ -195,7 +228,8 @@ class _Taken:
         return None
 
 
-def _needs_embeddings(request: SamplingRequest) -> bool:
+def _compares_frames(request: SamplingRequest) -> bool:
+    """Whether it looks at embeddings: then frames are compared with each other."""
     # a strategy that is not served is refused before anybody asks
     return find_strategy(request.selection_strategy).is_diversity or request.min_distance is not None
 
@@ -220,29 +254,3 @@ def _selected(pool: Pool, stages: list[DetectionSampling]) -> list[str]:
         return list(LocalBackend().select(pool, stages).frame_ids)
     except InvalidInputError as error:
         raise RefusedError(422, str(error)[:2000]) from error
-
-
-def meta_answer(frames: list[tuple[str, list[str]]]) -> dict[str, Any]:
-    """The names of embeddings, as the protocol has them."""
-    return {
-        "frames_quantity": len(frames),
-        "frames": [
-            {"frame_id": frame_id, "embeddings_quantity": len(names), "embeddings": names} for frame_id, names in frames
-        ],
-    }
-
-
-def embeddings_answer(frames: list[tuple[str, list[tuple[str, bytes]]]]) -> list[dict[str, Any]]:
-    """Stored embeddings, as the protocol has them."""
-    return [
-        {
-            "frame_id": frame_id,
-            "embeddings": [{"embedding_id": name, "embedding": _floats(vector)} for name, vector in vectors],
-        }
-        for frame_id, vectors in frames
-    ]
-
-
-def _floats(vector: bytes) -> list[float]:
-    values: list[float] = short_decimals(torch.from_numpy(np.frombuffer(vector, dtype="<f4").copy())).tolist()
-    return values

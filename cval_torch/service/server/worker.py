@@ -17,7 +17,8 @@ from cval_torch.service.server.settings import Limits, RefusedError
 from cval_torch.service.server.work import Work
 
 _LENGTH_BYTES = 8
-_GROWTH = 128 << 20  # bytes that a process may keep beyond those it began with
+GROWTH = 128 << 20
+"""Bytes that a process may have beyond those it began with, when it has answered."""
 
 # What the process does before it imports anything large: it ends when its standard input does, which is when the
 # server ends, however that does. Ctrl-C is for the server alone, which then ends this process.
@@ -54,10 +55,11 @@ class Worker:
     Args:
         data: the server's directory.
         limits: what it takes.
+        growth: bytes; see `GROWTH`.
     """
 
-    def __init__(self, data: Path, limits: Limits) -> None:
-        self._data, self._limits = data, limits
+    def __init__(self, data: Path, limits: Limits, *, growth: int = GROWTH) -> None:
+        self._data, self._limits, self._growth = data, limits, growth
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -126,7 +128,7 @@ class Worker:
             process.kill()
         with contextlib.suppress(OSError):  # it has ended already, as the call will find
             _send(process.stdin, json.dumps(sys.path).encode())
-            _send(process.stdin, pickle.dumps((self._data, self._limits)))
+            _send(process.stdin, pickle.dumps((self._data, self._limits, self._growth)))
         return process
 
     def _stop(self) -> None:
@@ -139,8 +141,9 @@ class Worker:
 
 def serve(next_call: Callable[[], bytes], answers: IO[bytes]) -> None:
     """What the process does until it is ended, or has grown."""
-    work = Work(*pickle.loads(next_call()))  # noqa: S301 - the server's own words, here and below
-    most = _resident_bytes() + _GROWTH
+    data, limits, growth = pickle.loads(next_call())  # noqa: S301 - the server's own words, here and below
+    work = Work(data, limits)
+    most = _resident_bytes() + growth
     is_last = False
     while not is_last:
         method, arguments = pickle.loads(next_call())  # noqa: S301

@@ -7,13 +7,15 @@ import contextlib
 import gzip
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from own_server import KEY, serving_here
-from server_calls import SAMPLING, Api, sampling
+from server_calls import OTHER, SAMPLING, Api, sampling
 from starlette.requests import Request
 
 from cval_torch.service.server.bodies import LARGE, BodyReader
@@ -77,6 +79,61 @@ def test_a_body_that_drips_is_given_up(tmp_path: Path) -> None:
             assert b" 408 " in connection.recv(1000)
 
 
+def test_a_body_of_two_lengths_is_none(url: str) -> None:
+    """Chunks would pass the bound of a body that says it is small."""
+    host, _, port = url.removeprefix("http://").removesuffix("/api").partition(":")
+    for lines, status in ((["Content-Length: 2"], b" 400 "), ([], b" 200 ")):
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(head("Transfer-Encoding: chunked", *lines) + b"2\r\n{}\r\n0\r\n\r\n")
+            assert status in connection.recv(1000)
+
+
+def test_a_body_that_is_slow_from_the_beginning_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cval_torch.service.server.bodies.GRACE_SECONDS", 0.3)
+    with serving_here(tmp_path) as url:
+        host, _, port = url.removeprefix("http://").removesuffix("/api").partition(":")
+        with socket.create_connection((host, int(port)), timeout=0.05) as connection:
+            connection.sendall(head("Content-Length: 100000"))
+            said = b""
+            for _ in range(400):  # 20 s, and 600 s are allowed
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    connection.sendall(b" ")
+                    said += connection.recv(1000)
+                if said:
+                    break
+            assert b" 408 " in said
+            assert b"at less than 8192 bytes a second" in said
+
+
+def test_large_bodies_of_a_key_are_received_one_by_one_and_do_not_hold_up_others(tmp_path: Path) -> None:
+    keys = [(None, KEY), ("second", OTHER)]
+    with serving_here(tmp_path, Limits(large_bodies=1), keys=keys) as url:
+        host, _, port = url.removeprefix("http://").removesuffix("/api").partition(":")
+        with socket.create_connection((host, int(port)), timeout=30) as first, ThreadPoolExecutor(1) as threads:
+            first.sendall(head("Transfer-Encoding: chunked") + b"1\r\n{\r\n")
+            api, other = Api(url), Api(url, OTHER)
+            assert api("POST", "/dataset", {}).status_code == 200, "small ones do not wait"
+            assert other("POST", "/dataset", data=iter([b"{}"])).status_code == 200
+            second = threads.submit(api, "POST", "/dataset", data=iter([b"{}"]))
+            with pytest.raises(FutureTimeoutError):
+                second.result(0.5)
+            first.sendall(b"1\r\n}\r\n0\r\n\r\n")
+            assert second.result(30).status_code == 200
+            assert b" 200 " in first.recv(1000)
+            api.session.close()
+            other.session.close()
+
+
+def test_what_a_killed_server_was_receiving_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "incoming").mkdir()
+    (tmp_path / "tasks").mkdir()
+    left = [tmp_path / "incoming" / "half", tmp_path / "tasks" / "x.pool.tmp", tmp_path / "tasks" / "nobodys.pool"]
+    for path in left:
+        path.write_bytes(b"half")
+    with serving_here(tmp_path):
+        assert [path for path in left if path.exists()] == []
+
+
 def request_of(
     *pieces: bytes, headers: dict[str, str] | None = None, hang: bool = False, gone: bool = False
 ) -> Request:
@@ -97,7 +154,7 @@ def read(folder: Path, request: Request, **limits: Any) -> tuple[str, bytes, int
     """How a body is held, what it is, and how many files there are meanwhile."""
 
     async def reading() -> tuple[str, bytes, int]:
-        async with BodyReader(folder, Limits(**limits)).read(request) as body:
+        async with BodyReader(folder, Limits(**limits)).read(request, "me") as body:
             content = body if isinstance(body, bytes) else body.read_bytes()
             return type(body).__name__, content, len(list(folder.iterdir()))
 

@@ -7,47 +7,88 @@ import json
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from own_server import own_server, serving_here
+from own_server import KEY, own_server, serving_here
 from running_processes import children_of, wait_until
-from server_calls import SAMPLING, Api, frames, sampling
+from server_calls import OTHER, SAMPLING, Api, frames, sampling
 
-from cval_torch.service.server.jobs import MOST_ATTEMPTS, JobRunner
+from cval_torch.service.server.jobs import JobRunner
 from cval_torch.service.server.settings import Limits
+from cval_torch.service.server.tasks import MOST_ATTEMPTS
 from cval_torch.service.server.work import Work
 from cval_torch.service.server.worker import WorkerDiedError
 
 
+def workers_here() -> set[int]:
+    """Processes of this one that are workers of a server."""
+    return {
+        pid for pid in children_of(os.getpid()) if b"service.server.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 def test_large_requests_become_tasks_and_large_bodies_go_through_files(tmp_path: Path) -> None:
-    limits = Limits(answer_at_once=5, waiting_tasks=2)
-    with serving_here(tmp_path, limits) as url:
-        api = Api(url)
+    limits = Limits(answer_at_once=5, waiting_tasks=3)
+    before = workers_here()
+    with serving_here(tmp_path, limits, keys=[(None, KEY), ("second", OTHER)]) as url:
+        api, other = Api(url), Api(url, OTHER)
         small = api("POST", SAMPLING, sampling())
         assert small.json()["result"] == ["f1", "f0"]
-        large = [api("POST", SAMPLING, sampling(frames=frames(*[0.9] * 6, 0.6))).json() for _ in range(2)]
-        assert [task["result"] for task in large] == [None, None]
-        assert [task["time_end"] for task in large] == [None, None]
+        many = sampling(frames=frames(*[0.9] * 6, 0.6))
+        first, *large = [api("POST", SAMPLING, many).json() for _ in range(3)]
+        assert [(task["result"], task["time_end"]) for task in (first, *large)] == [(None, None)] * 3
         busy = api("POST", SAMPLING, sampling(frames=frames(*[0.9] * 7)))
         assert (busy.status_code, busy.headers["Retry-After"]) == (429, "5")
+        others = other("POST", SAMPLING, many).json()
+        # a task is cancelled, whether it runs or waits; nobody else may do so
+        last = api("POST", SAMPLING, sampling()).json()
+        assert other("DELETE", f"/result/{first['task_id']}").status_code == 404
+        for task in (first, last):
+            assert api("DELETE", f"/result/{task['task_id']}").status_code == 200
+            assert api("GET", f"/result/{task['task_id']}").status_code == 404
+            assert api("DELETE", f"/result/{task['task_id']}").status_code == 404
         # more than 1 MiB, without a declared length too: parsed by another process
         wide = json.dumps(sampling(frames=frames(0.5))).encode().ljust(2 << 20)
         assert api("POST", SAMPLING, data=wide).json()["result"] == ["f0"]
         assert api("POST", SAMPLING, data=iter([wide[: 1 << 20], wide[1 << 20 :]])).json()["result"] == ["f0"]
         assert api("POST", SAMPLING, data=b"[" * (2 << 20)).status_code == 422
-        for task in large:
-            assert api.result(task["task_id"])["result"] == ["f6", "f0"]
+        ended = [api.result(task["task_id"]) for task in large]
+        assert [task["result"] for task in ended] == [["f6", "f0"]] * 2
+        turn = other.result(others["task_id"])["time_end"]
+        assert turn < ended[1]["time_end"], "owners by turns: it came last, and did not wait for all that came before"
         failing = api(
             "POST", SAMPLING, sampling(frames=[{"frame_id": str(row)} for row in range(6)], use_null_detections=False)
         )
         assert api.result(failing.json()["task_id"])["detail"].endswith("frame '0' has no boxes")
         assert api("GET", f"/result/{failing.json()['task_id']}").status_code == 409
         assert api("GET", "/results").json()[0]["result"] is None
+        assert len(workers_here() - before) == 2
         api.session.close()
+        other.session.close()
         assert list((tmp_path / "incoming").iterdir()) == []
+    assert workers_here() <= before, "the end of a server is that of its workers"
     assert list((tmp_path / "tasks").iterdir()) == []
+
+
+def test_no_more_tasks_wait_than_may_however_many_come_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the look before, which a second request may take before the first one is written."""
+    monkeypatch.setattr("cval_torch.service.server.work.check_waiting", lambda count, most: None)
+    monkeypatch.setattr("cval_torch.service.server.jobs.JobRunner.wake", lambda self: None)
+    with serving_here(tmp_path, Limits(answer_at_once=2, waiting_tasks=2, datasets=3)) as url:
+        api = Api(url)
+        assert [api("POST", SAMPLING, sampling()).status_code for _ in range(4)] == [200, 200, 429, 429]
+        assert len(list((tmp_path / "tasks").iterdir())) == 2, "what is not taken leaves nothing"
+        with ThreadPoolExecutor(8) as threads:
+            made = list(threads.map(lambda _: api("POST", "/dataset", {}), range(8)))
+        assert sorted(answer.status_code for answer in made) == [200] * 3 + [409] * 5
+        assert {answer.json()["detail"] for answer in made if answer.status_code == 409} == {
+            "a key has at most 3 datasets"
+        }
+        api.session.close()
 
 
 class DyingWorker:
@@ -67,15 +108,15 @@ def test_a_task_that_kills_its_worker_is_given_up(tmp_path: Path) -> None:
     async def run(work: Work, worker: Any) -> None:
         runner = JobRunner(work, worker, Limits())
         runner.start()
-        while work.store.count_waiting(None):
+        while work.tasks.unfinished():
             await asyncio.sleep(0.01)
         await runner.stop()
 
     work = Work(tmp_path, Limits())
-    task = work.store.add_task("me", None, start=1.0, stages="[]")
+    task = work.tasks.add("me", None, start=1.0, stages="[]")
     worker = DyingWorker()
     asyncio.run(run(work, worker))
-    ended = work.store.task(task.id)
+    ended = work.tasks.get(task.id)
     work.close()
     assert worker.calls == MOST_ATTEMPTS
     assert ended is not None
@@ -83,7 +124,7 @@ def test_a_task_that_kills_its_worker_is_given_up(tmp_path: Path) -> None:
 
 
 def test_tasks_run_in_the_order_in_which_they_came(tmp_path: Path) -> None:
-    """Also what a server before left running; an error of our own fails its task, and the next one is run."""
+    """What a server before left running comes last; an error of our own fails its task, and the next one is run."""
     ran: list[str] = []
 
     class Noting:
@@ -92,32 +133,33 @@ def test_tasks_run_in_the_order_in_which_they_came(tmp_path: Path) -> None:
             ran.append(task_id)
             if len(ran) == 2:
                 raise RuntimeError("a bug")
-            work.store.finish_task(task_id, result=["f"])
+            work.tasks.finish(task_id, result=["f"])
 
         def close(self) -> None:
             ran.append("closed")
 
     work = Work(tmp_path, Limits())
-    tasks = [work.store.add_task("me", None, start=float(row), stages="[]").id for row in range(3)]
-    assert work.store.claim_task() == tasks[0]
+    tasks = [work.tasks.add("me", None, start=float(row), stages="[]").id for row in range(3)]
+    assert work.tasks.claim({}) is not None
+    work.sweep()
 
     async def run() -> None:
         runner = JobRunner(work, Noting(), Limits(task_seconds=7.0))  # type: ignore[arg-type]
         runner.start()
-        while work.store.count_waiting(None):
+        while work.tasks.unfinished():
             await asyncio.sleep(0.01)
-        tasks.append(work.store.add_task("me", None, start=9.0, stages="[]").id)
+        tasks.append(work.tasks.add("me", None, start=9.0, stages="[]").id)
         runner.wake()
-        while work.store.count_waiting(None):
+        while work.tasks.unfinished():
             await asyncio.sleep(0.01)
         await runner.stop()
 
     asyncio.run(run())
-    states = [task.state for task in reversed(work.store.tasks("me", None, 9))]
-    failed = work.store.task(tasks[1])
+    states = [task.state for task_id in reversed(work.tasks.newest("me", None, 9)) if (task := work.tasks.get(task_id))]
+    failed = work.tasks.get(tasks[2])
     work.close()
-    assert ran == [*tasks, "closed"]
-    assert states == ["done", "failed", "done", "done"]
+    assert ran == [tasks[1], tasks[2], tasks[0], tasks[3], "closed"]
+    assert states == ["done", "done", "failed", "done"]
     assert failed is not None
     assert failed.problem == "an internal error; the server's log has it", "what went wrong is no stranger's business"
 

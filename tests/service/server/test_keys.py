@@ -6,11 +6,11 @@ import hmac
 from pathlib import Path
 
 import pytest
-from own_server import KEY
+from own_server import KEY, serving_here
 from server_calls import OTHER, SAMPLING, Api, sampling, vector
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.service.server.keys import KeyRing, read_key_file
+from cval_torch.service.server.keys import KeyFile, KeyRing, read_key_file
 
 
 def test_each_key_has_its_own_data(api: Api, other: Api) -> None:
@@ -58,6 +58,34 @@ def test_bad_keys_are_refused_unseen(keys: list[tuple[str | None, str]]) -> None
     with pytest.raises(InvalidInputError, match="API key") as caught:
         KeyRing(keys, salt=b"s")
     assert "same" not in str(caught.value)
+
+
+def test_keys_come_and_go_without_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("cval_torch.service.server.keys.SECONDS_BETWEEN_LOOKS", 0.0)
+    file = tmp_path / "keys"
+    file.write_text(f"alice {KEY}\n")
+    with serving_here(tmp_path / "data", keys=file) as url:
+
+        def statuses() -> list[int]:
+            return [Api(url, key)("GET", "/strategies").status_code for key in (KEY, OTHER)]
+
+        assert statuses() == [200, 401]
+        file.write_text(f"alice {KEY}\nbob {OTHER}\n")
+        assert statuses() == [200, 200]
+        for broken in ("# nobody\n", "a b c\n", f"{KEY}\n{KEY}\n"):
+            file.write_text(broken)
+            assert statuses() == [200, 200], "the keys stay as they were"
+        file.unlink()
+        assert statuses() == [200, 200]
+        file.write_text(f"bob {OTHER}\n")
+        assert statuses() == [401, 200]
+    assert "the keys stay as they were" in caplog.text
+    assert KEY not in caplog.text
+    file.write_text("")
+    with pytest.raises(InvalidInputError, match="at least one API key"):
+        KeyFile(file, salt=b"s")
 
 
 def test_a_key_file_names_owners(tmp_path: Path) -> None:

@@ -13,15 +13,38 @@ import pytest
 
 from cval_torch.service.protocol import DatasetRequest
 from cval_torch.service.server import incoming, splitting
+from cval_torch.service.server.answers import embeddings_answer
 from cval_torch.service.server.settings import Limits, RefusedError
-from cval_torch.service.server.work import Work, embeddings_answer, meta_answer
+from cval_torch.service.server.work import Work
+
+
+def asked(work: Work, owner: str, sent: Any) -> dict[str, Any]:
+    """What a request is answered."""
+    answer, waits = work.take_sampling(owner, sent)
+    task: dict[str, Any] = json.loads(answer)
+    assert waits is (task["result"] is None)
+    return task
+
+
+def newest(work: Work) -> list[str]:
+    return work.tasks.newest("me", None, 9)
+
+
+def claimed(work: Work) -> str | None:
+    task = work.tasks.claim({})
+    return None if task is None else task.id
+
+
+def stored_in(work: Work, dataset: str) -> Any:
+    store = work.store
+    return json.loads(b"".join(embeddings_answer(store, store.frames(dataset, "test", 0, 99))))
 
 
 def test_tasks_that_wait_are_not_forgotten(tmp_path: Path) -> None:
     work = Work(tmp_path, Limits())
-    waiting = work.store.add_task("me", None, start=1.0, stages="[]")
-    done = [work.store.add_task("me", None, start=2.0, result=["a"], keep=1) for _ in range(3)]
-    assert [task.id for task in work.store.tasks("me", None, 9)] == [done[-1].id, waiting.id]
+    waiting = work.tasks.add("me", None, start=1.0, stages="[]")
+    done = [work.tasks.add("me", None, start=2.0, result=["a"], keep=1) for _ in range(3)]
+    assert newest(work) == [done[-1].id, waiting.id]
     work.close()
 
 
@@ -42,34 +65,34 @@ def body(count: int = 3, **fields: Any) -> bytes:
 
 
 def test_a_small_request_is_answered_and_kept(work: Work) -> None:
-    answer = work.take_sampling("me", body())
+    answer = asked(work, "me", body())
     assert answer["result"] == ["f2", "f1"]
-    kept = work.store.task(answer["task_id"], "me")
+    kept = work.tasks.get(answer["task_id"], "me")
     assert kept is not None
     assert (kept.state, kept.result) == ("done", ["f2", "f1"])
     work.run_task(kept.id)
-    assert work.store.task(kept.id) == kept, "what is done is not done again"
+    assert work.tasks.get(kept.id) == kept, "what is done is not done again"
 
 
 def test_a_large_request_is_a_task_until_it_is_run(work: Work, tmp_path: Path) -> None:
-    answer = work.take_sampling("me", body(4, sort_strategy="ascending"))
+    answer = asked(work, "me", body(4, sort_strategy="ascending"))
     assert (answer["result"], answer["time_end"]) == (None, None)
     assert [path.name for path in (tmp_path / "tasks").iterdir()] == [f"{answer['task_id']}.pool"]
-    assert work.store.claim_task() == answer["task_id"]
+    assert claimed(work) == answer["task_id"]
     work.run_task(answer["task_id"])
-    ended = work.store.task(answer["task_id"])
+    ended = work.tasks.get(answer["task_id"])
     assert ended is not None
     assert (ended.state, ended.result) == ("done", ["f0", "f1"])
     assert list((tmp_path / "tasks").iterdir()) == []
 
 
 def test_a_task_whose_frames_are_gone_or_damaged_fails_and_says_why(work: Work, tmp_path: Path) -> None:
-    gone, damaged = (work.take_sampling("me", body(4))["task_id"] for _ in range(2))
+    gone, damaged = (asked(work, "me", body(4))["task_id"] for _ in range(2))
     (tmp_path / "tasks" / f"{gone}.pool").unlink()
     (tmp_path / "tasks" / f"{damaged}.pool").write_bytes(b"no pool")
     for task_id, problem in ((gone, "FileNotFoundError: "), (damaged, "InvalidInputError: .* is not a saved Pool")):
         work.run_task(task_id)
-        ended = work.store.task(task_id)
+        ended = work.tasks.get(task_id)
         assert ended is not None
         assert ended.state == "failed"
         assert re.match(problem, str(ended.problem))
@@ -88,9 +111,7 @@ def test_a_stage_that_scored_before_weighs_the_frames(work: Work) -> None:
              for row, score in enumerate([0.9, 0.6, 0.7])]  # fmt: skip
     request = {"frames": boxes, "dataset_id": dataset, "selection_strategy": "weighted_kmeans"}
     found = {
-        name: work.take_sampling(
-            "me", body(**request, scored_by={"selection_strategy": "least", "sort_strategy": name})
-        )
+        name: asked(work, "me", body(**request, scored_by={"selection_strategy": "least", "sort_strategy": name}))
         for name in ("descending", "ascending")
     }
     assert found["descending"]["result"] == ["f1", "f2"]
@@ -109,23 +130,23 @@ def test_a_stage_that_scored_before_weighs_the_frames(work: Work) -> None:
 )
 def test_what_is_not_taken_leaves_no_task(work: Work, sent: bytes, status: int, message: str) -> None:
     with pytest.raises(RefusedError, match=message) as caught:
-        work.take_sampling("me", sent)
+        asked(work, "me", sent)
     assert caught.value.status == status
-    assert work.store.tasks("me", None, 9) == []
+    assert newest(work) == []
 
 
 def test_fields_that_nobody_knows_are_passed_over(work: Work) -> None:
-    assert work.take_sampling("me", body(of_a_later_protocol=3))["result"] == ["f2", "f1"]
+    assert asked(work, "me", body(of_a_later_protocol=3))["result"] == ["f2", "f1"]
 
 
 def test_a_key_has_so_many_tasks_waiting_and_no_more(work: Work) -> None:
     for _ in range(2):
-        work.take_sampling("me", body(4))
+        asked(work, "me", body(4))
     with pytest.raises(RefusedError, match="2 tasks of this key are waiting already") as caught:
-        work.take_sampling("me", body(4))
+        asked(work, "me", body(4))
     assert caught.value.status == 429
-    assert work.take_sampling("me", body())["result"] == ["f2", "f1"], "small ones are answered all the same"
-    assert work.take_sampling("you", body(4))["result"] is None
+    assert asked(work, "me", body())["result"] == ["f2", "f1"], "small ones are answered all the same"
+    assert asked(work, "you", body(4))["result"] is None
 
 
 @pytest.mark.parametrize(
@@ -144,23 +165,26 @@ def test_embeddings_within_bounds(
     bad = {"frame_id": frame_id, "embeddings": [{"embedding_id": embedding_id, "embedding": vector}]}
     with pytest.raises(RefusedError, match=message):
         work.store_embeddings(dataset, "test", json.dumps([good, bad]).encode())
-    assert work.store.embeddings(dataset, "test", 0, 9, vectors=False) == []
+    assert stored_in(work, dataset) == []
     answer = work.store_embeddings(dataset, "test", json.dumps([good]).encode())
-    assert json.loads(answer) == meta_answer([("b", ["0"])])
-    (stored,) = embeddings_answer(work.store.embeddings(dataset, "test", 0, 9, vectors=True))
+    assert json.loads(answer) == {
+        "frames_quantity": 1,
+        "frames": [{"frame_id": "b", "embeddings_quantity": 1, "embeddings": ["0"]}],
+    }
+    (stored,) = stored_in(work, dataset)
     assert stored == good, "float32 in short decimals: as it was sent"
 
 
 def verdict(work: Work, sent: Any) -> Any:
     """What a request is answered, at once or as a task, or why it is not."""
     try:
-        answer = work.take_sampling("me", sent)
+        answer = asked(work, "me", sent)
     except RefusedError as refusal:
         return refusal.status, refusal.detail
     if answer["result"] is not None:
         return answer["result"]
     work.run_task(answer["task_id"])
-    ended = work.store.task(answer["task_id"])
+    ended = work.tasks.get(answer["task_id"])
     assert ended is not None
     return "a task", ended.result, ended.problem
 
@@ -239,7 +263,7 @@ def test_an_upload_in_a_file_is_stored_as_one_in_memory(work: Work, tmp_path: Pa
                     said = work.store_embeddings(dataset, "test", sent).decode()
                 except RefusedError as refusal:
                     said = "Invalid JSON" if refusal.detail.startswith("Invalid JSON") else refusal.detail
-            held.append((said, work.store.embeddings(dataset, "test", 0, 99, vectors=True)))
+            held.append((said, stored_in(work, dataset)))
         assert held[0] == held[1]
         assert bool(held[0][1]) is (content == text)
     assert [path.name for path in tmp_path.iterdir() if path.is_file() and "sqlite" not in path.name] == ["body"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cval_torch.service.server.database import Database
 from cval_torch.service.server.settings import Limits, RefusedError
 from cval_torch.service.server.store import Store
 from cval_torch.service.server.worker import Worker, WorkerDiedError
@@ -25,9 +26,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def worker(folder: Path) -> Iterator[Worker]:
     """One for all tests: a fresh interpreter takes seconds."""
-    store = Store(folder / "cval.sqlite3")
-    store._connection.execute("INSERT INTO datasets VALUES ('d', 'me', NULL, NULL, NULL, 0)")
-    store.close()
+    database = Database(folder / "cval.sqlite3")
+    with database.writing() as connection:
+        connection.execute("INSERT INTO datasets (id, owner, created) VALUES ('d', 'me', 0)")
+    database.close()
     worker = Worker(folder, Limits(vector_length=2))
     yield worker
     worker.close()
@@ -46,9 +48,9 @@ def test_it_does_the_work_and_keeps_its_process(worker: Worker, folder: Path) ->
     }
     first = pid_of(worker)
     assert first != os.getpid()
-    store = Store(folder / "cval.sqlite3")
-    assert store.embedding("d", "training", "a", "0") == b"\x00\x00\x80\x3f\x00\x00\x00\x40"
-    store.close()
+    database = Database(folder / "cval.sqlite3")
+    assert Store(database).embedding("d", "training", "a", "0") == b"\x00\x00\x80\x3f\x00\x00\x00\x40"
+    database.close()
     worker.call("store_embeddings", "d", "training", BODY)
     assert pid_of(worker) == first
 
@@ -82,6 +84,13 @@ def test_work_that_takes_too_long_is_ended(worker: Worker) -> None:
     assert worker.pid is None
     with pytest.raises(ProcessLookupError):
         os.kill(first, 0)
+
+
+def test_a_process_that_has_grown_ends_after_its_answer(folder: Path) -> None:
+    worker = Worker(folder, Limits(vector_length=2), growth=-1)
+    assert json.loads(worker.call("store_embeddings", "d", "test", BODY))["frames_quantity"] == 1
+    assert worker.pid is None
+    worker.close()
 
 
 def test_nothing_runs_before_the_first_call_and_after_the_end(tmp_path: Path) -> None:
