@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from cval_torch.cli.annotations import add_import
+from cval_torch.cli.backup import add_backup
 from cval_torch.cli.compare import add_compare
 from cval_torch.cli.config import add_config
 from cval_torch.cli.doctor import add_doctor
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         add_compare,
         add_labels,
         add_serve,
+        add_backup,
         add_config,
         add_doctor,
         add_quickstart,

@@ -27,6 +27,7 @@ COMMANDS = (
     "compare",
     "labels",
     "serve",
+    "backup",
     "config",
     "doctor",
     "quickstart",
@@ -184,6 +185,7 @@ for words in COMMANDS:
         ["select", "--source", "images", "--num-of-samples", "0"],
         ["select", "--source", "images", "--num-of-samples", "3"],
         ["serve", "--data", "data"],
+        ["backup", "--data", "data", "--to", "there"],
         ["compare", "--source", "images"],
         ["export", "chosen", "--output", "x", "--format", "paper"],
     ]

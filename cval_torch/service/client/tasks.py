@@ -17,7 +17,7 @@ from cval_torch.errors import (
     ServiceUnreachableError,
 )
 from cval_torch.service.client.deadline import Backoff, Deadline
-from cval_torch.service.client.resource import Resource, quoted, spool
+from cval_torch.service.client.resource import ANYTHING, Resource, quoted, spool
 from cval_torch.service.client.transport import Transport
 from cval_torch.service.protocol import DetectionSamplingRequest, Result
 
@@ -58,6 +58,15 @@ class ResultResource(Resource):
         """
         query = {"limit": limit, "dataset_id": dataset_id}
         return self._transport.call("GET", "/results", _RESULTS, query=query, deadline=self._deadline())
+
+    def cancel(self, task_id: str | None = None) -> None:
+        """Cancel a task that waits or runs, and forget it, where the service can: a server of one's own can.
+
+        Raises:
+            NotFoundError, RequestRejectedError: the service does not know the task, or cannot.
+        """
+        path = f"/result/{quoted(self._remembered(task_id), '`task_id`')}"
+        self._transport.call("DELETE", path, ANYTHING, deadline=self._deadline())
 
     def wait(self, task_id: str | None = None, *, timeout: float = 3600.0, progress: bool = True) -> Result:
         """Ask again and again, ever less often, until the frames are chosen.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cval_torch.service.server.jobs import JobRunner
+from cval_torch.service.server.settings import INCOMING
 from cval_torch.service.server.tasks import Tasks
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class Health:
         self._looked = time.monotonic()
 
     def _write(self) -> None:
-        path = self._data / "incoming" / ".written"
+        path = self._data / INCOMING / ".written"
         with contextlib.closing(os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb")) as file:
             file.write(b"\0" * 4096)
         path.unlink()

@@ -18,7 +18,7 @@ from cval_torch.service.server.jobs import JobRunner
 from cval_torch.service.server.keys import KeyFile, KeyRing
 from cval_torch.service.server.payloads import Body
 from cval_torch.service.server.quotas import RequestQuota
-from cval_torch.service.server.settings import Limits
+from cval_torch.service.server.settings import INCOMING, Limits
 from cval_torch.service.server.turns import Turns
 from cval_torch.service.server.work import Work
 from cval_torch.service.server.worker import Worker
@@ -55,7 +55,7 @@ class Service:
             self.work.sweep()
             salt = self.work.store.salt()
             self.keys = KeyFile(keys, salt=salt) if isinstance(keys, Path) else KeyRing(keys, salt=salt)
-            self.bodies = BodyReader(data / "incoming", limits)
+            self.bodies = BodyReader(data / INCOMING, limits)
         except BaseException:
             self._lock.close()
             raise

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from cval_torch.pool.limits import MAX_FRAME_ID_LENGTH
 
+DATABASE, POOLS, INCOMING = "cval.sqlite3", "tasks", "incoming"
+"""In a server's directory: all that is kept, the frames of tasks that wait, and bodies that are received."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -24,7 +24,7 @@ from cval_torch.service.protocol import FramePrediction
 from cval_torch.service.server.database import Database, new_id
 from cval_torch.service.server.incoming import Portion, incoming_embeddings, incoming_sampling
 from cval_torch.service.server.payloads import Body, SamplingRequest
-from cval_torch.service.server.settings import Limits, RefusedError, at_most
+from cval_torch.service.server.settings import DATABASE, POOLS, Limits, RefusedError, at_most
 from cval_torch.service.server.store import Store
 from cval_torch.service.server.tasks import Tasks, check_waiting
 from cval_torch.service.server.uploads import Upload
@@ -32,9 +32,6 @@ from cval_torch.strategies.registry import find_strategy, names_served
 
 OPTIONS = ("class_weights", "null_policy", "scored_by", "seed", *CONSTRAINTS)
 """Fields of a sampling request that go beyond the protocol."""
-
-DATABASE, POOLS = "cval.sqlite3", "tasks"
-"""Where things lie in the server's directory: all that is kept, and the frames of tasks that wait."""
 
 
 class Work:

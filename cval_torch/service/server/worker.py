@@ -116,7 +116,9 @@ class Worker:
     def close(self) -> None:
         """End the process, and start none any more."""
         self._closed = True
-        self.kill()
+        self.kill()  # so that a call ends
+        with self._lock:
+            self._stop()
 
     def _start(self) -> subprocess.Popen[bytes]:
         # a fresh interpreter: a fork of a process with threads and torch in it may hang

@@ -11,6 +11,7 @@ from fault_server import answer, faulty, hang_up
 from cval_torch.errors import (
     DeadlineExceededError,
     InvalidInputError,
+    NotFoundError,
     ProtocolError,
     RequestRejectedError,
 )
@@ -55,6 +56,19 @@ def test_a_wait_ends_when_the_task_does(clock: Clock) -> None:
     with faulty(answer(ended)) as server, pytest.raises(ProtocolError, match="ended with no result"):
         connect(server, clock).result().wait("t", progress=False)
     assert clock.sleeps == []
+
+
+def test_a_task_is_cancelled_by_its_id() -> None:
+    with faulty(answer(RUNNING), answer(raw=b"null"), answer({"detail": "there is no task"}, 404)) as server:
+        results = connect(server).result()
+        results.get("t")
+        results.cancel()
+        with pytest.raises(NotFoundError, match="there is no task"):
+            results.cancel("other")
+        assert [(request.method, request.path) for request in server.requests[1:]] == [
+            ("DELETE", "/api/result/t"),
+            ("DELETE", "/api/result/other"),
+        ]
 
 
 def test_a_callable_is_not_sent() -> None:
