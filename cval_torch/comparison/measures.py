@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
@@ -177,6 +176,8 @@ def missed_boxes(truth: Pool, predictions: Pool, *, min_score: float, min_iou: f
     """
     if truth.boxes is None or predictions.boxes is None or truth.frame_ids != predictions.frame_ids:
         raise InvalidInputError("`truth` and `predictions` must have `boxes`, of the same frames in the same order")
+    from torchvision.ops import box_iou  # noqa: PLC0415, it takes seconds, and most processes need none of it
+
     missed = torch.ones(truth.num_boxes, dtype=torch.bool)
     sure = torch.ones(predictions.num_boxes, dtype=torch.bool)
     if predictions.scores is not None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
 from cval_torch.config.factories import call_factory
@@ -82,6 +81,8 @@ def _refuse_ultralytics_options(config: Config, family: str) -> None:
 
 
 def _of_torchvision(config: ModelConfig, builder: str) -> Detector:
+    import torchvision  # noqa: PLC0415, it takes seconds, and most processes need none of it
+
     names = torchvision.models.list_models(module=torchvision.models.detection)
     if builder not in names:
         raise InvalidInputError(f"`model`: torchvision has no detector {builder!r}; it has {', '.join(names)}")

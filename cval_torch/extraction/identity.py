@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
@@ -137,7 +137,7 @@ def machine_identity(device: torch.device, *parts: object) -> dict[str, Any]:
     return {
         **{name: version for name, version in versions.items() if isinstance(version, str)},
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": metadata.version("torchvision"),
         "the kind of device": device.type,
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import site
 import sys
 import sysconfig
@@ -17,7 +18,6 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import torch
-import torchvision
 
 from cval_torch.errors import dotted_name
 from cval_torch.extraction.functions import function_in, held_by
@@ -173,5 +173,7 @@ def _installed_folders() -> tuple[Path, ...]:
     paths = sysconfig.get_paths()
     folders = [paths[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
     folders += [*site.getsitepackages(), site.getusersitepackages()]
-    files = [torch.__file__, torchvision.__file__, str(Path(__file__).parent)]
-    return tuple(Path(folder).resolve() for folder in [*folders, *(str(Path(file).parent) for file in files)])
+    spec = importlib.util.find_spec("torchvision")  # it need not be imported for that
+    files = [torch.__file__, str(Path(__file__).parent), None if spec is None else spec.origin]
+    folders += [str(Path(file).parent) for file in files if file is not None]
+    return tuple(Path(folder).resolve() for folder in folders)

@@ -21,7 +21,8 @@ CELLS = 16
 def thumbnail(frame: VideoFrame) -> NDArray[np.float32]:
     """(16, 16) in [0, 1]: the mean brightness of each of 16 x 16 equal cells of the frame."""
     small = frame.reformat(width=CELLS, height=CELLS, format="gray8", interpolation="AREA", threads=1)
-    return np.asarray(small.to_ndarray(), dtype=np.float32) / np.float32(255)
+    shares: NDArray[np.float32] = np.asarray(small.to_ndarray(), dtype=np.float32) / np.float32(255)
+    return shares
 
 
 def difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert
 
 from cval_torch.errors import InvalidInputError
 
@@ -40,6 +39,8 @@ def as_corners(boxes: Tensor, what: str) -> Tensor:
             f"{what} must have sides along the axes: xyxy, or `BoundingBoxes` in XYXY, XYWH or CXCYWH; got the format "
             f"{form}. Pass the upright rectangle around each rotated box"
         )
+    from torchvision.ops import box_convert  # noqa: PLC0415, it takes seconds, and most processes need none of it
+
     precise = plain.to(torch.promote_types(plain.dtype, torch.float32))
     corners: Tensor = box_convert(precise, form.lower(), "xyxy")
     return corners.to(plain.dtype) if plain.is_floating_point() else corners

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.ops import box_iou
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.extraction.ids import frame_ids_of
@@ -213,6 +212,8 @@ class Suspects:
         )
 
     def _issue(self, number: int, place: int, picture: Picture) -> ShownIssue:
+        from torchvision.ops import box_iou  # noqa: PLC0415, it takes seconds, and most processes need none of it
+
         found, kind = self._found, self._found.kinds[place]
         label = int(found.suggested_labels[place])
         given, said = found.annotated_boxes[place], found.suggested_boxes[place]

@@ -85,4 +85,5 @@ def kth_smallest(values: Tensor, k: int) -> Tensor:
 
 
 def _kth(values: npt.NDArray[np.float32], k: int) -> np.float32:
-    return np.float32(kth_smallest(torch.from_numpy(values), k).item())
+    found: np.float32 = np.float32(kth_smallest(torch.from_numpy(values), k).item())
+    return found

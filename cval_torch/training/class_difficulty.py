@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.box_formats import as_corners
@@ -181,6 +180,8 @@ class ClassDifficulty:
 
     def _qualities(self, boxes: Tensor, labels: Tensor, *theirs: Tensor) -> list[float]:
         """For each object of an image, `p^xi IoU^(1 - xi)` of the detection that matches it, 0 without."""
+        from torchvision.ops import box_iou  # noqa: PLC0415, it takes seconds, and most processes need none of it
+
         their_boxes, their_labels, scores = theirs
         overlaps = box_iou(boxes, their_boxes)
         quality = scores.pow(self.xi) * overlaps.pow(1 - self.xi)

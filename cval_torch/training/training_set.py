@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision import tv_tensors
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.formats.annotations import Annotations
@@ -61,6 +60,8 @@ class TrainingSet(Dataset[tuple[Any, dict[str, Any]]]):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
+        from torchvision import tv_tensors  # noqa: PLC0415, it takes seconds, and most processes need none of it
+
         image = image_in(self._dataset[self._rows[index]])
         if not isinstance(image, (Tensor, Image.Image)):
             raise InvalidInputError(

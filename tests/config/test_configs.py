@@ -100,14 +100,17 @@ def test_it_chooses_and_exports(
         assert not any(each.startswith("cats/chelsea ") and each[13] in "0123" for each in chosen)
 
 
-def test_several_processes_share_a_pass(place: Path, tmp_path: Path) -> None:
+def test_several_processes_share_a_pass(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
     words = [*common("distributed", tmp_path / "out"), *SMALLER["distributed"], *torchvision_model()]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launch, "-m", "cval_torch", "select", *words], cwd=place, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*launch, "-m", "cval_torch", "select", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len((tmp_path / "out" / "ids.txt").read_text().splitlines()) == 3
+    assert done.stdout.count("3 of 25 images") == 1, "the first tells it for all"
+    assert main(["select", *words, "--output", str(tmp_path / "one")]) == 0
+    chosen = (tmp_path / "out" / "ids.txt").read_text()
+    assert (tmp_path / "one" / "ids.txt").read_text() == chosen
+    assert len(chosen.splitlines()) == 3
 
 
 def test_strategies_are_compared(

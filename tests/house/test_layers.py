@@ -30,6 +30,8 @@ FLOORS = {
     "__main__": 9,
 }
 CORE = {"torch", "torchvision", "requests", "pydantic", "pydantic_core", "tqdm", "numpy", "PIL", "urllib3"}
+IMPORT_TORCHVISION = {"hooks/regions", "hooks/torchvision", "hooks/transformers", "hooks/ultralytics", "cli/drawn"}
+"""Modules that are only imported where a detector of such a package is. All others do without, for it takes seconds."""
 EXTRAS = {
     "config": {"yaml", "transformers", "ultralytics"},
     "formats": {"yaml", "defusedxml", "av"},
@@ -90,6 +92,15 @@ def test_third_parties_are_the_declared_ones(path: Path) -> None:
     roots = {name.split(".")[0] for name in imports_of(path)}
     allowed = CORE | EXTRAS.get(part_of(path), set()) | set(sys.stdlib_module_names) | {"cval_torch"}
     assert roots <= allowed
+
+
+def test_torchvision_is_imported_when_it_is_needed() -> None:
+    at_once = set()
+    for path in modules():
+        top = [node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        if any("torchvision" in ast.unparse(node).split()[1] for node in top if "cval_torch" not in ast.unparse(node)):
+            at_once.add(path.relative_to(PACKAGE).with_suffix("").as_posix())
+    assert at_once == IMPORT_TORCHVISION
 
 
 def test_the_check_finds_a_breach() -> None:
