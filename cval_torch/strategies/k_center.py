@@ -20,6 +20,8 @@ _FEWEST_CANDIDATES = 128
 _ROWS_A_CANDIDATE = 64
 # The farthest rows are looked for among so many times as many, at least 2, for as long as no other can be one of them.
 _FRONT = 16
+# Of so many that are proposed, all distances are worked out at once.
+_FEW_PROPOSED = 256
 
 
 def k_center(
@@ -77,6 +79,7 @@ class _Lead:
         points = given.double() - self.middle
         bound = max(answer.bound for answer in answers)
         next_row = min(answer.next_row for answer in answers if answer.bound == bound)
+        apart = squared_distances(points, points) if len(points) <= _FEW_PROPOSED else None
         picked: list[int] = []
         while len(self.chosen) < n and len(rows):
             best = first_greatest(closest.float())
@@ -85,7 +88,8 @@ class _Lead:
                 break
             self.chosen.append(int(rows[best]))
             picked.append(best)
-            closest = torch.minimum(closest, squared_distances(points, points[best : best + 1]).squeeze(1))
+            nearer = squared_distances(points, points[best : best + 1]).squeeze(1) if apart is None else apart[best]
+            closest = torch.minimum(closest, nearer)
             closest[best] = -1
         self.rows, self.closest, self.new = rows, closest, given[picked]
 

@@ -10,7 +10,7 @@ its own, whose address space is limited (`--limit`, in GiB). It goes through the
 
 Columns of the table:
 
-- `seconds`: by the wall clock, or by that of the process's own time (`--clock cpu`), on a machine that others use, too;
+- `seconds`: by the wall clock, or those that the work took of a core (`--clock cpu`), where others use the machine, too;
 - `floor`: the least that the task could take on this machine: bytes over the memory bandwidth, and operations over the
   rate of float32 matrix products, both measured at the start with as many threads. What is counted for each task stands
   in `floor_of`;
@@ -160,7 +160,9 @@ def work(order: dict[str, Any]) -> None:
     before = anonymous()
     limit = int(order["limit"] * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    clock = time.process_time if order["clock"] == "cpu" else time.perf_counter
+    clock = time.perf_counter
+    if order["clock"] == "cpu":  # of the working thread, where there is one, since another one watches the memory
+        clock = time.thread_time if order["threads"] == 1 else time.process_time
     seconds, assign, assigned = [0.0], kmeans._Share.assign, [0]
 
     def counted(share: Any, centres: torch.Tensor) -> torch.Tensor:

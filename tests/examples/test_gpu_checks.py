@@ -22,7 +22,7 @@ def test_tables_of_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(counts) == {"bare", "plain", *gpu_checks.MODES}
     assert counts["plain"][-1] >= 1  # torchvision looks for boxes above a threshold
     same = [row[-1] for row in rows if re.search("k_center|k-means|auto|entropy", row[0]) and "%" in row[-1]]
-    assert same == ["100.0 %"] * 8
+    assert same == ["100.0 %"] * 6
 
 
 def test_a_check_that_fails_is_named_and_the_others_go_on(
