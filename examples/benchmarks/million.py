@@ -10,7 +10,7 @@ its own, whose address space is limited (`--limit`, in GiB). It goes through the
 
 Columns of the table:
 
-- `seconds`: by the wall clock, or those that the work took of a core (`--clock cpu`), where others use the machine, too;
+- `seconds`: by the wall clock, or what the work took of a core (`--clock cpu`), where others use the machine, too;
 - `floor`: the least that the task could take on this machine: bytes over the memory bandwidth, and operations over the
   rate of float32 matrix products, both measured at the start with as many threads. What is counted for each task stands
   in `floor_of`;
