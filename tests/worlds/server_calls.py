@@ -43,7 +43,16 @@ class Api:
         raise AssertionError(f"{task} did not end")
 
 
-LIMITS = Limits(body_bytes=200_000, frames=50, predictions=200, vector_length=64, id_length=40, page=1000, datasets=400)
+LIMITS = Limits(
+    compare_at_once=40,
+    body_bytes=200_000,
+    frames=50,
+    predictions=200,
+    vector_length=64,
+    id_length=40,
+    page=1000,
+    datasets=400,
+)
 
 
 def frames(*scores: float, name: str = "f") -> list[dict[str, Any]]:

@@ -173,3 +173,21 @@ def test_embeddings_are_found_in_any_part_and_training_leads(api: Api) -> None:
     request = sampling(selection_strategy="clustering", dataset_id=dataset_id, frames=boxes)
     chosen = api("POST", SAMPLING, request).json()["result"]
     assert {tuple(sorted(chosen))} <= set(itertools.product(["f0", "f1"], ["f2", "f3"]))
+
+
+def test_what_is_answered_at_once_is_a_matter_of_cost(api: Api) -> None:
+    """To compare frames with each other takes far longer than to score them, however few boxes they have."""
+    dataset_id = api.dataset()
+    names = [f"f{row}" for row in range(45)]
+    vectors = [vector(row, 1.0, frame_id=name) for row, name in enumerate(names)]
+    assert api("POST", f"/dataset/{dataset_id}/training/embeddings", vectors).status_code == 200
+    boxes = [{"frame_id": name, "predictions": [{"score": 0.5, "embedding_id": "0"}]} for name in names]
+    for fields, count, waits in [
+        ({"selection_strategy": "margin"}, 45, False),
+        ({"selection_strategy": "hierarchical"}, 40, False),
+        ({"selection_strategy": "hierarchical"}, 41, True),
+        ({"selection_strategy": "margin", "min_distance": 0.1}, 41, True),
+    ]:
+        task = api("POST", SAMPLING, sampling(dataset_id=dataset_id, frames=boxes[:count], **fields)).json()
+        assert (task["result"] is None) is waits, fields
+        assert api("DELETE", f"/result/{task['task_id']}").status_code == 200
