@@ -61,7 +61,7 @@ def serve_until_stopped(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise MissingExtraError("server", needed_for="cval-torch serve") from error
     limits = Limits(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Limits)})
-    app = create_app(options.data, keys, limits=limits)
+    app = create_app(options.data, keys, limits=limits, processes=True)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     config = server_config(app, host=options.host, port=options.port, log_level=options.log_level)
     server = uvicorn.Server(config)

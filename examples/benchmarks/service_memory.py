@@ -11,6 +11,8 @@ score, a class, and the probabilities of 20 classes. The table has a line for ea
 - its worker for bodies, which reads that file, and writes the columns to the disk;
 - its worker for tasks, which chooses.
 
+The worker for small requests has nothing to do.
+
 `peak` is the most resident memory (`VmHWM`) above what the process had after a small request of the same kind.
 `anonymous` is the part of it that is no page of a file (`RssAnon`, looked at every five milliseconds). Pages of files
 are given back when the system needs room. Linux only.
@@ -162,7 +164,7 @@ def measured(pool: Pool, strategy: str, *options: str) -> tuple[dict[str, Usage]
     """What each process took for one request, and the seconds."""
     with tempfile.TemporaryDirectory() as data, own_server(data, *options) as (url, pid):
         ask(make_pool(WARM_UP, embeddings=pool.box_embeddings is not None), strategy, url)
-        bodies, tasks = workers_of(pid)
+        _small, bodies, tasks = workers_of(pid)
         named = {"client": os.getpid(), "server": pid, "worker for bodies": bodies, "worker for tasks": tasks}
         with Watch(named) as watch:
             seconds = ask(pool, strategy, url)

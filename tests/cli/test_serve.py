@@ -88,9 +88,13 @@ class Served:
         )
         monkeypatch.setattr(
             "cval_torch.service.server.app.create_app",
-            lambda data, keys, *, limits: self.made.append((data, keys, limits)) or "the app",  # type: ignore[func-returns-value]
+            self.create,
         )
         monkeypatch.setattr("logging.basicConfig", lambda **given: None)
+
+    def create(self, data: Path, keys: Any, *, limits: Limits, processes: bool) -> str:
+        self.made.append((data, keys, limits))
+        return "the app" if processes else "an app that computes itself"
 
     def run(self) -> None:
         return

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic_core import to_json
 
-from cval_torch.service.codec.numbers import short_decimals
+from cval_torch.service.decimals import shortest_doubles
 from cval_torch.service.server.store import Store
 from cval_torch.service.server.tasks import Tasks
 
@@ -80,9 +79,9 @@ def _with_names(store: Store, key: int, frame_id: str) -> bytes:
 
 
 def _embedding(name: str, vector: bytes) -> bytes:
-    numbers = torch.from_numpy(np.frombuffer(vector, dtype="<f4").copy())
+    numbers = np.frombuffer(vector, dtype="<f4")
     pieces = [
-        to_json(short_decimals(numbers[start : start + _NUMBERS_AT_ONCE]).tolist())[1:-1]
+        to_json(shortest_doubles(numbers[start : start + _NUMBERS_AT_ONCE]).tolist())[1:-1]
         for start in range(0, len(numbers), _NUMBERS_AT_ONCE)
     ]
     return b'{"embedding_id":%b,"embedding":[%b]}' % (to_json(name), b",".join(pieces))

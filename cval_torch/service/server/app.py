@@ -31,13 +31,14 @@ AUTHENTICATE = 'user_api_key realm="cval_torch"'
 logger = logging.getLogger(__name__)
 
 
-def create_app(data: Path, keys: Keys, *, limits: Limits | None = None) -> FastAPI:
+def create_app(data: Path, keys: Keys, *, limits: Limits | None = None, processes: bool = False) -> FastAPI:
     """The server as an ASGI application: `LocalBackend` behind the protocol of cval.ai, under `/api`.
 
     Args:
         data: its directory; nothing is touched before the application starts.
         keys: (owner, key) pairs, see `KeyRing`; or the file of them, which is read again when it changes.
         limits: what it takes; None means the defaults.
+        processes: whether small requests are worked on in a process of their own, too; see `Service`.
 
     Raises:
         InvalidInputError: no key, a key twice, or one that no header can carry.
@@ -47,7 +48,7 @@ def create_app(data: Path, keys: Keys, *, limits: Limits | None = None) -> FastA
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service = Service(data, keys, limits or Limits())
+        service = Service(data, keys, limits or Limits(), processes=processes)
         app.state.service = service
         service.start()
         try:

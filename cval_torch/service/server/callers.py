@@ -26,7 +26,7 @@ class Caller:
     @property
     def store(self) -> Store:
         """What the server keeps of datasets."""
-        return self.service.work.store
+        return self.service.kept.store
 
     def dataset(self, dataset_id: str) -> Dataset:
         """The caller's dataset.

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from cval_torch.service.client.deadline import Backoff
+from cval_torch.service.server.kept import Kept
 from cval_torch.service.server.settings import Limits
 from cval_torch.service.server.tasks import MOST_ATTEMPTS
-from cval_torch.service.server.work import Work
 from cval_torch.service.server.worker import TookTooLongError, Worker, WorkerDiedError
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class JobRunner:
     can. No failure ends the runner.
 
     Args:
-        work: of the server's own process.
+        kept: what the server keeps.
         worker: for the tasks alone.
         limits: how long a task may take.
 
@@ -39,8 +39,8 @@ class JobRunner:
         trouble: why it cannot go on at the moment; None while it can.
     """
 
-    def __init__(self, work: Work, worker: Worker, limits: Limits) -> None:
-        self._work, self._worker, self._limits = work, worker, limits
+    def __init__(self, kept: Kept, worker: Worker, limits: Limits) -> None:
+        self._kept, self._worker, self._limits = kept, worker, limits
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._threads = ThreadPoolExecutor(1, "cval-torch-jobs")  # its own: requests cannot keep it waiting
@@ -70,7 +70,7 @@ class JobRunner:
             await asyncio.gather(self._loop, return_exceptions=True)
             if self._running is not None:
                 with contextlib.suppress(sqlite3.Error):  # the next server lets it wait again, too
-                    await asyncio.to_thread(self._work.tasks.release, self._running)
+                    await asyncio.to_thread(self._kept.tasks.release, self._running)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def cancel(self, task_id: str) -> None:
@@ -105,15 +105,15 @@ class JobRunner:
         try:
             await self._surely(self._run_in_worker, task_id)
         except TookTooLongError as error:
-            await self._surely(self._work.fail_task, task_id, str(error))
+            await self._surely(self._kept.fail_task, task_id, str(error))
         except WorkerDiedError as error:
             await self._surely(self._again_or_given_up, task_id, str(error))
         except Exception:
             logger.exception("task %s failed", task_id)
-            await self._surely(self._work.fail_task, task_id, "an internal error; the server's log has it")
+            await self._surely(self._kept.fail_task, task_id, "an internal error; the server's log has it")
 
     def _claimed(self) -> str | None:
-        task = self._work.tasks.claim(self._served)
+        task = self._kept.tasks.claim(self._served)
         if task is None:
             return None
         self._served[task.owner] = 1 + max(self._served.values(), default=0)
@@ -123,9 +123,9 @@ class JobRunner:
         self._worker.call("run_task", task_id, seconds=self._limits.task_seconds)
 
     def _again_or_given_up(self, task_id: str, problem: str) -> None:
-        attempts = self._work.tasks.count_attempt(task_id)
+        attempts = self._kept.tasks.count_attempt(task_id)
         if attempts >= MOST_ATTEMPTS:
-            self._work.fail_task(task_id, f"given up after {attempts} attempts: {problem}")
+            self._kept.fail_task(task_id, f"given up after {attempts} attempts: {problem}")
 
     async def _surely(self, act: Callable[..., Value], *arguments: Any) -> Value:
         """Do what reads or writes files, however often it takes."""

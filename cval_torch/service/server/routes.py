@@ -1,4 +1,4 @@
-"""The protocol's paths, each a few lines around `Work` and `Store`."""
+"""The protocol's paths, each a few lines around what the server keeps and can do."""
 
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ from cval_torch.service.server.callers import By, Caller, From, In, Names, To
 from cval_torch.service.server.patterns import matching
 from cval_torch.service.server.payloads import DATASET, parsed
 from cval_torch.service.server.settings import RefusedError
-from cval_torch.service.server.work import OPTIONS
-from cval_torch.strategies.registry import names_served
 
 MOST_RESULTS = 10_000
 _JSON = "application/json"
@@ -68,7 +66,8 @@ def _ref(name: str) -> dict[str, Any]:
 @router.get("/strategies", response_model=Features)
 async def strategies(by: By) -> dict[str, Any]:
     """What this server has, also beyond the protocol."""
-    return {"strategies": list(names_served("own server")), "options": list(OPTIONS)}
+    found: dict[str, Any] = await by.service.features()
+    return found
 
 
 @router.post("/dataset", response_model=Created, openapi_extra=_body(_ref("DatasetRequest")))
@@ -183,7 +182,7 @@ async def sample(request: Request, by: By) -> Response:
 @router.get("/result/{task_id}", response_model=Result)
 def get_result(task_id: str, by: By) -> Response:
     """A task; 409 if it failed."""
-    task = by.service.work.tasks.get(task_id, by.owner)
+    task = by.service.kept.tasks.get(task_id, by.owner)
     if task is None:
         raise _no_task(task_id)
     if task.state == "failed":
@@ -194,7 +193,7 @@ def get_result(task_id: str, by: By) -> Response:
 @router.delete("/result/{task_id}", response_model=None)
 async def delete_result(task_id: str, by: By) -> None:
     """Forget a task, beyond the protocol. One that waits or runs is cancelled."""
-    if not await by.service.change(by.service.work.delete_task, task_id, by.owner):
+    if not await by.service.change(by.service.kept.delete_task, task_id, by.owner):
         raise _no_task(task_id)
     await by.service.runner.cancel(task_id)
 
@@ -204,7 +203,7 @@ def list_results(
     by: By, limit: Annotated[int, Query(ge=0, le=MOST_RESULTS)] = 100, dataset_id: str | None = None
 ) -> Response:
     """The last tasks, newest first."""
-    tasks = by.service.work.tasks
+    tasks = by.service.kept.tasks
     return _in_pieces(tasks_answer(tasks, tasks.newest(by.owner, dataset_id, limit)))
 
 

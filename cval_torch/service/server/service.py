@@ -15,18 +15,21 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.service.server.bodies import BodyReader
 from cval_torch.service.server.health import Health
 from cval_torch.service.server.jobs import JobRunner
+from cval_torch.service.server.kept import Kept
 from cval_torch.service.server.keys import KeyFile, KeyRing
 from cval_torch.service.server.payloads import Body
 from cval_torch.service.server.quotas import RequestQuota
 from cval_torch.service.server.settings import INCOMING, Limits
 from cval_torch.service.server.turns import Turns
-from cval_torch.service.server.work import Work
 from cval_torch.service.server.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 2
 """Small requests that are worked on at a time."""
+
+SMALL_SECONDS = 120.0
+"""For one of them, and for its process to start."""
 
 Value = TypeVar("Value")
 Keys = Sequence[tuple[str | None, str]] | Path
@@ -39,21 +42,23 @@ class Service:
         data: its directory, which no other server may use at the same time; made if need be, for this user alone.
         keys: (owner, key) pairs, see `KeyRing`; or the file of them, which is read again when it changes.
         limits: what it takes.
+        processes: whether small requests for a selection are worked on in a process of their own, too, so that this one
+            needs no torch and its interpreter is free.
 
     Raises:
         InvalidInputError: no usable keys, another server has the directory, or a later version has written it.
         OSError: the directory cannot be written.
     """
 
-    def __init__(self, data: Path, keys: Keys, limits: Limits) -> None:
+    def __init__(self, data: Path, keys: Keys, limits: Limits, *, processes: bool = False) -> None:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         data.chmod(0o700)
         self._lock = _locked(data / "lock")
         try:
             self.limits = limits
-            self.work = Work(data, limits)
-            self.work.sweep()
-            salt = self.work.store.salt()
+            self.kept = Kept(data, limits) if processes else _work(data, limits)
+            self.kept.sweep()
+            salt = self.kept.store.salt()
             self.keys = KeyFile(keys, salt=salt) if isinstance(keys, Path) else KeyRing(keys, salt=salt)
             self.bodies = BodyReader(data / INCOMING, limits)
         except BaseException:
@@ -61,16 +66,20 @@ class Service:
             raise
         self.quota = RequestQuota(limits.requests_a_minute)
         self._intake = Worker(data, limits)
-        self._at_once, self._one_by_one = Turns(AT_ONCE), Turns(1)
+        self._small = Worker(data, limits) if processes else None
+        self._at_once, self._one_by_one = Turns(1 if processes else AT_ONCE), Turns(1)
+        self._features: Any = None
         self._computing = ThreadPoolExecutor(AT_ONCE, "cval-torch-at-once")
         self._changing = ThreadPoolExecutor(4, "cval-torch-changes")
-        self.runner = JobRunner(self.work, Worker(data, limits), limits)
-        self.health = Health(data, self.work.tasks, self.runner)
+        self.runner = JobRunner(self.kept, Worker(data, limits), limits)
+        self.health = Health(data, self.kept.tasks, self.runner)
 
     def start(self) -> None:
         """Begin with tasks that wait."""
         self.runner.start()
         self.health.start()
+        if self._small is not None:
+            self._computing.submit(self._small.start)  # it takes seconds, which nobody has to wait for
 
     async def run(self, owner: str, method: str, *arguments: Any, body: Body) -> Any:
         """Run a method of `Work` on a body: a small one in a thread, a large one in a process, owners by turns.
@@ -79,10 +88,24 @@ class Service:
         """
         if isinstance(body, bytes):
             async with self._at_once.turn(owner):
-                return await _in(self._computing, getattr(self.work, method), *arguments, body)
+                return await self._small_call(method, *arguments, body)
         async with self._one_by_one.turn(owner):
             call = partial(self._intake.call, method, *arguments, body, seconds=self.limits.task_seconds)
             return await asyncio.to_thread(call)
+
+    async def features(self) -> Any:
+        """See `Work.features`."""
+        if self._features is None:
+            self._features = await self._small_call("features")
+        return self._features
+
+    async def _small_call(self, method: str, *arguments: Any) -> Any:
+        if self._small is not None and not hasattr(self.kept, method):
+            return await _in(self._computing, self._small_in_time, method, *arguments)
+        return await _in(self._computing, getattr(self.kept, method), *arguments)
+
+    def _small_in_time(self, method: str, *arguments: Any) -> Any:
+        return None if self._small is None else self._small.call(method, *arguments, seconds=SMALL_SECONDS)
 
     async def change(self, act: Callable[..., Value], *arguments: Any) -> Value:
         """Do what may wait for others who write, in threads that nobody needs who reads."""
@@ -94,7 +117,8 @@ class Service:
             self.health.stop(),
             self.runner.stop(),
             asyncio.to_thread(self._intake.close),
-            asyncio.to_thread(self.work.close),
+            asyncio.to_thread(self._small.close if self._small is not None else lambda: None),
+            asyncio.to_thread(self.kept.close),
         ):
             await _surely(closing)
         for threads in (self._computing, self._changing):
@@ -104,6 +128,12 @@ class Service:
 
 async def _in(threads: ThreadPoolExecutor, act: Callable[..., Value], *arguments: Any) -> Value:
     return await asyncio.get_running_loop().run_in_executor(threads, partial(act, *arguments))
+
+
+def _work(data: Path, limits: Limits) -> Kept:
+    from cval_torch.service.server.work import Work  # noqa: PLC0415 - it needs torch
+
+    return Work(data, limits)
 
 
 async def _surely(closing: Awaitable[None]) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tempfile
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -21,20 +19,19 @@ from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import CONSTRAINTS, DetectionSampling, Scoring
 from cval_torch.service.codec import GatheredFrames
 from cval_torch.service.protocol import FramePrediction
-from cval_torch.service.server.database import Database, new_id
-from cval_torch.service.server.incoming import Portion, incoming_embeddings, incoming_sampling
+from cval_torch.service.server.database import new_id
+from cval_torch.service.server.incoming import Portion, incoming_sampling
+from cval_torch.service.server.kept import Kept
 from cval_torch.service.server.payloads import Body, SamplingRequest
-from cval_torch.service.server.settings import DATABASE, POOLS, Limits, RefusedError, at_most
-from cval_torch.service.server.store import Store
-from cval_torch.service.server.tasks import Tasks, check_waiting
-from cval_torch.service.server.uploads import Upload
+from cval_torch.service.server.settings import Limits, RefusedError, at_most
+from cval_torch.service.server.tasks import check_waiting
 from cval_torch.strategies.registry import find_strategy, names_served
 
 OPTIONS = ("class_weights", "null_policy", "scored_by", "seed", *CONSTRAINTS)
 """Fields of a sampling request that go beyond the protocol."""
 
 
-class Work:
+class Work(Kept):
     """Parses bodies, chooses frames, and writes both down.
 
     Args:
@@ -43,38 +40,12 @@ class Work:
     """
 
     def __init__(self, data: Path, limits: Limits) -> None:
-        self.limits = limits
-        self._database = Database(data / DATABASE)
-        self.store, self.tasks = Store(self._database), Tasks(self._database)
-        self._pools = data / POOLS
-        self._pools.mkdir(mode=0o700, exist_ok=True)
+        super().__init__(data, limits)
         self._unwritten: tuple[str, dict[str, Any]] | None = None  # a task, and what came of it
 
-    def close(self) -> None:
-        """Close the file."""
-        self._database.close()
-
-    def sweep(self) -> None:
-        """Remove what a killed server left half done, and let its tasks wait again. For the start of a server."""
-        self.tasks.requeue()
-        self.store.sweep()
-        kept = {self._pool_path(task_id) for task_id, _ in self.tasks.unfinished()}
-        for path in set(self._pools.iterdir()) - kept:
-            path.unlink(missing_ok=True)
-
-    def store_embeddings(self, dataset_id: str, part: str, body: Body) -> bytes:
-        """Store an upload, all of it or nothing; the answer, which says what is in it, as JSON.
-
-        Raises:
-            RefusedError: the body is not what it must be, or too much.
-        """
-        with io.BytesIO() if isinstance(body, bytes) else tempfile.TemporaryFile(dir=body.parent) as file:
-            upload = Upload(file, self.limits)
-            for portion in incoming_embeddings(body, most=self.limits.piece_bytes):
-                upload.take(portion)
-            upload.check()
-            self.store.add_embeddings(dataset_id, part, upload.rows(), most_bytes=self.limits.stored_bytes)
-            return upload.answer()
+    def features(self) -> dict[str, list[str]]:
+        """The strategies, and the fields of a request that go beyond the protocol."""
+        return {"strategies": list(names_served("own server")), "options": list(OPTIONS)}
 
     def take_sampling(self, owner: str, body: Body) -> tuple[bytes, bool]:
         """Answer a small request with its result; make a large one a task. Either way it is on the disk.
@@ -96,7 +67,7 @@ class Work:
         most = self.limits.waiting_tasks
         check_waiting(len(self.tasks.unfinished(owner)), most)  # before much is written; it counts again when it is
         task_id = new_id()
-        path = self._pool_path(task_id)
+        path = self.pool_path(task_id)
         try:
             pool.save(path)
             path.chmod(0o600)
@@ -124,30 +95,15 @@ class Work:
             self._unwritten = (task_id, self._outcome(task_id, task.stages))
         self.tasks.finish(task_id, **self._unwritten[1])
         self._unwritten = None
-        self._pool_path(task_id).unlink(missing_ok=True)
+        self.pool_path(task_id).unlink(missing_ok=True)
 
     def _outcome(self, task_id: str, described: str) -> dict[str, Any]:
         try:
             stages = [DetectionSampling.model_validate(stage) for stage in json.loads(described)]
-            return {"result": _selected(Pool.load(self._pool_path(task_id)), stages)}
+            return {"result": _selected(Pool.load(self.pool_path(task_id)), stages)}
         except (RefusedError, InvalidInputError, OSError, MemoryError) as error:
             problem = getattr(error, "detail", None) or f"{type(error).__name__}: {error}"
             return {"problem": problem[:2000]}
-
-    def fail_task(self, task_id: str, problem: str) -> None:
-        """Write down that a task cannot be done."""
-        self.tasks.finish(task_id, problem=problem[:2000])
-        self._pool_path(task_id).unlink(missing_ok=True)
-
-    def delete_task(self, task_id: str, owner: str) -> bool:
-        """Forget the owner's task; whether there was one."""
-        found = self.tasks.delete(task_id, owner)
-        if found:
-            self._pool_path(task_id).unlink(missing_ok=True)
-        return found
-
-    def _pool_path(self, task_id: str) -> Path:
-        return self._pools / f"{task_id}.pool"
 
     def _taken(self, owner: str, body: Body) -> _Taken:
         """A request, if all is within bounds."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from cval_torch.service.server.settings import Limits, RefusedError
-from cval_torch.service.server.work import Work
 
 _LENGTH_BYTES = 8
 GROWTH = 128 << 20
@@ -73,7 +72,7 @@ class Worker:
             seconds: after which the process is killed.
 
         Raises:
-            RefusedError, sqlite3.OperationalError: as the method raised it.
+            RefusedError, sqlite3.OperationalError, OSError: as the method raised it.
             TookTooLongError: the time was over.
             WorkerDiedError: the process ended.
         """
@@ -99,6 +98,12 @@ class Worker:
         if error is not None:
             raise error
         return answer
+
+    def start(self) -> None:
+        """Start the process, if there is none: the next call need not wait for that."""
+        with self._lock:
+            if self._process is None:
+                self._start()
 
     @property
     def pid(self) -> int | None:
@@ -143,6 +148,8 @@ class Worker:
 
 def serve(next_call: Callable[[], bytes], answers: IO[bytes]) -> None:
     """What the process does until it is ended, or has grown."""
+    from cval_torch.service.server.work import Work  # noqa: PLC0415 - it needs torch, and a server does not
+
     data, limits, growth = pickle.loads(next_call())  # noqa: S301 - the server's own words, here and below
     work = Work(data, limits)
     most = _resident_bytes() + growth
@@ -153,7 +160,7 @@ def serve(next_call: Callable[[], bytes], answers: IO[bytes]) -> None:
         error: Exception | None = None
         try:
             answer = getattr(work, method)(*arguments)
-        except (RefusedError, sqlite3.OperationalError) as known:
+        except (RefusedError, sqlite3.OperationalError, OSError) as known:
             error = known
         except Exception as unknown:
             error = RuntimeError(f"{type(unknown).__name__}: {unknown}")

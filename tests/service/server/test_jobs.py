@@ -178,9 +178,9 @@ def test_a_full_disk_and_an_interrupt_end_neither_the_runner_nor_its_tasks(tmp_p
         api = Api(server.url)
         large = sampling(frames=frames(*[0.9] * 6, 0.6))
         tasks = [api("POST", SAMPLING, large).json()["task_id"] for _ in range(2)]
-        wait_until(lambda: len(children_of(server.process.pid)) == 1)
-        (worker,) = children_of(server.process.pid)
-        for pid in (worker, server.process.pid):
+        wait_until(lambda: len(children_of(server.process.pid)) == 2)
+        small, worker = children_of(server.process.pid)
+        for pid in (small, worker, server.process.pid):
             allow_files_of(pid, 1)
         wait_until(lambda: "tasks wait" in server.log)
         refused = api("POST", SAMPLING, sampling())
@@ -192,7 +192,7 @@ def test_a_full_disk_and_an_interrupt_end_neither_the_runner_nor_its_tasks(tmp_p
         wait_until(lambda: server.log.count("tasks wait") > seen)
         allow_files_of(server.process.pid, -1)
         assert api.result(tasks[1])["result"] == ["f6", "f0"]
-        assert children_of(server.process.pid) == [worker]
+        assert children_of(server.process.pid) == [small, worker]
         allow_files_of(server.process.pid, 1)
         api.session.close()
         server.stop()

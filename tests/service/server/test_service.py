@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from own_server import KEY, OwnServer, serving_here
-from running_processes import children_of, is_running, wait_until
+from running_processes import children_of, is_running, resident_mib, wait_until
 from server_calls import SAMPLING, Api, sampling, vector
 
 from cval_torch.errors import InvalidInputError
@@ -29,8 +29,9 @@ def test_kill_9_loses_nothing_and_runs_again_what_ran(tmp_path: Path) -> None:
         boxes = [{"frame_id": name, "predictions": [{"score": 0.5, "embedding_id": "0"}]} for name in names]
         request = sampling(selection_strategy="hierarchical", dataset_id=dataset_id, frames=boxes, num_of_samples=50)
         tasks = [api("POST", SAMPLING, request).json()["task_id"] for _ in range(2)]
-        wait_until(lambda: len(children_of(server.process.pid)) == 1)
+        wait_until(lambda: len(children_of(server.process.pid)) == 2)
         helpers = children_of(server.process.pid)
+        assert resident_mib(server.process.pid) < 300, "the process that answers needs no torch"
         with pytest.raises(InvalidInputError, match="in use by another server"):
             Service(tmp_path, [(None, KEY)], Limits())
         server.kill()
