@@ -19,7 +19,7 @@ def test_a_caller_has_datasets_and_slices_within_bounds() -> None:
         dataset=lambda owner, dataset_id: Dataset(dataset_id="d") if (owner, dataset_id) == ("me", "d") else None,
         frames=lambda *given: asked.append(given) or [(1, "f")],
     )
-    service: Any = SimpleNamespace(work=SimpleNamespace(store=store), limits=Limits(page=5))
+    service: Any = SimpleNamespace(kept=SimpleNamespace(store=store), limits=Limits(page=5))
     caller = Caller(service, "me")
     assert caller.dataset("d").dataset_id == "d"
     with pytest.raises(RefusedError, match="there is no dataset 'e'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,19 @@ def test_a_change_is_on_the_disk_before_it_is_answered_and_leaves_no_orphans(tmp
     with pytest.raises(sqlite3.OperationalError, match="readonly"), database.reading() as connection:
         connection.execute("INSERT INTO meta VALUES ('a', 'b')")
     assert database.read("SELECT * FROM meta") == []
+    database.close()
+
+
+def test_a_full_disk_is_told_and_what_comes_after_there_is_room_is_written(tmp_path: Path) -> None:
+    """SQLite itself ends the change then."""
+    database = Database(tmp_path / "a.sqlite3")
+    (pages,) = database._connection.execute("PRAGMA page_count").fetchone()
+    for room, written in ((0, False), (100_000, True)):
+        database._connection.execute(f"PRAGMA max_page_count = {pages + room}")
+        told = contextlib.nullcontext() if written else pytest.raises(sqlite3.OperationalError, match="is full")
+        with told, database.writing() as connection:
+            connection.execute("INSERT INTO meta VALUES ('a', zeroblob(1000000))")
+        assert database.read("SELECT count(*) FROM meta") == [(int(written),)]
     database.close()
 
 
