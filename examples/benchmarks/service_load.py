@@ -8,8 +8,9 @@ again and again, uploads embeddings and deletes them. A process of its own asks 
 table has the latencies in milliseconds, and the resident memory of every process: the most, and at the end.
 
 Then the server is killed (`kill -9`) fifty times, at random moments, while clients create datasets, upload embeddings
-and ask for selections, small ones and tasks. After each kill the next server starts in the same directory. What was
-acknowledged must be there at the end, and every task must have its result.
+and ask for selections, small ones and tasks. Every second server lives until it has taken a task, the others are killed
+while they start their workers. After each kill the next server starts in the same directory. What was acknowledged must
+be there at the end, and every task must have its result.
 
 Linux only.
 """
@@ -238,9 +239,13 @@ def killed(kills: int, users: int = 3) -> str:
     """What became of all that was acknowledged by servers that were killed."""
     acknowledged = Acknowledged()
     with tempfile.TemporaryDirectory() as data:
-        for _ in range(kills):
+        for number in range(kills):
             with own_server(data, "--answer-at-once", "1000") as (url, pid), ThreadPoolExecutor(users) as threads:
-                asking = [threads.submit(acknowledged.use, url, number) for number in range(users)]
+                before = len(acknowledged.tasks)
+                asking = [threads.submit(acknowledged.use, url, user) for user in range(users)]
+                end = time.monotonic() + 60
+                while number % 2 == 1 and len(acknowledged.tasks) == before and time.monotonic() < end:
+                    time.sleep(0.01)
                 time.sleep(random.uniform(0.2, 2.0))
                 os.kill(pid, 9)
                 for each in asking:
