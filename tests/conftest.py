@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from fresh_process import run_python
+from hypothesis import settings
 from processes import SCRIPT, THREE, Outcomes, outcomes_of
 from tiny_rcnn import Frames, make_faster_rcnn, pairs
 from torch import nn
@@ -32,6 +33,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["YOLO_OFFLINE"] = "true"
 os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp()
+# No test depends on the clock, whatever else the machine does.
+settings.register_profile("no_clock", deadline=None)
+settings.load_profile("no_clock")
 
 
 @pytest.fixture

@@ -119,7 +119,9 @@ class Cards:
         selected, facts = self._selected, self._facts
         rows = torch.arange(self.shown)
         pool = selected.predictions if self.shown == len(selected) else selected.predictions.take(rows)
-        reasons = Reasons(pool, selected.scores, selected.stages, self._names, counts=facts.counts)
+        reasons = Reasons(
+            pool, selected.scores, selected.stages, self._names, counts=facts.counts, expected=facts.expected
+        )
         scores, costs = selected.scores.tolist(), selected.estimated_boxes.tolist()
         for rank in range(self.shown):
             near = self._nearest(rank)

@@ -20,6 +20,7 @@ from cval_torch.report.wording import visible
 from cval_torch.selection.class_weights import class_counts, with_known_weights
 from cval_torch.selection.ranking import frame_scores
 from cval_torch.selection.stage import DetectionSampling
+from cval_torch.strategies.class_gain import expected_objects
 
 BELOW, OTHERS = 12, 12
 _GIVE_POOL = "Pass `pool=`, what `extract` gave for the same loader, to see {what}."
@@ -52,6 +53,7 @@ class Facts:
         pool: the F frames that were chosen from; None: not given.
         chosen_rows: (n,) rows of the chosen ones in it.
         counts: annotated objects by label, as far as the detector can tell.
+        expected: the same as `class_gain` counts them.
         scores: (F,) the scores of all frames.
         below: rows of those that would have come next; how they were found is in `below_said`.
         others: rows of some others, at random.
@@ -67,6 +69,7 @@ class Facts:
     pool: Pool | None
     chosen_rows: Tensor | None
     counts: dict[int, float] | None
+    expected: dict[int, float] | None = None
     scores: Tensor | None = None
     below: Tensor | None = None
     below_said: str = ""
@@ -91,6 +94,7 @@ def facts_of(selected: ReportedFrames, annotated: Annotated, pool: Pool | None, 
     """
     missing: dict[str, str] = {}
     counts = _counts(annotated, missing)
+    expected = {} if annotated.is_none else None if annotated.pool is None else expected_objects(annotated.pool)
     if pool is None:
         for name, what in (
             ("scores", "the scores of all frames, and where the cut is"),
@@ -99,7 +103,7 @@ def facts_of(selected: ReportedFrames, annotated: Annotated, pool: Pool | None, 
             ("places", "where the chosen frames lie among all others, and which near-duplicates they stand for"),
         ):
             missing[name] = _GIVE_POOL.format(what=what)
-        return Facts(annotated, None, None, counts, missing=missing)
+        return Facts(annotated, None, None, counts, expected, missing=missing)
     row_of = {frame_id: row for row, frame_id in enumerate(pool.frame_ids)}
     rows = torch.tensor([row_of[frame_id] for frame_id in selected.frame_ids], dtype=torch.int64)
     scores = _scores(selected, pool, rows, counts, missing)
@@ -116,6 +120,7 @@ def facts_of(selected: ReportedFrames, annotated: Annotated, pool: Pool | None, 
         pool=pool,
         chosen_rows=rows,
         counts=counts,
+        expected=expected,
         scores=scores,
         below=below,
         below_said=said,

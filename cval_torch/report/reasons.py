@@ -18,7 +18,6 @@ from cval_torch.selection.class_weights import with_known_weights
 from cval_torch.selection.ranking import frame_scores
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.strategies.registry import find_strategy
-from cval_torch.strategies.scores import box_evidence, entropy
 
 _GAINS = ("auto", "class_gain")
 
@@ -68,6 +67,7 @@ class Reasons:
         stages: the stages that were run.
         names: of classes.
         counts: annotated objects by label, as far as a detector can tell; None: not known.
+        expected: the same as `class_gain` counts them.
         in_order: whether these are the first frames of the choice, each chosen after those before it.
     """
 
@@ -79,6 +79,7 @@ class Reasons:
         names: ClassNames,
         *,
         counts: Mapping[int, float] | None,
+        expected: Mapping[int, float] | None = None,
         in_order: bool = True,
     ) -> None:
         self._pool, self._scores, self._stages, self._names = pool, scores.tolist(), tuple(stages), names
@@ -93,8 +94,8 @@ class Reasons:
                 self._box_scores = None
             self._stage = known
         self._gains: list[tuple[int, float, float, int]] | None = None
-        if in_order and counts is not None and stages and stages[-1].selection_strategy in _GAINS:
-            self._gains = _gains(pool, counts)
+        if in_order and expected is not None and stages and stages[-1].selection_strategy in _GAINS:
+            self._gains = _gains(pool, expected)
 
     def decisive(self, row: int) -> int | None:
         """Which of a frame's boxes gives the frame its score, or most of its gain; None if none does."""
@@ -118,12 +119,13 @@ class Reasons:
         if self._stage is not None:
             found.append(Reason("Score", self._score(self._stage, row)))
         if self._gains is not None and self._pool.counts[row]:
-            label, doubtful, before, _ = self._gains[row]
+            label, objects, before, _ = self._gains[row]
             found.append(
                 Reason(
                     "Scarce class",
-                    f"Most of the gain is in {isolated(self._names(label))}: about {decimal(doubtful, 2)} doubtful "
-                    f"objects here, {decimal(before, 1)} expected in what was annotated or chosen before.",
+                    f"For what is known of it, it shows most of {isolated(self._names(label))}: about "
+                    f"{decimal(objects, 2)} objects here, {decimal(before, 1)} expected in what was annotated or "
+                    "chosen before.",
                 )
             )
         if last.selection_strategy == "random":
@@ -176,27 +178,26 @@ class Reasons:
         return f" A box of {isolated(self._names(label))} weighs {decimal(stage.class_weights.get(label, 1.0), 2)}."
 
 
-def _gains(pool: Pool, counts: Mapping[int, float]) -> list[tuple[int, float, float, int]] | None:
-    """As `class_gain` counts: of each frame the class with the most gain, its doubtful objects, those before, its box.
+def _gains(pool: Pool, expected: Mapping[int, float]) -> list[tuple[int, float, float, int]] | None:
+    """As `class_gain` counts: of each frame the class that it adds most to, its objects, those before, its surest box.
 
     None where a column is missing. A frame without boxes has zeros.
     """
     if pool.labels is None or (pool.scores is None and pool.probabilities is None):
         return None
     evidence = pool.scores if pool.scores is not None or pool.probabilities is None else pool.probabilities.amax(1)
-    sure = [] if evidence is None else evidence.double().tolist()
-    unsure = entropy(box_evidence(pool, 0, pool.num_boxes)).double().tolist()
+    objects = [] if evidence is None else evidence.double().square().tolist()
     labels, offsets = pool.labels.tolist(), pool.offsets.tolist()
-    known = defaultdict(float, counts)
+    known = defaultdict(float, expected)
     found = []
     for begin, end in itertools.pairwise(offsets):
-        doubtful: defaultdict[int, float] = defaultdict(float)
+        own: defaultdict[int, float] = defaultdict(float)
         for place in range(begin, end):
-            doubtful[labels[place]] += sure[place] * unsure[place]
-        label = max(doubtful, key=lambda each: (doubtful[each] / (known[each] + 1), -each), default=0)
-        own = [place for place in range(begin, end) if labels[place] == label]
-        box = max(own, key=lambda place: sure[place] * unsure[place], default=begin) - begin
-        found.append((label, float(doubtful[label]), float(known[label]), box))
+            own[labels[place]] += objects[place]
+        label = max(own, key=lambda each: (own[each] / (known[each] + 1), -each), default=0)
+        places = [place for place in range(begin, end) if labels[place] == label]
+        box = max(places, key=objects.__getitem__, default=begin) - begin
+        found.append((label, float(own[label]), float(known[label]), box))
         for place in range(begin, end):
-            known[labels[place]] += sure[place]
+            known[labels[place]] += objects[place]
     return found

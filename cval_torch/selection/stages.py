@@ -49,6 +49,7 @@ class Kept:
         scores: (F,) float64, their scores from the last stage that scored; NaN for frames that none scored.
         descending: whether high scores were that stage's first.
         labeled: what is annotated already.
+        labeled_counts: annotated objects by label, where they are known.
         remarks: what the user should know of the choice, of all stages so far.
         is_whole: whether `rows` are all of `source` in its own order.
         vectors: where the frames of `source` lie, where that is known and its embeddings are not there.
@@ -60,16 +61,20 @@ class Kept:
     scores: Tensor
     descending: bool = True
     labeled: Pool | Labeled | None = None
+    labeled_counts: Mapping[int, float] | None = None
     remarks: tuple[str, ...] = ()
     is_whole: bool = False
     vectors: Descriptors | None = None
     contents: Contents | None = None
 
     @classmethod
-    def everything(cls, pool: Pool, labeled: Pool | Labeled | None) -> Kept:
+    def everything(
+        cls, pool: Pool, labeled: Pool | Labeled | None, labeled_counts: Mapping[int, float] | None = None
+    ) -> Kept:
         """All frames of a pool, before the first stage."""
         unscored = torch.tensor(torch.nan, dtype=torch.float64, device=pool.device).expand(len(pool))
-        return cls(pool, torch.arange(len(pool), device=pool.device), unscored, labeled=labeled, is_whole=True)
+        rows = torch.arange(len(pool), device=pool.device)
+        return cls(pool, rows, unscored, labeled=labeled, labeled_counts=labeled_counts, is_whole=True)
 
     @cached_property
     def pool(self) -> Pool:
@@ -109,7 +114,7 @@ def run_stages(
         stages: one, or a sequence of one or more.
         labeled: frames that are annotated already, extracted by the same model: diversity strategies that can, stay
             away from them, and stages that balance classes count theirs.
-        labeled_counts: annotated objects by label, for these stages to count by instead.
+        labeled_counts: annotated objects by label, for all that count objects to count by instead.
 
     Returns:
         `rows` (n,) int64 of the pool in rank order, on its device; `scores` (n,) float64 of the last stage that
@@ -138,7 +143,7 @@ def narrowed(
         raise InvalidInputError("`pool` must hold at least one frame to choose from; got none")
     check_apart(pool.frame_ids, labeled)
     counts = counts_for(ran, labeled=labeled, labeled_counts=labeled_counts)
-    return narrow(Kept.everything(pool, labeled), ran, counts), ran
+    return narrow(Kept.everything(pool, labeled, labeled_counts), ran, counts), ran
 
 
 def narrow(kept: Kept, stages: Sequence[DetectionSampling], counts: Mapping[int, float] | None) -> Kept:
@@ -150,7 +155,9 @@ def narrow(kept: Kept, stages: Sequence[DetectionSampling], counts: Mapping[int,
 
 def _run_stage(kept: Kept, stage: DetectionSampling) -> Kept:
     summary = kept.summary(stage)
-    chosen = choose_among(summary, stage, labeled=kept.labeled, weights=kept.weights())
+    chosen = choose_among(
+        summary, stage, labeled=kept.labeled, labeled_counts=kept.labeled_counts, weights=kept.weights()
+    )
     scores, descending = kept.scores, kept.descending
     if find_strategy(stage.selection_strategy).scores_frames:
         scores, descending = summary.scored.scores, stage.descending
@@ -165,7 +172,12 @@ def _run_stage(kept: Kept, stage: DetectionSampling) -> Kept:
 
 
 def choose_among(
-    summary: Summary, stage: DetectionSampling, *, labeled: Pool | Labeled | None = None, weights: Tensor | None = None
+    summary: Summary,
+    stage: DetectionSampling,
+    *,
+    labeled: Pool | Labeled | None = None,
+    labeled_counts: Mapping[int, float] | None = None,
+    weights: Tensor | None = None,
 ) -> Chosen:
     """What a stage chooses.
 
@@ -173,6 +185,7 @@ def choose_among(
         summary: of F frames, made for this stage.
         stage: the stage, checked.
         labeled: what is annotated already.
+        labeled_counts: annotated objects by label, where they are known.
         weights: (F,) non-negative, how informative frames are by an earlier stage; None if there was none.
 
     Raises:
@@ -191,7 +204,7 @@ def choose_among(
     choose = None
     if len(by_id):
         by_id_weights = None if weights is None else weights[by_id]
-        choose = _diversity(summary, stage, by_id, labeled=labeled, weights=by_id_weights)
+        choose = _diversity(summary, stage, by_id, labeled=labeled, counts=labeled_counts, weights=by_id_weights)
     first = _first_of_diversity(choose, by_id, passed, greedy=strategy.greedy)
     return bounded_choice(first, apart, stage, costs=scored.costs, shown=scored.shown, new_spacing=new_spacing)
 
@@ -221,7 +234,13 @@ def _first_of_diversity(
 
 
 def _diversity(
-    summary: Summary, stage: DetectionSampling, by_id: Tensor, *, labeled: Pool | Labeled | None, weights: Tensor | None
+    summary: Summary,
+    stage: DetectionSampling,
+    by_id: Tensor,
+    *,
+    labeled: Pool | Labeled | None,
+    counts: Mapping[int, float] | None,
+    weights: Tensor | None,
 ) -> Callable[[int], Tensor]:
     """The diversity strategy of the stage: from a number to so many positions in `by_id`."""
     strategy = find_strategy(stage.selection_strategy)
@@ -232,7 +251,8 @@ def _diversity(
         choose = partial(choose, num_of_clusters=stage.num_of_clusters)
     if summary.contents is not None:
         known = contents_of(labeled)
-        return partial(choose, summary.contents.take(by_id), seed=stage.seed, labeled=known, weights=weights)
+        choose = partial(choose, summary.contents.take(by_id), labeled=known, labeled_counts=counts)
+        return partial(choose, seed=stage.seed, weights=weights)
     if strategy.sees == "boxes" and summary.pool is not None:
         _check_boxes_fit(summary.pool, strategy.name)
         frames = boxes_of(labeled)

@@ -109,7 +109,7 @@ def _chosen_rows(
         if whole is None:
             raise InvalidInputError("`loader` must yield at least one frame; got none")
         check_apart(whole.scored.frame_ids, backend.labeled)
-        return choose_among(whole, look.stage, labeled=backend.labeled)
+        return choose_among(whole, look.stage, labeled=backend.labeled, labeled_counts=backend.labeled_counts)
 
     found = team.lead(choose)
     chosen = ranks.from_rank_zero(lambda: found)
@@ -121,7 +121,7 @@ def _chosen_rows(
         if whole is not None:
             _check_same_frames([whole.scored.frame_ids[row] for row in chosen.rows.tolist()], predicted.pool)
         kept = replace(
-            Kept.everything(predicted.pool, backend.labeled),
+            Kept.everything(predicted.pool, backend.labeled, backend.labeled_counts),
             remarks=chosen.remarks,
             vectors=predicted.vectors,
             contents=predicted.contents,
@@ -172,7 +172,7 @@ def draw_first(
     pool = again(chosen.rows)
 
     def go_on() -> tuple[Selection, Pool]:
-        kept = replace(Kept.everything(pool, backend.labeled), remarks=chosen.remarks)
+        kept = replace(Kept.everything(pool, backend.labeled, backend.labeled_counts), remarks=chosen.remarks)
         return _finished(_narrowed(kept, others, backend))
 
     return ranks.from_rank_zero(go_on)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +23,9 @@ from cval_torch.strategies.standard import Standard
 _CHUNK_ELEMENTS = 2**20
 # No two places are as far apart, squared: lengths are at most the root of 1 + 1 (looks, place) + 1/4 (classes).
 _FARTHER_THAN_ANY = 9.0
+# Of what a box is worth, the share that it is worth without a doubt.
+_SURE_SHARE = 0.3
+_LEAST = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +34,8 @@ class Contents:
 
     Attributes:
         descriptors: (F,), of half precision; of the boxes that are embedded.
-        objects: of each frame and class the doubtful and the expected objects, sums of `s H` and `s` over all boxes.
+        objects: of each frame and class the doubtful and the expected objects, sums of `s^2 H` and `s^2` over all
+            boxes.
         frame_embeddings: (F, D), to be standardised over all frames; None: there are none, or nothing beside them.
         rows: (F',) int64, the rows of `frame_embeddings` that are meant; None: all.
         elsewhere: gives the frame embeddings instead.
@@ -59,9 +63,9 @@ class Contents:
         descriptors = Descriptors.of(pool, part=True, dtype=torch.float16)
         if not part:
             check_described(descriptors)
-        scores = _confidences(pool)
-        labels = scores[:0].long() if pool.labels is None else pool.labels
-        objects = ClassSums.of(pool.offsets, labels, torch.stack([scores * _entropies(pool), scores], 1))
+        expected = _confidences(pool).square()
+        labels = expected[:0].long() if pool.labels is None else pool.labels
+        objects = ClassSums.of(pool.offsets, labels, torch.stack([expected * _entropies(pool), expected], 1))
         beside_looks = pool.box_embeddings is not None and descriptors.shares is not None
         return cls(descriptors, objects, pool.frame_embeddings if beside_looks else None)
 
@@ -120,19 +124,24 @@ def class_gain(
     *,
     seed: int,
     labeled: Pool | Contents | None = None,
+    labeled_counts: Mapping[int, float] | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Expected gain in doubtful objects of scarce classes, times the squared distance to what is labeled or chosen.
+    """Expected gain in doubtful objects of scarce classes, from places that are not labeled yet.
 
-    Greedy. With `s_b` the score of a box, `H_b` its entropy (see `strategies.scores.entropy`) and `N_c` the objects of
-    class c that are expected so far, each choice is the frame `f` with the greatest
+    Greedy. A box of score `s_b` counts as `p_b = s_b^2` objects: faint boxes are many, and most of them are wrong. Its
+    doubt `u_b` is its entropy `H_b` (see `strategies.scores.entropy`) over the mean entropy of its class in the pool,
+    where boxes weigh `p_b`: a class that the detector is sure of does not starve beside one that no labels settle.
+    With `N_c` the objects of class c that are known so far, each choice is the frame `f` with the greatest
 
-        g(f) d(f)^2 / sqrt(1/2 + sum of s_b),   g(f) = sum over its boxes of s_b H_b / (N_c(b) + 1)
+        g(f) near(f) / sqrt(1/2 + sum of p_b),   g(f) = sum over its boxes of p_b (a + (1 - a) u_b) / (N_c(b) + 1)
 
-    `N_c` begins as the sum of the scores of class c in `labeled` and grows by those of each chosen frame: once a class
-    is well served, others come first. `d(f)` is the distance to the nearest labeled or chosen frame, so that a
-    near-duplicate is worth next to nothing, whatever it shows, and no radius has to be chosen. The root of the expected
-    objects, which is what annotation costs, stands between the best gain a frame and the best gain a box.
+    where a = 0.3. `N_c` begins as `labeled_counts`, or as the sum of `p_b` of class c in `labeled`, and grows by that
+    of each chosen frame: once a class is well served, others come first. With `d(f)` the distance to the nearest
+    labeled or chosen frame, `near(f) = d(f)^2 / (d(f)^2 + t)`: a near-duplicate is worth next to nothing, whatever it
+    shows, and an outlier no more than its objects. `t` is the median of `d^2` over the pool at the beginning (without
+    labeled frames after the first choice), so that no radius has to be chosen. The root of the expected objects, which
+    is what annotation costs, stands between the best gain a frame and the best gain a box.
     Distances are those of `frame_descriptors`, whose looks are rounded to half precision, beside which stand, where the
     pool has them, the frames' own embeddings, standardised over both pools and made unit vectors: the objects and the
     place count alike. Of a pool with `embedded`, places are of those boxes, and objects are counted of all.
@@ -142,8 +151,9 @@ def class_gain(
     numbers a frame, and blocks.
 
     It does what an annotator with all labels would do, as far as predictions tell: scarce classes, and one frame of
-    each scene. The powers were settled on pools of composed frames that no published table uses
-    (`examples/benchmarks/label_efficiency.py`). Related: submodular coverage of classes, and BADGE's volume.
+    each scene. Powers and constants were settled on composed frames and on half of the board designs of real scans
+    that no published table uses (`examples/benchmarks/real_pool.py`, `label_efficiency.py`). Related: submodular
+    coverage of classes, and BADGE's volume.
 
     Args:
         pool: N frames; needs `labels`, `scores` or `probabilities`, and embeddings of boxes or frames. Or what
@@ -151,18 +161,32 @@ def class_gain(
         n: frames to choose, 1 to N.
         seed: not used.
         labeled: the frames that are annotated already.
+        labeled_counts: annotated objects by label; labels that are missing have none. None: nobody counted.
         weights: not used.
 
     Returns:
-        (n,) int64 distinct rows in the order of choice; equally good ones by row. Frames of no gain (without boxes, or
-        with sure ones only) come when all others are chosen, the farthest first.
+        (n,) int64 distinct rows in the order of choice; equally good ones by row. Frames of no gain (without boxes)
+        come when all others are chosen, the farthest first.
 
     Raises:
         InvalidInputError: a column is missing.
     """
     frames = pool if isinstance(pool, Contents) else Contents.of(pool)
     known = Contents.of(labeled, name="labeled") if isinstance(labeled, Pool) else labeled
-    return _Greedy(frames, known, n).chosen
+    return _Greedy(frames, known, labeled_counts, n).chosen
+
+
+def expected_objects(pool: Pool) -> dict[int, float]:
+    """The objects of each class that `class_gain` expects in a pool with `labels`: sums of squared scores.
+
+    >>> expected_objects(Pool(["a"], torch.tensor([0, 2]), scores=torch.tensor([1, 0.5]), labels=torch.tensor([7, 7])))
+    {7: 1.25}
+    """
+    if pool.labels is None:
+        return {}
+    expected = _confidences(pool).double().square()
+    labels: list[int] = torch.unique(pool.labels, sorted=True).tolist()
+    return {label: float(expected[pool.labels == label].sum()) for label in labels}
 
 
 class _Greedy:
@@ -172,7 +196,7 @@ class _Greedy:
     the nearest of those that it has `seen`.
     """
 
-    def __init__(self, frames: Contents, labeled: Contents | None, n: int) -> None:
+    def __init__(self, frames: Contents, labeled: Contents | None, counts: Mapping[int, float] | None, n: int) -> None:
         ours, theirs = beside(frames.descriptors, None if labeled is None else labeled.descriptors)
         held = labeled if labeled is not None and theirs is not None else None
         standard = Standard.of([each.frame_points() for each in ([frames] if held is None else [frames, held])])
@@ -188,7 +212,11 @@ class _Greedy:
         if held is not None and theirs is not None:
             labeled_rows = torch.arange(len(held), device=device)
             self.centres[: len(held)] = _Places(theirs, held, standard)[labeled_rows]
-            self._add_known(_Gains(held.objects, classes))
+            if counts is None:
+                self._add_known(torch.searchsorted(classes, held.objects.labels), held.objects.sums[:, 1])
+        if counts is not None:
+            numbers = [float(counts.get(label, 0.0)) for label in classes.tolist()]
+            self.known += torch.tensor(numbers, dtype=torch.float64, device=device)
         self.gains = _Gains(frames.objects, classes)
         self.chosen = torch.empty(n, dtype=torch.int64, device=device)
         self.count = 0
@@ -196,12 +224,19 @@ class _Greedy:
         self.nearest = torch.full((len(frames),), _FARTHER_THAN_ANY, dtype=torch.float64, device=device)
         self.seen = torch.zeros(len(frames), dtype=torch.int64, device=device)
         self.gaining = True
-        self._compare(everything)
+        self.middle = 0.0  # nothing is near anything
+        if self.num_centres:
+            self._measure(everything)
         while self.count < n:
             alone = self.num_centres == 0
             self._choose_some()
-            if alone:  # until now nothing was near anything, which bounds nothing
-                self._compare(everything)
+            if alone:
+                self._measure(everything)
+
+    def _measure(self, everything: Tensor) -> None:
+        """Compare all frames with the first centres, and take the distance that is neither near nor far."""
+        self._compare(everything)
+        self.middle = max(float(self.nearest.sort().values[(len(self.nearest) - 1) // 2]), _LEAST)
 
     def _choose_some(self) -> None:
         """Bring the frames that may be worth most up to date, and choose among them while no other can be better."""
@@ -221,7 +256,8 @@ class _Greedy:
                 return
             self.chosen[self.count] = row
             self.count += 1
-            self._add_known(gains.take(torch.tensor([place], device=rows.device)))
+            added = gains.take(torch.tensor([place], device=rows.device))
+            self._add_known(added.columns, added.expected.sums[:, 0])
             self.centres[self.num_centres] = points[place]
             self.num_centres += 1
             nearest = torch.minimum(nearest, squared_distances(points, points[place : place + 1]).squeeze(1))
@@ -232,14 +268,14 @@ class _Greedy:
 
     def _worth(self, gains: _Gains, nearest: Tensor, free: Tensor) -> Tensor:
         """(N,) float32, what frames are worth, or how far they are; -1 for those that are chosen."""
-        worth = nearest * gains.of_frames(self.known) if self.gaining else nearest
+        worth = nearest / (nearest + self.middle) * gains.of_frames(self.known) if self.gaining else nearest
         return torch.where(free, worth, -1).float()
 
-    def _add_known(self, gains: _Gains) -> None:
-        """Count the objects that are to be expected in some frames."""
+    def _add_known(self, columns: Tensor, expected: Tensor) -> None:
+        """Count (M,) expected objects of the classes in (M,) columns."""
         # sorted, so that a GPU adds in one order too
-        columns, order = gains.columns.sort(stable=True)
-        self.known.index_add_(0, columns, gains.objects.sums[order, 1].double())
+        columns, order = columns.sort(stable=True)
+        self.known.index_add_(0, columns, expected[order].double())
 
     def _compare(self, rows: Tensor) -> None:
         """Bring the distances of some rows up to date."""
@@ -255,26 +291,44 @@ class _Greedy:
 
 
 class _Gains:
-    """The objects of frames, and what is worked out of them once: of each pair its class, of each frame its cost."""
+    """What frames are worth, worked out once as far as it does not change: of each pair its class and its gain, of each
+    frame its cost.
+
+    Args:
+        objects: of F frames.
+        classes: (K,) int64, rising, all that they show among them.
+    """
 
     def __init__(self, objects: ClassSums, classes: Tensor) -> None:
-        self.objects = objects
         self.columns = torch.searchsorted(classes, objects.labels)
-        expected = ClassSums(objects.offsets, objects.labels, objects.sums[:, 1:])
-        total = expected.by_frame(torch.ones(len(self.columns), dtype=torch.float64, device=classes.device))
-        self.roots = (total + 0.5).sqrt_()
+        doubtful, expected = objects.sums.double().unbind(1)
+        usual = _usual_doubt(self.columns, doubtful, expected, len(classes))
+        gains = _SURE_SHARE * expected + (1 - _SURE_SHARE) * doubtful / usual[self.columns]
+        self.gains = replace(objects, sums=gains[:, None].float())
+        self.expected = replace(objects, sums=objects.sums[:, 1:])
+        self.roots = self.expected.by_frame(torch.ones_like(expected)).add_(0.5).sqrt_()
 
     def take(self, rows: Tensor) -> _Gains:
         """The frames at (n,) rows."""
         taken = copy.copy(self)
-        places, offsets = places_of(self.objects.offsets, rows)
-        taken.objects = ClassSums(offsets, self.objects.labels[places], self.objects.sums[places])
+        places, _ = places_of(self.gains.offsets, rows)
+        taken.gains, taken.expected = self.gains.take(rows), self.expected.take(rows)
         taken.columns, taken.roots = self.columns[places], self.roots[rows]
         return taken
 
     def of_frames(self, known: Tensor) -> Tensor:
-        """(N,) float64, the gain of each frame over the root of its cost, with (K,) `known` objects of each class."""
-        return self.objects.by_frame((1 / (known + 1))[self.columns]).div_(self.roots)
+        """(F,) float64, the gain of each frame over the root of its cost, with (K,) `known` objects of each class."""
+        return self.gains.by_frame((1 / (known + 1))[self.columns]).div_(self.roots)
+
+
+def _usual_doubt(columns: Tensor, doubtful: Tensor, expected: Tensor, num_classes: int) -> Tensor:
+    """(K,) float64 > 0, the mean entropy of the boxes of each class, as if one more object had that of all classes."""
+    # sorted, so that a GPU adds in one order too
+    columns, order = columns.sort(stable=True)
+    sums = expected.new_zeros(2, num_classes).index_add_(1, columns, torch.stack([doubtful, expected])[:, order])
+    whole = sums.sum(1)
+    mean = whole[0] / whole[1].clamp_min(_LEAST)
+    return ((sums[0] + mean) / (sums[1] + 1)).clamp_min(_LEAST)
 
 
 class _Places:

@@ -52,6 +52,7 @@ class Strategy:
             - `confidences`: nothing; the confidences of the boxes are their scores, and there is no function.
             - `vectors`: (N, D), one vector a frame, and how many to choose; to (n,) rows in rank order.
             - `contents`: `Contents`, which are made of each frame's own boxes, and how many to choose; to (n,) rows.
+              It also takes `labeled_counts`, the annotated objects by label, or None.
             - `boxes`: a `Pool`, and how many to choose; to (n,) rows in rank order.
             - `pool`: a `Pool`; to (F,) frame scores. This is a user's callable.
             - `nothing`: it draws at random, and there is no function.

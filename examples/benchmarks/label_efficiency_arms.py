@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from cval_torch import DetectionSampling, LocalBackend, Pool, max_zscore
-from digits_on_photos import DigitFrames
+
+
+class Truth(Protocol):
+    """Frames with their labels: what `DigitFrames` and `RealFrames` have in common."""
+
+    labels: list[Tensor]
+    sequences: Tensor
+    frame_ids: list[str]
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +36,7 @@ class Choice:
 
     pool: Pool
     labeled: Pool
-    truth: DigitFrames
+    truth: Truth
     n: int
     seed: int
 
@@ -82,21 +91,30 @@ def oracle(choice: Choice) -> Sequence[int]:
     truth = choice.truth
     known = choice.labeled.indices.tolist()
     rows = choice.pool.indices.tolist()
-    counts = torch.ones(len(truth.classes))
-    for index in known:
-        counts.index_add_(0, truth.labels[index], torch.ones(len(truth.labels[index])))
-    seen = set(truth.sequences[known].tolist())
-    left, chosen = list(range(len(rows))), []
+    shown = torch.stack([each.bincount(minlength=len(truth.classes)) for each in truth.labels]).float()
+    counts = shown[known].sum(0) + 1
+    sequences, shown = truth.sequences[rows], shown[rows]
+    fresh = ~torch.isin(sequences, truth.sequences[known])
+    free, chosen = torch.ones(len(rows), dtype=torch.bool), list[int]()
     for _ in range(choice.n):
-        fresh = [row for row in left if int(truth.sequences[rows[row]]) not in seen] or left
-        gains = [float((1 / counts[truth.labels[rows[row]]]).sum()) for row in fresh]
-        best = fresh[max(range(len(fresh)), key=gains.__getitem__)]
+        may = free & fresh
+        gains = torch.where(may if may.any() else free, (shown / counts).sum(1), -1)
+        best = int(gains.argmax())
         chosen.append(best)
-        left.remove(best)
-        labels = truth.labels[rows[best]]
-        counts.index_add_(0, labels, torch.ones(len(labels)))
-        seen.add(int(truth.sequences[rows[best]]))
+        free[best] = False
+        fresh &= sequences != sequences[best]
+        counts += shown[best]
     return chosen
+
+
+def most_boxes(choice: Choice) -> Sequence[int]:
+    """What people do by hand: the frames with most detections above 0.3 first, others of as many by lot."""
+    pool = choice.pool
+    assert pool.scores is not None
+    clear = torch.zeros(len(pool), device=pool.device).index_add_(0, pool.frame_rows, (pool.scores > 0.3).float())
+    lot = torch.rand(len(pool), generator=torch.Generator().manual_seed(choice.seed)).to(pool.device)
+    rows: list[int] = (clear + 0.5 * lot).argsort(descending=True)[: choice.n].tolist()
+    return rows
 
 
 _DOUBT: dict[str, Any] = {"null_policy": "last"}
@@ -116,6 +134,7 @@ STRATEGIES: dict[str, Arm] = {
     "entropy, sum": staged(("entropy", 1, _SUM)),
 }
 MORE_STRATEGIES: dict[str, Arm] = {
+    "most boxes": most_boxes,
     "balanced entropy sum, weighted_kmeans": staged(
         ("entropy", 4, _SUM | _BALANCED), ("weighted_kmeans", 1, {}), labeled=True
     ),

@@ -1,7 +1,8 @@
 """Tables and pictures of `label_efficiency.py`: learning curves, paired differences, and what selection saves.
 
 Pools are the unit of everything said about chance: starts and draws within a pool are averaged first, since they share
-its frames, and intervals are Student's t over pools.
+its frames, and intervals are Student's t over pools. Where there is one real pool, its starts are the unit: they say
+how much a choice depends on where it began, and nothing about other pools.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Round:
         frames, boxes, empty_frames, sequences, classes: of the labelled set.
         map50: on unseen frames, in [0, 1].
         seconds: of training, measuring and choosing.
+        marked: labelled frames that are what the setting is about, such as those of a board that was left out.
     """
 
     setting: str
@@ -52,6 +54,7 @@ class Round:
     classes: int
     map50: float
     seconds: float
+    marked: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,13 +109,15 @@ def cost_to_reach(curve: Curve, target: float, *, cost: Cost) -> float:
 
 
 def savings(curves: dict[int, Curve], baseline: dict[int, Curve], *, cost: Cost) -> list[float]:
-    """For each pool: the share of random's final cost at which the arm reaches random's final mAP; infinite if never.
+    """For each pool: the share of random's final cost at which the arm reaches random's final mAP.
+
+    Infinite if it never does; NaN if random choice cost nothing.
 
     0.5 means half the cost. Random's end is its mean over draws and starts on the same pool.
     """
     return [
         cost_to_reach(curves[pool], float(baseline[pool].map50[-1]), cost=cost)
-        / float(getattr(baseline[pool], cost)[-1])
+        / (float(getattr(baseline[pool], cost)[-1]) or math.nan)
         for pool in sorted(curves)
     ]
 
@@ -142,8 +147,11 @@ def gap_closed(curves: dict[int, Curve], baseline: dict[int, Curve], best: dict[
     return (mean - low) / (high - low) if high - low >= 0.01 else math.nan
 
 
-def table_of(rounds: Sequence[Round], setting: str) -> str:
-    """The setting's table, in Markdown: mAP by round, difference to random in pairs, savings, gap closed."""
+def table_of(rounds: Sequence[Round], setting: str, *, unit: str = "pools") -> str:
+    """The setting's table, in Markdown: mAP by round, difference to random in pairs, savings, gap closed.
+
+    `unit` names what the curves are compared within: `pools` or `starts`.
+    """
     curves = curves_of(rounds, setting)
     baseline = curves["random"]
     frames = next(iter(baseline.values())).frames.astype(int).tolist()
@@ -164,30 +172,37 @@ def table_of(rounds: Sequence[Round], setting: str) -> str:
             cells += ["", "", "1", "1", ""]
         else:
             cells.append(f"{mean:+.3f}" + ("" if math.isinf(half) else f" [{mean - half:+.3f}, {mean + half:+.3f}]"))
-            cells.append(f"{sum(value > 0 for value in differences)} of {len(pools)} pools")
-            cells += [_share(savings(by_pool, baseline, cost=cost)) for cost in ("frames", "boxes")]
+            cells.append(f"{sum(value > 0 for value in differences)} of {len(pools)} {unit}")
+            cells += [_share(savings(by_pool, baseline, cost=cost), unit) for cost in ("frames", "boxes")]
             cells.append("" if math.isnan(closed) else f"{closed:.0%}")
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "Difference to random after the last round, pool by pool:", ""]
+    lines += ["", f"Difference to random after the last round, {unit} one by one:", ""]
     for arm, by_pool in curves.items():
         if arm != "random":
             values = (by_pool[pool].map50[-1] - baseline[pool].map50[-1] for pool in sorted(by_pool))
             lines.append(f"- {arm}: " + ", ".join(f"{value:+.3f}" for value in values))
+    marked: dict[str, list[int]] = defaultdict(list)
+    for each in rounds:
+        if (each.setting, each.frames) == (setting, frames[-1]):
+            marked[each.arm].append(each.marked)
+    if any(map(any, marked.values())):
+        shown = ", ".join(f"{arm} {fmean(values):.0f}" for arm, values in marked.items())
+        lines += ["", f"Labelled frames that the setting is about, after the last round: {shown}."]
     spread = spread_of_random(rounds, setting)
     if not math.isnan(spread):
-        lines += ["", f"Draws of random from one start of one pool differ by {spread:.3f} (standard deviation)."]
+        lines += ["", f"Draws of random from one start differ by {spread:.3f} (standard deviation)."]
     return "\n".join(lines)
 
 
-def _share(shares: list[float]) -> str:
-    """The median over pools, and on how many pools random's mAP was reached at all."""
+def _share(shares: list[float], unit: str) -> str:
+    """The median over pools, and on how many of them random's mAP was reached at all."""
     reached = sum(math.isfinite(share) for share in shares)
     middle = float(np.median(shares))
     text = "not reached" if math.isinf(middle) or math.isnan(middle) else f"{middle:.2f}"
-    return text if reached == len(shares) else f"{text} ({reached} of {len(shares)} pools)"
+    return text if reached == len(shares) else f"{text} ({reached} of {len(shares)} {unit})"
 
 
-def draw_curves(rounds: Sequence[Round], setting: str, path: Path) -> None:
+def draw_curves(rounds: Sequence[Round], setting: str, path: Path, *, unit: str = "pools") -> None:
     """mAP@50 against frames, with bands, and against boxes.
 
     The bands are the 95 % intervals of the paired difference to random, around the mean; of more than eight arms they
@@ -216,15 +231,15 @@ def draw_curves(rounds: Sequence[Round], setting: str, path: Path) -> None:
     for axis, cost in zip(axes, ("frames", "boxes"), strict=True):
         axis.set_xlabel(f"{cost} labelled")
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("mAP@50 on unseen frames, mean of pools")
+    axes[0].set_ylabel(f"mAP@50 on unseen frames, mean of {unit}")
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="outside right center")
-    said = f"{len(baseline)} pools" + ("; bands: 95 % interval of the paired difference to random" if banded else "")
-    figure.suptitle(f"{setting.replace('_', ' ')}: {said if len(baseline) > 1 else 'one pool, which proves nothing'}")
+    said = f"{len(baseline)} {unit}" + ("; bands: 95 % interval of the paired difference to random" if banded else "")
+    figure.suptitle(f"{setting.replace('_', ' ')}: {said if len(baseline) > 1 else 'one alone, which proves nothing'}")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def write_report(rounds: Sequence[Round], folder: Path) -> str:
+def write_report(rounds: Sequence[Round], folder: Path, *, unit: str = "pools") -> str:
     """Write `rounds.csv`, `summary.md` and a picture for each setting; returns the summary."""
     with (folder / "rounds.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [each.name for each in fields(Round)])
@@ -232,8 +247,8 @@ def write_report(rounds: Sequence[Round], folder: Path) -> str:
         writer.writerows(asdict(each) for each in rounds)
     parts = []
     for setting in dict.fromkeys(each.setting for each in rounds):
-        draw_curves(rounds, setting, folder / f"curves-{setting}.png")
-        parts.append(f"### {setting.replace('_', ' ')}\n\n{table_of(rounds, setting)}\n")
+        draw_curves(rounds, setting, folder / f"curves-{setting}.png", unit=unit)
+        parts.append(f"### {setting.replace('_', ' ')}\n\n{table_of(rounds, setting, unit=unit)}\n")
     summary = "\n".join(parts)
     (folder / "summary.md").write_text(summary)
     return summary

@@ -30,15 +30,18 @@ LETTERS = Path(__file__).with_name("letters.pt")
 """The shipped weights of `small_fcos(26)`, trained on letters."""
 
 
-def small_fcos(num_classes: int, *, seed: int = 0) -> FCOS:
-    """Build torchvision's FCOS on four small stages: one feature map of stride 8, one anchor size, no resizing."""
+def small_fcos(num_classes: int, *, seed: int = 0, frame_size: int = FRAME_SIZE) -> FCOS:
+    """Build torchvision's FCOS on four small stages: one feature map of stride 8, one anchor size, no resizing.
+
+    Frames are squares of `frame_size` pixels.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FCOS(
             _Backbone(),
             num_classes,
-            min_size=FRAME_SIZE,
-            max_size=FRAME_SIZE,
+            min_size=frame_size,
+            max_size=frame_size,
             image_mean=[0.45],  # frames are grey: one channel
             image_std=[0.25],
             anchor_generator=AnchorGenerator(sizes=((24,),), aspect_ratios=((1.0,),)),
@@ -151,7 +154,12 @@ def ship_letters(path: Path = LETTERS, *, steps: int = 800) -> None:
 
 def detector_of_digits(letters: FCOS, *, seed: int = 0) -> FCOS:
     """A detector of ten classes that starts from the one of letters; only its last classifying layer is new."""
-    model = small_fcos(10, seed=seed)
+    return detector_from(letters, 10, seed=seed)
+
+
+def detector_from(letters: FCOS, num_classes: int, *, seed: int = 0, frame_size: int = FRAME_SIZE) -> FCOS:
+    """A detector of `num_classes` that starts from the one of letters; only its last classifying layer is new."""
+    model = small_fcos(num_classes, seed=seed, frame_size=frame_size)
     kept = {name: value for name, value in letters.state_dict().items() if "cls_logits" not in name}
     model.load_state_dict(kept, strict=False)
     return model

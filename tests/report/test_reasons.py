@@ -105,20 +105,20 @@ def test_scarce_classes_are_those_of_the_naive_gain() -> None:
     counts = {0: 12.0, 1: 0.5, 2: 30.0}
     order = class_gain(POOL, 10, seed=0)
     pool = POOL.take(order)
-    reasons = Reasons(pool, torch.full((10,), torch.nan), [stage("auto")], NAMES, counts=counts)
+    reasons = Reasons(pool, torch.full((10,), torch.nan), [stage("auto")], NAMES, counts={}, expected=counts)
     known = dict.fromkeys(range(4), 0.0) | counts
     for row in range(10):
         boxes = range(int(pool.offsets[row]), int(pool.offsets[row + 1]))
-        doubt = dict.fromkeys(range(4), 0.0)
+        objects = dict.fromkeys(range(4), 0.0)
         for box in boxes:
-            doubt[int(pool.labels[box])] += float(pool.scores[box]) * entropy_of(pool.probabilities[box])
-        label = max(doubt, key=lambda each: doubt[each] / (known[each] + 1))
+            objects[int(pool.labels[box])] += float(pool.scores[box]) ** 2
+        label = max(objects, key=lambda each: objects[each] / (known[each] + 1))
         told = text_of(reasons, row, "Scarce class")
-        assert f"in {['ant', 'bee', 'cow', 'dog'][label]}: about {doubt[label]:.2f} doubtful objects" in told
+        assert f"most of {['ant', 'bee', 'cow', 'dog'][label]}: about {objects[label]:.2f} objects here" in told
         assert f"{known[label]:.1f} expected" in told
         assert int(pool.labels[boxes[reasons.decisive(row)]]) == label
         for box in boxes:
-            known[int(pool.labels[box])] += float(pool.scores[box])
+            known[int(pool.labels[box])] += float(pool.scores[box]) ** 2
 
 
 def test_what_was_annotated_has_to_be_known_to_call_a_class_scarce() -> None:
