@@ -22,7 +22,7 @@ class LocalBackend:
             `class_weights="balanced"` goes by; None if there are none. In place of the pool, a `Labeled` has no more
             than some stages look at, and no objects to count.
         labeled_counts: annotated objects by label, such as from the annotation files: what `"balanced"` goes by
-            instead, exactly. Labels are the detector's own.
+            instead, exactly, and by what `auto` (`class_gain`) knows a class. Labels are the detector's own.
 
     Raises:
         InvalidInputError: `labeled_counts` are not finite numbers of at least 0 by label.

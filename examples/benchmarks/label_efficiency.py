@@ -32,7 +32,7 @@ from digits_on_photos import DigitFrames, PoolSettings, pool_frames, unseen_fram
 from label_efficiency_arms import REFERENCES, STRATEGIES, all_arms
 from label_efficiency_report import Round, write_report
 from learning_rounds import Bench, Job, Plan, run_jobs
-from small_detector import collate, detector_of_digits, evaluate_map50, pretrained_on_letters, train
+from small_detector import collate, detector_from, evaluate_map50, pretrained_on_letters, train
 
 SETTINGS: dict[str, dict[str, bool]] = {
     "realistic": {},
@@ -40,6 +40,7 @@ SETTINGS: dict[str, dict[str, bool]] = {
     "no_tail": {"long_tail": False},
     "no_empties": {"empties": False},
     "clean": {"duplicates": False, "long_tail": False, "empties": False},
+    "one_class": {"one_class": True},
 }
 POOL_SEEDS_FROM = 100  # far from the seeds that examples use, on which choices of defaults were looked at
 
@@ -50,14 +51,14 @@ class DigitBench(Bench):
     def __init__(self, job: Job) -> None:
         settings = PoolSettings(frames=job.plan.frames, **SETTINGS[job.setting])
         self.pool: DigitFrames = pool_frames(settings, seed=job.pool_seed)
-        self.test: DigitFrames = unseen_frames(job.plan.test_frames, seed=job.pool_seed)
+        self.test: DigitFrames = unseen_frames(job.plan.test_frames, seed=job.pool_seed, one_class=settings.one_class)
         super().__init__(job, self.pool, range(len(self.pool)))
 
     def train(self, labelled: list[int]) -> tuple[Any, float]:
         """With torchvision's own loss, frame by frame."""
         plan = self.job.plan
         letters = pretrained_on_letters(letters_file(self.job.folder, plan), steps=plan.letters_steps)
-        detector = detector_of_digits(letters, seed=self.job.start_seed)
+        detector = detector_from(letters, len(self.pool.classes), seed=self.job.start_seed)
         train(
             detector,
             Subset(self.pool, labelled),

@@ -6,13 +6,16 @@ switched off on its own: the classes are unbalanced (frequency falls as rank^-1.
 frames come in sequences of about ten near-duplicates, as from a video. The test set has none of these, other instances
 of the digits, and crops from a part of the photos that no pool sees.
 
+Another kind of pool is balanced, and shows one class a frame, as sets of pictures of defects do: of its six classes one
+is plain to see, one is faint, and the boxes of one are drawn so carelessly that no detector can learn them.
+
 Letters pasted in the same way, drawn in Pillow's own font, serve for pre-training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,11 +30,15 @@ from torch.utils.data import Dataset
 FRAME_SIZE = 96
 DIGIT_CLASSES = tuple("0123456789")
 LETTER_CLASSES = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+ONE_CLASS_CLASSES = DIGIT_CLASSES[:6]
 
 # Of the images in scikit-image's wheel, the photos; `coins` is left out, since coins look like zeros.
 _PHOTOS = ("astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel", "moon", "retina", "rocket")
 _GLYPH_SIZE = 8  # pixels: the size of scikit-learn's digits, to which letters are reduced too
 _POOL_SHARE_OF_PHOTO = 0.7  # of the width: the left part is for pools, the rest for tests
+_OPACITIES = (0.6, 1.0)  # between these, how much of the photo a digit's ink covers
+_ONE_CLASS_OPACITIES = {0: (1.0, 1.0), 1: (0.25, 0.45)}  # the class that is plain to see, and the faint one
+_CARELESS_CLASS = 5
 _LIGHT, _NOISE = 0.1, 0.02  # per frame: brightness within 10 %, and normal noise a pixel, of white = 1
 _DIGIT_SPLIT_SEED = 1_797  # one split for all pools: a test digit is in no pool of any seed
 
@@ -48,12 +55,14 @@ class PoolSettings:
         long_tail: class frequencies fall as rank^-1.5, in an order of the classes drawn by the seed; else balanced.
         empties: 40 % of the sequences show no digit; else every frame has one or more.
         duplicates: frames come in sequences of 8 to 12 that drift by a pixel or two; else each stands alone.
+        one_class: every frame stands alone and shows one of six classes, all as often; the others do not matter then.
     """
 
     frames: int = 2000
     long_tail: bool = True
     empties: bool = True
     duplicates: bool = True
+    one_class: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +115,8 @@ class DigitFrames(Dataset[Item]):
 def pool_frames(settings: PoolSettings | None = None, *, seed: int = 0) -> DigitFrames:
     """A pool to train on and choose from. The same settings and seed give the same frames."""
     settings = settings or PoolSettings()
+    if settings.one_class:
+        return _one_class_frames(settings.frames, "pool", np.random.default_rng([seed, 4]))
     rng = np.random.default_rng([seed, 0])
     frequencies = np.arange(1, 11.0) ** -1.5 if settings.long_tail else np.ones(10)
     frequencies = rng.permutation(frequencies / frequencies.sum())
@@ -121,8 +132,13 @@ def pool_frames(settings: PoolSettings | None = None, *, seed: int = 0) -> Digit
     return DigitFrames(frames[: settings.frames], DIGIT_CLASSES)
 
 
-def unseen_frames(frames: int = 400, *, seed: int = 0) -> DigitFrames:
-    """Frames to measure on: balanced classes, no near-duplicates, one to three digits, none of them in any pool."""
+def unseen_frames(frames: int = 400, *, seed: int = 0, one_class: bool = False) -> DigitFrames:
+    """Frames to measure on: balanced classes, no near-duplicates, one to three digits, none of them in any pool.
+
+    With `one_class`, frames as in a pool of that kind, careless boxes included.
+    """
+    if one_class:
+        return _one_class_frames(frames, "test", np.random.default_rng([seed, 5]))
     rng = np.random.default_rng([seed, 1])
     painter = _Painter(rng, digit_glyphs("test"), photo_crops("test"))
     return DigitFrames(_alone(rng, painter, frames, classes=10), DIGIT_CLASSES)
@@ -133,6 +149,24 @@ def letter_frames(frames: int = 2000, *, seed: int = 0) -> DigitFrames:
     rng = np.random.default_rng([seed, 2])
     painter = _Painter(rng, letter_glyphs(seed=seed), photo_crops("pool"))
     return DigitFrames(_alone(rng, painter, frames, classes=26), LETTER_CLASSES)
+
+
+def _one_class_frames(frames: int, part: Literal["pool", "test"], rng: np.random.Generator) -> DigitFrames:
+    """Frames with one to three digits of one class, in a random order of classes."""
+    painter = _Painter(rng, digit_glyphs(part), photo_crops(part), opacities=_ONE_CLASS_OPACITIES)
+    made = []
+    for number, label in enumerate((rng.permutation(frames) % len(ONE_CLASS_CLASSES)).tolist()):
+        [frame] = painter.sequence(number, [label] * int(rng.integers(1, 4)), 1)
+        made.append(_with_careless_boxes(frame, rng) if label == _CARELESS_CLASS else frame)
+    return DigitFrames(made, ONE_CLASS_CLASSES)
+
+
+def _with_careless_boxes(frame: _Frame, rng: np.random.Generator) -> _Frame:
+    sizes, middles = frame.boxes[:, 2:] - frame.boxes[:, :2], (frame.boxes[:, 2:] + frame.boxes[:, :2]) / 2
+    middles = middles + rng.uniform(-0.45, 0.45, middles.shape) * sizes
+    sizes = sizes * rng.uniform(0.55, 1.8, sizes.shape)
+    corners = np.concatenate([middles - sizes / 2, middles + sizes / 2], axis=1)
+    return replace(frame, boxes=corners.clip(0, FRAME_SIZE).astype(np.float32))
 
 
 def digit_glyphs(part: Literal["pool", "test"]) -> Glyphs:
@@ -193,8 +227,16 @@ class _Stamp:
 class _Painter:
     """Draws sequences from one random stream, one set of glyphs and one set of photos."""
 
-    def __init__(self, rng: np.random.Generator, glyphs: Glyphs, photos: list[Array]) -> None:
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        glyphs: Glyphs,
+        photos: list[Array],
+        *,
+        opacities: Mapping[int, tuple[float, float]] | None = None,
+    ) -> None:
         self.rng = rng
+        self.opacities = opacities or {}
         self.glyphs = glyphs
         self.photos = photos
 
@@ -230,7 +272,7 @@ class _Painter:
         for label in labels:
             row = int(rng.choice(np.flatnonzero(self.glyphs.labels == label)))
             alpha = _enlarged(self.glyphs.pixels[row], size=int(rng.integers(20, 37)))
-            opacity = rng.uniform(0.6, 1.0)
+            opacity = rng.uniform(*self.opacities.get(label, _OPACITIES))
             for _ in range(50):
                 left, top = (_start(rng, FRAME_SIZE - alpha.shape[1 - axis], drift[axis]) for axis in (0, 1))
                 ink = _ink(rng, crop[int(top) :, int(left) :][: alpha.shape[0], : alpha.shape[1]])

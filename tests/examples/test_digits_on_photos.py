@@ -146,3 +146,26 @@ def test_letters_are_all_there_and_legible() -> None:
     means = np.stack([glyphs.pixels[glyphs.labels == label].mean(0).ravel() for label in range(26)])
     distances = np.linalg.norm(means[:, None] - means[None], axis=2) + 9 * np.eye(26)
     assert distances.min() > 0.5  # no two letters look the same, as boxes of a missing glyph would
+
+
+def test_a_pool_can_show_one_class_a_frame() -> None:
+    pool = digits.pool_frames(digits.PoolSettings(frames=60, one_class=True), seed=3)
+    assert pool.classes == digits.DIGIT_CLASSES[:6]
+    assert [len(set(labels.tolist())) for labels in pool.labels] == [1] * 60
+    assert torch.stack([labels[0] for labels in pool.labels]).bincount().tolist() == [10] * 6
+    again = digits.pool_frames(digits.PoolSettings(frames=60, one_class=True), seed=3)
+    assert torch.equal(pool.images, again.images)
+    test = digits.unseen_frames(60, seed=3, one_class=True)
+    assert not {each for used in pool.instances for each in used} & {each for used in test.instances for each in used}
+
+
+def test_of_one_class_the_boxes_are_careless() -> None:
+    """Ink differs from the photo around it: boxes hold the ink of all classes but the last."""
+    settings = digits.PoolSettings(frames=120, one_class=True)
+    pool = digits.pool_frames(settings, seed=4)
+    sides = {label: [] for label in range(6)}
+    for boxes, labels in zip(pool.boxes, pool.labels, strict=True):
+        sides[int(labels[0])] += (boxes[:, 2:] - boxes[:, :2]).amax(1).tolist()
+    # digits are 20 to 36 pixels large, less their faint rim; careless boxes are smaller and larger
+    assert all(max(found) <= 36 for label, found in sides.items() if label != 5)
+    assert max(sides[5]) > 40
