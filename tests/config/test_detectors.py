@@ -84,6 +84,12 @@ def test_weights_of_another_architecture(checkpoint: Path, tmp_path: Path) -> No
     (tmp_path / "text.pt").write_text("no weights")
     with pytest.raises(InvalidInputError, match="is no file of weights alone"):
         opened(model=BUILDER, **{"model.checkpoint": str(tmp_path / "text.pt")})
+
+
+def test_files_that_are_no_models_of_a_package(tmp_path: Path) -> None:
+    for package in ("ultralytics", "transformers"):
+        pytest.importorskip(package)
+    (tmp_path / "text.pt").write_text("no weights")
     with pytest.raises(InvalidInputError, match=r"Ultralytics cannot load .*text.pt"):
         opened(model=str(tmp_path / "text.pt"))
     (tmp_path / "folder").mkdir()

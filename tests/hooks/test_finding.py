@@ -190,6 +190,8 @@ def test_a_wrapped_detector_gives_what_the_plain_one_gives(wrap):
     elif wrap == "compiled":
         model = torch.compile(model, backend="eager")
     elif wrap == "compiled in place":
+        if not hasattr(torch.compiler, "set_stance"):
+            pytest.skip("this torch cannot run compiled parts eagerly, which is warned of")
         model.compile(backend="eager")
     elif wrap == "compiled backbone":
         model.backbone = torch.compile(model.backbone, backend="eager")

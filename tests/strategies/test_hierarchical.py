@@ -16,6 +16,7 @@ from cval_torch.strategies.hierarchical import cut, hierarchical, ward_merges
 
 class TestWard:
     @pytest.mark.parametrize(("rows", "width", "seed"), [(2, 3, 0), (3, 1, 1), (60, 4, 2), (250, 16, 3)])
+    @pytest.mark.filterwarnings("ignore:The number of unique classes")  # scikit-learn, of few rows
     def test_the_tree_is_that_of_scipy(self, rows: int, width: int, seed: int) -> None:
         points = noise(rows, width, seed).double().numpy()
         merges = ward_merges(points, np.ones(rows))
