@@ -127,6 +127,11 @@ class Summary:
                 found["frames"] = self.contents.frame_embeddings
         return found
 
+    def described(self) -> dict[str, Descriptors]:
+        """Its descriptors, by the name that `long_vectors` gives their looks."""
+        found = {} if self.vectors is None else {"looks": self.vectors}
+        return found if self.contents is None else {**found, "half_looks": self.contents.descriptors}
+
     def with_vectors(self, long: Mapping[str, LongRows]) -> Summary:
         """The same with vectors that are elsewhere, as `long_vectors` names them."""
         vectors, contents = self.vectors, self.contents

@@ -290,8 +290,8 @@ def _gathered(look: FirstLook, places: Sequence[int], ranks: Ranks) -> tuple[Sum
         return ranks.exchange_local(lambda: look.summary_of(whole) if ranks.rank == 0 else None), Team(ranks, None)
     own = ranks.exchange_local(lambda: look.summary() if look.num_frames else None)
     scattered = Scattered.of(own, places, ranks)
-    vectors = None if own is None else own.vectors
-    team = Team(ranks, Keeps(torch.tensor(places, dtype=torch.int64), scattered.mine, vectors))
+    described = {} if own is None else own.described()
+    team = Team(ranks, Keeps(torch.tensor(places, dtype=torch.int64), scattered.mine, described))
     if not scattered.parts:
         return None, team
     frames = sum(map(len, scattered.places))

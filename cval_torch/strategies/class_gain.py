@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from cval_torch.pool.offsets import places_of
 from cval_torch.pool.pool import Pool
 from cval_torch.strategies.class_sums import ClassSums
 from cval_torch.strategies.columns import UNCERTAIN_CLASSES, check_columns
 from cval_torch.strategies.descriptor import Descriptors, LongRows, beside, check_described, unit_rows
-from cval_torch.strategies.k_center import candidates_of, catch_up, first_greatest, greatest_rows
-from cval_torch.strategies.nearest import squared_distances
+from cval_torch.strategies.gain_greedy import add_known, gain_greedy
+from cval_torch.strategies.parts import Here, Part, Workers
 from cval_torch.strategies.points import Points, Taken
 from cval_torch.strategies.scores import box_evidence, entropy
 from cval_torch.strategies.standard import Standard
 
+W = TypeVar("W")
+
 _CHUNK_ELEMENTS = 2**20
-# No two places are as far apart, squared: lengths are at most the root of 1 + 1 (looks, place) + 1/4 (classes).
-_FARTHER_THAN_ANY = 9.0
-# Of what a box is worth, the share that it is worth without a doubt.
-_SURE_SHARE = 0.3
-_LEAST = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,11 +102,6 @@ class Contents:
             frames = frames[self.rows]
         return Contents(self.descriptors.copied(), self.objects, frames)
 
-    def frames_at(self, rows: Tensor | slice) -> Tensor | None:
-        """(r, D) float64, the frame embeddings of some frames; None where there are none."""
-        source = self.frame_embeddings if self.elsewhere is None else self.elsewhere
-        return None if source is None else source[rows if self.rows is None else self.rows[rows]].double()
-
     def frame_points(self) -> Points | None:
         """(F, D), all frame embeddings, which stay where they are; None where there are none."""
         if self.elsewhere is not None:
@@ -147,8 +139,9 @@ def class_gain(
     place count alike. Of a pool with `embedded`, places are of those boxes, and objects are counted of all.
 
     Exact, though most frames are compared with few choices: gains and distances only fall, so a frame need not be
-    looked at again before all that were worth more are chosen, or worth less. Memory is that of `Contents`, some
-    numbers a frame, and blocks.
+    looked at again before all that were worth more are chosen, or worth less. Frames are compared in the processes that
+    have them. Memory is that of `Contents`, some numbers a frame, the places of the chosen and labeled frames in each
+    process, and blocks.
 
     It does what an annotator with all labels would do, as far as predictions tell: scarce classes, and one frame of
     each scene. Powers and constants were settled on composed frames and on half of the board designs of real scans
@@ -173,7 +166,22 @@ def class_gain(
     """
     frames = pool if isinstance(pool, Contents) else Contents.of(pool)
     known = Contents.of(labeled, name="labeled") if isinstance(labeled, Pool) else labeled
-    return _Greedy(frames, known, labeled_counts, n).chosen
+    ours, theirs = beside(frames.descriptors, None if known is None else known.descriptors)
+    held = None if theirs is None else known
+    standard = Standard.of([each.frame_points() for each in ([frames] if held is None else [frames, held])])
+    places = Places(ours, frames.frame_points(), standard, frames.elsewhere)
+    objects = [frames.objects] if held is None else [frames.objects, held.objects]
+    classes = torch.unique(torch.cat([each.labels for each in objects]), sorted=True)
+    objects_known = torch.zeros(len(classes), dtype=torch.float64, device=ours.device)
+    around = places[torch.arange(0, device=ours.device)]
+    if held is not None and theirs is not None:
+        around = Places(theirs, held.frame_points(), standard)[torch.arange(len(held), device=ours.device)]
+        if labeled_counts is None:
+            add_known(objects_known, torch.searchsorted(classes, held.objects.labels), held.objects.sums[:, 1])
+    if labeled_counts is not None:
+        numbers = [float(labeled_counts.get(label, 0.0)) for label in classes.tolist()]
+        objects_known += torch.tensor(numbers, dtype=torch.float64, device=ours.device)
+    return gain_greedy(places, frames.objects, classes=classes, known=objects_known, labeled=around, n=n)
 
 
 def expected_objects(pool: Pool) -> dict[int, float]:
@@ -189,160 +197,59 @@ def expected_objects(pool: Pool) -> dict[int, float]:
     return {label: float(expected[pool.labels == label].sum()) for label in labels}
 
 
-class _Greedy:
-    """The choice so far; of each frame what it may be worth at the most, and how many centres it was compared with.
-
-    Centres are the labeled frames and the chosen ones, in this order. A frame's `nearest` is the squared distance to
-    the nearest of those that it has `seen`.
-    """
-
-    def __init__(self, frames: Contents, labeled: Contents | None, counts: Mapping[int, float] | None, n: int) -> None:
-        ours, theirs = beside(frames.descriptors, None if labeled is None else labeled.descriptors)
-        held = labeled if labeled is not None and theirs is not None else None
-        standard = Standard.of([each.frame_points() for each in ([frames] if held is None else [frames, held])])
-        device = ours.device
-        self.places, self.step = _Places(ours, frames, standard), candidates_of(len(frames))
-        everything = torch.arange(len(frames), device=device)
-        objects = [frames.objects] if held is None else [frames.objects, held.objects]
-        classes = torch.unique(torch.cat([each.labels for each in objects]), sorted=True)
-        self.known = torch.zeros(len(classes), dtype=torch.float64, device=device)
-        self.num_centres = 0 if held is None else len(held)
-        width = self.places[everything[:0]].shape[1]
-        self.centres = torch.empty(self.num_centres + n, width, dtype=torch.float64, device=device)
-        if held is not None and theirs is not None:
-            labeled_rows = torch.arange(len(held), device=device)
-            self.centres[: len(held)] = _Places(theirs, held, standard)[labeled_rows]
-            if counts is None:
-                self._add_known(torch.searchsorted(classes, held.objects.labels), held.objects.sums[:, 1])
-        if counts is not None:
-            numbers = [float(counts.get(label, 0.0)) for label in classes.tolist()]
-            self.known += torch.tensor(numbers, dtype=torch.float64, device=device)
-        self.gains = _Gains(frames.objects, classes)
-        self.chosen = torch.empty(n, dtype=torch.int64, device=device)
-        self.count = 0
-        self.free = torch.ones(len(frames), dtype=torch.bool, device=device)
-        self.nearest = torch.full((len(frames),), _FARTHER_THAN_ANY, dtype=torch.float64, device=device)
-        self.seen = torch.zeros(len(frames), dtype=torch.int64, device=device)
-        self.gaining = True
-        self.middle = 0.0  # nothing is near anything
-        if self.num_centres:
-            self._measure(everything)
-        while self.count < n:
-            alone = self.num_centres == 0
-            self._choose_some()
-            if alone:
-                self._measure(everything)
-
-    def _measure(self, everything: Tensor) -> None:
-        """Compare all frames with the first centres, and take the distance that is neither near nor far."""
-        self._compare(everything)
-        self.middle = max(float(self.nearest.sort().values[(len(self.nearest) - 1) // 2]), _LEAST)
-
-    def _choose_some(self) -> None:
-        """Bring the frames that may be worth most up to date, and choose among them while no other can be better."""
-        worth = self._worth(self.gains, self.nearest, self.free)
-        rows, bound, next_row = greatest_rows(worth, self.step)
-        self._compare(rows)
-        points, gains, alone = self.places[rows], self.gains.take(rows), self.num_centres == 0
-        nearest, free = self.nearest[rows], self.free[rows]
-        while self.count < len(self.chosen):
-            worth = self._worth(gains, nearest, free)
-            place = first_greatest(worth)
-            value, row = float(worth[place]), int(rows[place])
-            if value < bound or (value == bound and row > next_row):
-                break
-            if value == 0 and self.gaining:  # nothing has a gain any more, so the farthest are next
-                self.gaining = False
-                return
-            self.chosen[self.count] = row
-            self.count += 1
-            added = gains.take(torch.tensor([place], device=rows.device))
-            self._add_known(added.columns, added.expected.sums[:, 0])
-            self.centres[self.num_centres] = points[place]
-            self.num_centres += 1
-            nearest = torch.minimum(nearest, squared_distances(points, points[place : place + 1]).squeeze(1))
-            free[place] = False
-            self.nearest[rows], self.free[rows], self.seen[rows] = nearest, free, self.num_centres
-            if alone:
-                break
-
-    def _worth(self, gains: _Gains, nearest: Tensor, free: Tensor) -> Tensor:
-        """(N,) float32, what frames are worth, or how far they are; -1 for those that are chosen."""
-        worth = nearest / (nearest + self.middle) * gains.of_frames(self.known) if self.gaining else nearest
-        return torch.where(free, worth, -1).float()
-
-    def _add_known(self, columns: Tensor, expected: Tensor) -> None:
-        """Count (M,) expected objects of the classes in (M,) columns."""
-        # sorted, so that a GPU adds in one order too
-        columns, order = columns.sort(stable=True)
-        self.known.index_add_(0, columns, expected[order].double())
-
-    def _compare(self, rows: Tensor) -> None:
-        """Bring the distances of some rows up to date."""
-        catch_up(
-            rows,
-            self.nearest,
-            self.seen,
-            points=self.places.__getitem__,
-            centres=lambda begin, end: self.centres[begin:end],
-            count=self.num_centres,
-            step=self.step,
-        )
-
-
-class _Gains:
-    """What frames are worth, worked out once as far as it does not change: of each pair its class and its gain, of each
-    frame its cost.
+class Places:
+    """Where frames lie, as `Points`: their descriptors, and beside these, where there are any, standardised frame
+    embeddings.
 
     Args:
-        objects: of F frames.
-        classes: (K,) int64, rising, all that they show among them.
+        looks: of F frames.
+        frames: (F, D), their embeddings, where they have some.
+        standard: of these; None: they do not count.
+        apart: the same embeddings where they lie, if that is in several processes.
     """
 
-    def __init__(self, objects: ClassSums, classes: Tensor) -> None:
-        self.columns = torch.searchsorted(classes, objects.labels)
-        doubtful, expected = objects.sums.double().unbind(1)
-        usual = _usual_doubt(self.columns, doubtful, expected, len(classes))
-        gains = _SURE_SHARE * expected + (1 - _SURE_SHARE) * doubtful / usual[self.columns]
-        self.gains = replace(objects, sums=gains[:, None].float())
-        self.expected = replace(objects, sums=objects.sums[:, 1:])
-        self.roots = self.expected.by_frame(torch.ones_like(expected)).add_(0.5).sqrt_()
+    def __init__(
+        self, looks: Descriptors, frames: Points | None, standard: Standard | None, apart: LongRows | None = None
+    ) -> None:
+        self._looks, self._apart = looks, apart
+        self._beside = None if standard is None or frames is None else (frames, standard)
 
-    def take(self, rows: Tensor) -> _Gains:
-        """The frames at (n,) rows."""
-        taken = copy.copy(self)
-        places, _ = places_of(self.gains.offsets, rows)
-        taken.gains, taken.expected = self.gains.take(rows), self.expected.take(rows)
-        taken.columns, taken.roots = self.columns[places], self.roots[rows]
-        return taken
+    def __len__(self) -> int:
+        return len(self._looks)
 
-    def of_frames(self, known: Tensor) -> Tensor:
-        """(F,) float64, the gain of each frame over the root of its cost, with (K,) `known` objects of each class."""
-        return self.gains.by_frame((1 / (known + 1))[self.columns]).div_(self.roots)
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(F, the number of coordinates)."""
+        return len(self), self._looks.shape[1] + (0 if self._beside is None else self._beside[0].shape[1])
 
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self._looks.device
 
-def _usual_doubt(columns: Tensor, doubtful: Tensor, expected: Tensor, num_classes: int) -> Tensor:
-    """(K,) float64 > 0, the mean entropy of the boxes of each class, as if one more object had that of all classes."""
-    # sorted, so that a GPU adds in one order too
-    columns, order = columns.sort(stable=True)
-    sums = expected.new_zeros(2, num_classes).index_add_(1, columns, torch.stack([doubtful, expected])[:, order])
-    whole = sums.sum(1)
-    mean = whole[0] / whole[1].clamp_min(_LEAST)
-    return ((sums[0] + mean) / (sums[1] + 1)).clamp_min(_LEAST)
-
-
-class _Places:
-    """Where frames lie: their descriptors, and beside these, where there are any, standardised frame embeddings."""
-
-    def __init__(self, descriptors: Descriptors, frames: Contents, standard: Standard | None) -> None:
-        self.descriptors, self.frames, self.standard = descriptors, frames, standard
-
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        """(r, D) float64."""
-        looks, frames = self.descriptors[rows].double(), self.frames.frames_at(rows)
-        if self.standard is None or frames is None:
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        """(r, D) float32."""
+        looks = self._looks[rows]
+        if self._beside is None:
             return looks
-        return torch.cat([looks, unit_rows(self.standard.standardised(frames)).double()], 1)
+        frames, standard = self._beside
+        return torch.cat([looks, unit_rows(standard.standardised(frames[rows].double()))], 1)
+
+    def workers(self, new: Callable[..., W], *args: Any) -> Workers[W]:
+        """Workers where the frames are; see `workers_of`."""
+        if self._looks.elsewhere is None:
+            return Here(new(Part(self, torch.arange(len(self), device=self.device), len(self)), *args))
+        standard = None if self._beside is None else self._beside[1]
+        beside = () if standard is None or self._apart is None else (self._apart,)
+        return self._looks.elsewhere.workers(self._looks, partial(_placed, new, standard), *args, beside=beside)
+
+
+def _placed(new: Callable[..., W], standard: Standard | None, part: Part, *others: Any) -> W:
+    """A worker for some frames, of which there are looks, and their embeddings if these count."""
+    frames, args = (None, others) if standard is None else (others[0], others[1:])
+    if not isinstance(part.points, Descriptors):
+        raise TypeError(f"frames have looks; got {type(part.points).__name__}")
+    return new(replace(part, points=Places(part.points, frames, standard)), *args)
 
 
 def _confidences(pool: Pool) -> Tensor:

@@ -52,12 +52,24 @@ class LongRows(Protocol):
         """(r, W), brought here."""
         ...
 
+    @property
+    def name(self) -> str:
+        """Of the column."""
+        ...
+
+    @property
+    def like(self) -> Tensor:
+        """(0, W)."""
+        ...
+
     def widened(self, width: int) -> LongRows:
         """With zeros to the right."""
         ...
 
-    def workers(self, frames: Descriptors, new: Callable[..., W], *args: Any) -> Workers[W]:
-        """Workers where the rows are."""
+    def workers(
+        self, frames: Descriptors, new: Callable[..., W], *args: Any, beside: Sequence[LongRows] = ()
+    ) -> Workers[W]:
+        """Workers where the rows are; each is also given, before `args`, its rows of what is `beside`."""
         ...
 
     def points(self, rows: Tensor | None) -> Points:

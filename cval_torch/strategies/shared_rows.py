@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cval_torch.pool.team import Team
-from cval_torch.strategies.descriptor import Descriptors, no_shares
+from cval_torch.strategies.descriptor import Descriptors, LongRows, no_shares
 from cval_torch.strategies.parts import Part, Workers
 from cval_torch.strategies.points import Points, Taken
 
@@ -24,15 +24,14 @@ class Keeps:
     Attributes:
         places: (f,) int64, which of the F frames they are.
         columns: by name, (f, ...), their long vectors.
-        vectors: the frames as `Descriptors` with their looks; None in a process without frames, or where the frames
-            are described otherwise.
+        vectors: by name of their looks, the frames as `Descriptors`; without those of which there are no frames here.
         worker: what `SharedRows.workers` made here last.
         worker_rows: which of the points that it was made for its own are.
     """
 
     places: Tensor
     columns: Mapping[str, Tensor]
-    vectors: Descriptors | None
+    vectors: Mapping[str, Descriptors]
     worker: Any = None
     worker_rows: Tensor = field(init=False)
 
@@ -61,12 +60,12 @@ class SharedRows:
     """
 
     def __init__(self, team: Team, name: str, like: Tensor, length: int, *, width: int | None = None) -> None:
-        self._team, self._name, self._like, self._length = team, name, like, length
+        self._team, self.name, self.like, self._length = team, name, like, length
         self._width = like.shape[1] if width is None else width
 
     def widened(self, width: int) -> SharedRows:
         """The same with zeros to the right, to another width."""
-        return SharedRows(self._team, self._name, self._like, self._length, width=width)
+        return SharedRows(self._team, self.name, self.like, self._length, width=width)
 
     def __len__(self) -> int:
         return self._length
@@ -79,28 +78,34 @@ class SharedRows:
     @property
     def device(self) -> torch.device:
         """Where what is asked for comes."""
-        return self._like.device
+        return self.like.device
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
         """(r, W), the rows at (r,) int64 `rows` or of a slice."""
         if isinstance(rows, slice):
             rows = torch.arange(self._length)[rows]
         if not len(rows):
-            return self._like.new_zeros(0, self._width)
-        return _widened(self._team.rows(_rows_here, self._name, rows, self._like), self._width)
+            return self.like.new_zeros(0, self._width)
+        return _widened(self._team.rows(_rows_here, self.name, rows, self.like), self._width)
 
-    def workers(self, frames: Descriptors, new: Callable[..., W], *args: Any) -> Workers[W]:
-        """Workers for frames that have these looks; see `parts.workers_of`."""
+    def workers(
+        self, frames: Descriptors, new: Callable[..., W], *args: Any, beside: Sequence[LongRows] = ()
+    ) -> Workers[W]:
+        """Workers for frames that have these looks; see `parts.workers_of`.
+
+        Each is made by `new(part, *others, *args)`, where `others` are its rows, as points, of what is `beside`.
+        """
         rows = torch.arange(self._length) if frames.rows is None else frames.rows
         bare = replace(
             frames,
-            looks=self._like,
+            looks=self.like,
             is_null=frames.is_null[:0],
-            shares=None if frames.shares is None else no_shares(0, self._like),
+            shares=None if frames.shares is None else no_shares(0, self.like),
             rows=rows[:0],
             elsewhere=None,
         )
-        self._team.each(_make_worker, rows, (bare, self._width), new, args)
+        others = [(each.name, each.like) for each in beside]
+        self._team.each(_make_worker, rows, (self.name, bare, self._width), others, (new, args))
         return _Apart(self._team)
 
     def points(self, rows: Tensor | None) -> Points:
@@ -109,7 +114,7 @@ class SharedRows:
 
     def workers_at(self, rows: Tensor, new: Callable[..., W], *args: Any) -> Workers[W]:
         """Workers for the rows at (n,) int64 `rows` alone, whatever they belong to."""
-        self._team.each(_make_plain_worker, self._name, self._like, rows, (new, args))
+        self._team.each(_make_plain_worker, self.name, self.like, rows, (new, args))
         return _Apart(self._team)
 
 
@@ -150,14 +155,21 @@ def _rows_here(keeps: Keeps, name: str, rows: Tensor, like: Tensor) -> tuple[Ten
     return (keeps.columns[name][here] if len(here) else like[:0].clone()), places
 
 
-def _make_worker(keeps: Keeps, rows: Tensor, frames: tuple[Descriptors, int], new: Callable[..., W], args: Any) -> None:
-    (bare, width), (here, places) = frames, keeps.find(rows)
-    own = keeps.vectors or bare
+def _make_worker(
+    keeps: Keeps,
+    rows: Tensor,
+    frames: tuple[str, Descriptors, int],
+    beside: Sequence[tuple[str, Tensor]],
+    how: tuple[Callable[..., W], Sequence[Any]],
+) -> None:
+    (name, bare, width), (new, args), (here, places) = frames, how, keeps.find(rows)
+    own = keeps.vectors.get(name, bare)
     shares = own.shares
     if bare.shares is not None and shares is None:  # frames beside which there are now some with boxes
         shares = no_shares(len(own.is_null), own.looks)
     mine = replace(bare, looks=_widened(own.looks, width), is_null=own.is_null, shares=shares, rows=here)
-    keeps.worker, keeps.worker_rows = new(Part(mine, places, len(rows)), *args), places
+    others = [Taken(keeps.columns.get(column, like), here) for column, like in beside]
+    keeps.worker, keeps.worker_rows = new(Part(mine, places, len(rows)), *others, *args), places
 
 
 def _make_plain_worker(

@@ -85,6 +85,7 @@ STAGES = [
     [stage("k_center", 5)],
     [stage("auto", 5), stage("class_gain", 3)],
     [stage("auto", 5, min_distance=0.2)],
+    [stage("auto", None, num_of_boxes=4.5), stage("auto", 2)],
     [stage("least", 5, min_distance=0.3)],
     [stage("least", None, num_of_boxes=2.5, null_policy="last")],
     [stage("margin", 5, class_quotas={1: 2}, null_policy="skip")],
@@ -98,7 +99,9 @@ STAGES = [
 def test_shares_of_any_kind_choose_as_the_whole(number: int, counts: list[int], size: int, data: st.DataObject) -> None:
     stages, pool = STAGES[number], pool_of([1, *counts])
     owners = data.draw(st.lists(st.integers(0, size - 1), min_size=len(pool), max_size=len(pool)))
-    backend = LocalBackend(labeled_counts={0: 5.0, 2: 1.0})
+    known = pool_of([1, 0, 2], seed=7).replace(frame_ids=("x", "y", "z")) if data.draw(st.booleans()) else None
+    counts = {0: 5.0, 2: 1.0} if known is None or data.draw(st.booleans()) else None
+    backend = LocalBackend(labeled=known, labeled_counts=counts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = backend.select(pool, stages)

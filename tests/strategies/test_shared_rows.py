@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from cval_torch.strategies.descriptor import Descriptors, beside
 from cval_torch.strategies.registry import STRATEGIES
 from cval_torch.strategies.shared_rows import Keeps, SharedRows
 
+k_center, gain_greedy = (sys.modules[f"cval_torch.strategies.{name}"] for name in ("k_center", "gain_greedy"))
 VECTOR_STRATEGIES = [name for name, record in STRATEGIES.items() if record.sees == "vectors" and record.takes_points]
 
 
@@ -49,12 +51,13 @@ def lead(pool: Pool, owners: list[int], size: int, work: Any, *, contents: bool 
         share, whole = pool.take(places), Contents.of(pool) if contents else Descriptors.of(pool)
         own = (Contents if contents else Descriptors).of(share, part=True) if len(places) else None
         columns: dict[str, torch.Tensor] = {}
+        described = own.descriptors if isinstance(own, Contents) else own
         if isinstance(own, Contents):
             columns = {"looks": own.descriptors.looks}
             columns |= {} if own.frame_embeddings is None else {"frames": own.frame_embeddings}
         elif own is not None:
             columns = {"looks": own.looks}
-        team = Team(ranks, Keeps(places, columns, own if isinstance(own, Descriptors) else None))
+        team = Team(ranks, Keeps(places, columns, {} if described is None else {"looks": described}))
         if isinstance(whole, Contents):
             looks = SharedRows(team, "looks", whole.descriptors.looks[:0], len(pool))
             assert whole.frame_embeddings is not None
@@ -106,16 +109,52 @@ def test_a_strategy_chooses_as_from_one_process(
     assert chosen(lead(pool, owners, size, work)) == work(Descriptors.of(pool))
 
 
-@given(size=st.integers(2, 4), seed=st.integers(0, 99), data=st.data())
-@settings(max_examples=15, deadline=None)
-def test_class_gain_chooses_as_from_one_process(size: int, seed: int, data: st.DataObject) -> None:
+@given(
+    size=st.integers(2, 4),
+    seed=st.integers(0, 99),
+    known=st.booleans(),
+    counts=st.sampled_from([None, {0: 3.5, 4: 20.0}]),
+    candidates=st.integers(1, 9),
+    data=st.data(),
+)
+@settings(max_examples=25, deadline=None)
+def test_class_gain_chooses_as_from_one_process(
+    size: int, seed: int, known: bool, counts: dict[int, float] | None, candidates: int, data: st.DataObject
+) -> None:
     pool = frames_of(data.draw(st.integers(5, 60)), seed, copies=True)
     owners = data.draw(st.lists(st.integers(0, size - 1), min_size=len(pool), max_size=len(pool)))
+    rows = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))[: len(pool) - 2]
+    labeled = Contents.of(frames_of(7, seed + 1, copies=True), part=True) if known else None
+    n = data.draw(st.integers(1, len(rows)))
 
     def work(frames: Contents) -> list[int]:
-        return class_gain(frames, 4, seed=0).tolist()
+        return class_gain(frames.take(rows), n, seed=0, labeled=labeled, labeled_counts=counts).tolist()
 
-    assert chosen(lead(pool, owners, size, work, contents=True)) == work(Contents.of(pool))
+    expected = work(Contents.of(pool))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(k_center, "_CANDIDATES", candidates)
+        assert chosen(lead(pool, owners, size, work, contents=True)) == expected
+
+
+def test_class_gain_asks_for_few_vectors() -> None:
+    """Shares compare, so that rank 0 is sent less than all frames have."""
+    pool, sent = frames_of(3000, 0, copies=False), list[int]()
+    labeled = Contents.of(frames_of(40, 1, copies=False))
+
+    def work(frames: Contents) -> list[int]:
+        return class_gain(frames, 20, seed=0, labeled=labeled).tolist()
+
+    def noted(share: Any, *args: Any) -> Any:
+        answer = bring(share, *args)
+        sent.append(answer.points.shape[0])
+        return answer
+
+    bring = gain_greedy._Share.bring
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(gain_greedy._Share, "bring", noted)
+        found = chosen(lead(pool, [row % 2 for row in range(3000)], 2, work, contents=True))
+    assert 20 <= sum(sent) < 1000
+    assert found == work(Contents.of(pool))
 
 
 def test_rows_are_those_of_the_whole() -> None:

@@ -57,7 +57,7 @@ def test_points_that_lie_apart_have_the_same_ones_and_stay_there(
     def run(ranks: Ranks) -> Standard | None:
         mine = torch.arange(ranks.rank, 40, 3).flip(0) if ranks.rank < 2 else torch.tensor([], dtype=torch.int64)
         mine = torch.cat([mine, torch.arange(2, 40, 3)]) if ranks.rank == 0 else mine
-        team = Team(ranks, Keeps(mine, {"frames": vectors[mine]} if len(mine) else {}, None))
+        team = Team(ranks, Keeps(mine, {"frames": vectors[mine]} if len(mine) else {}, {}))
         shared = SharedRows(team, "frames", vectors[:0], 40)
         return team.lead(lambda: Standard.of([shared.points(some), others]))
 
