@@ -17,6 +17,7 @@ from cval_torch.report.wording import ClassNames, counted, decimal, isolated, vi
 from cval_torch.selection.class_weights import with_known_weights
 from cval_torch.selection.ranking import frame_scores
 from cval_torch.selection.stage import DetectionSampling
+from cval_torch.strategies.class_gain import expected_of_boxes
 from cval_torch.strategies.registry import find_strategy
 
 _GAINS = ("auto", "class_gain")
@@ -185,9 +186,7 @@ def _gains(pool: Pool, expected: Mapping[int, float]) -> list[tuple[int, float, 
     """
     if pool.labels is None or (pool.scores is None and pool.probabilities is None):
         return None
-    evidence = pool.scores if pool.scores is not None or pool.probabilities is None else pool.probabilities.amax(1)
-    objects = [] if evidence is None else evidence.double().square().tolist()
-    labels, offsets = pool.labels.tolist(), pool.offsets.tolist()
+    objects, labels, offsets = expected_of_boxes(pool).tolist(), pool.labels.tolist(), pool.offsets.tolist()
     known = defaultdict(float, expected)
     found = []
     for begin, end in itertools.pairwise(offsets):

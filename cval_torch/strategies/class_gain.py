@@ -14,7 +14,7 @@ from cval_torch.pool.pool import Pool
 from cval_torch.strategies.class_sums import ClassSums
 from cval_torch.strategies.columns import UNCERTAIN_CLASSES, check_columns
 from cval_torch.strategies.descriptor import Descriptors, LongRows, beside, check_described, unit_rows
-from cval_torch.strategies.gain_greedy import add_known, gain_greedy
+from cval_torch.strategies.gain_greedy import add_by_class, gain_greedy
 from cval_torch.strategies.parts import Here, Part, Workers
 from cval_torch.strategies.points import Points, Taken
 from cval_torch.strategies.scores import box_evidence, entropy
@@ -60,7 +60,7 @@ class Contents:
         descriptors = Descriptors.of(pool, part=True, dtype=torch.float16)
         if not part:
             check_described(descriptors)
-        expected = _confidences(pool).square()
+        expected = expected_of_boxes(pool)
         labels = expected[:0].long() if pool.labels is None else pool.labels
         objects = ClassSums.of(pool.offsets, labels, torch.stack([expected * _entropies(pool), expected], 1))
         beside_looks = pool.box_embeddings is not None and descriptors.shares is not None
@@ -177,7 +177,7 @@ def class_gain(
     if held is not None and theirs is not None:
         around = Places(theirs, held.frame_points(), standard)[torch.arange(len(held), device=ours.device)]
         if labeled_counts is None:
-            add_known(objects_known, torch.searchsorted(classes, held.objects.labels), held.objects.sums[:, 1])
+            add_by_class(objects_known, torch.searchsorted(classes, held.objects.labels), held.objects.sums[:, 1])
     if labeled_counts is not None:
         numbers = [float(labeled_counts.get(label, 0.0)) for label in classes.tolist()]
         objects_known += torch.tensor(numbers, dtype=torch.float64, device=ours.device)
@@ -192,7 +192,7 @@ def expected_objects(pool: Pool) -> dict[int, float]:
     """
     if pool.labels is None:
         return {}
-    expected = _confidences(pool).double().square()
+    expected = expected_of_boxes(pool).double()
     labels: list[int] = torch.unique(pool.labels, sorted=True).tolist()
     return {label: float(expected[pool.labels == label].sum()) for label in labels}
 
@@ -252,11 +252,13 @@ def _placed(new: Callable[..., W], standard: Standard | None, part: Part, *other
     return new(replace(part, points=Places(part.points, frames, standard)), *args)
 
 
-def _confidences(pool: Pool) -> Tensor:
-    """(B,) float32."""
+def expected_of_boxes(pool: Pool) -> Tensor:
+    """(B,) float32, as how many objects `class_gain` counts each box: the square of its score, or of its best class."""
     if pool.scores is not None:
-        return pool.scores.float()
-    return torch.empty(0, device=pool.device) if pool.probabilities is None else pool.probabilities.float().amax(1)
+        return pool.scores.float().square()
+    if pool.probabilities is None:
+        return torch.empty(0, device=pool.device)
+    return pool.probabilities.float().amax(1).square()
 
 
 def _entropies(pool: Pool) -> Tensor:

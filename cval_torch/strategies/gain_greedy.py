@@ -102,7 +102,7 @@ class _Greedy:
         self.chosen[self.count] = row
         self.count += 1
         self.free[row] = False
-        add_known(self.known, *self.hand.gains.shown_by(place))
+        add_by_class(self.known, *self.hand.gains.shown_by(place))
         centre = points[place : place + 1]
         if self.alone:
             self.compare_all(centre.float())
@@ -272,18 +272,17 @@ class _Gains:
         return self.gains.by_frame((1 / (known + 1))[self.columns]).div_(self.roots)
 
 
-def add_known(known: Tensor, columns: Tensor, expected: Tensor) -> None:
-    """Count (M,) expected objects of the classes in (M,) columns, in place of (K,) float64 `known`."""
+def add_by_class(sums: Tensor, columns: Tensor, values: Tensor) -> None:
+    """Add (..., M) values of the classes in (M,) columns to (..., K) float64 `sums`, in place."""
     # sorted, so that a GPU adds in one order too
     columns, order = columns.sort(stable=True)
-    known.index_add_(0, columns, expected[order].double())
+    sums.index_add_(-1, columns, values[..., order].double())
 
 
 def _usual_doubt(columns: Tensor, doubtful: Tensor, expected: Tensor, num_classes: int) -> Tensor:
     """(K,) float64 > 0, the mean entropy of the boxes of each class, as if one more object had that of all classes."""
-    # sorted, so that a GPU adds in one order too
-    columns, order = columns.sort(stable=True)
-    sums = expected.new_zeros(2, num_classes).index_add_(1, columns, torch.stack([doubtful, expected])[:, order])
+    sums = expected.new_zeros(2, num_classes)
+    add_by_class(sums, columns, torch.stack([doubtful, expected]))
     whole = sums.sum(1)
     mean = whole[0] / whole[1].clamp_min(_LEAST)
     return ((sums[0] + mean) / (sums[1] + 1)).clamp_min(_LEAST)

@@ -90,9 +90,13 @@ class Bench(ABC):
 
     def start(self) -> list[int]:
         """The rows that are labelled to begin with: drawn at random."""
+        return self.drawn(self.candidates)
+
+    def drawn(self, rows: Sequence[int]) -> list[int]:
+        """As many of the rows as are labelled to begin with, at random."""
         shuffle = torch.Generator().manual_seed(self.job.start_seed)
-        order = torch.randperm(len(self.candidates), generator=shuffle)[: self.job.plan.start].tolist()
-        return [self.candidates[place] for place in order]
+        order = torch.randperm(len(rows), generator=shuffle)[: self.job.plan.start].tolist()
+        return [rows[place] for place in order]
 
     def marked(self, labelled: list[int]) -> int:
         """How many of the labelled frames are what the setting is about; 0 where it is about none."""

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,9 @@ class RealBench(Bench):
         frames, self.test = torch.load(pool, weights_only=False)
         chance = torch.Generator().manual_seed(7_000 + job.start_seed)
         candidates = list(range(len(frames)))
-        self._group = int(torch.bincount(frames.groups).argmax())
-        self._about = [job.setting == "unseen_group" and int(group) == self._group for group in frames.groups]
+        self._about = [False] * len(frames)
+        if job.setting == "unseen_group":
+            self._about = (frames.groups == torch.bincount(frames.groups).argmax()).tolist()
         if job.setting == "rare_class":
             self._about = [bool((labels == 0).any()) for labels in frames.labels]
             having = [row for row in candidates if self._about[row]]
@@ -82,12 +84,9 @@ class RealBench(Bench):
 
     def start(self) -> list[int]:
         """At random; of a setting with an unseen group, from the other groups."""
-        everyone = self.candidates
-        if self.job.setting == "unseen_group":
-            self.candidates = [row for row in everyone if not self._about[row]]
-        drawn = super().start()
-        self.candidates = everyone
-        return drawn
+        if self.job.setting != "unseen_group":
+            return super().start()
+        return self.drawn([row for row in self.candidates if not self._about[row]])
 
     def marked(self, labelled: list[int]) -> int:
         """How many are of the group, or have the class, that the setting is about."""
@@ -118,7 +117,7 @@ def _with_wrong_labels(frames: RealFrames, chance: torch.Generator) -> RealFrame
         wrong = torch.rand(len(each), generator=chance) < _WRONG_SHARE
         others = torch.randint(1, len(frames.classes), (len(each),), generator=chance)
         labels.append(torch.where(wrong, (each + others) % len(frames.classes), each))
-    return RealFrames(**{**vars(frames), "labels": labels})
+    return replace(frames, labels=labels)
 
 
 def half_of(frames: RealFrames, half: str) -> RealFrames:

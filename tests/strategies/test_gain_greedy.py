@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cval_torch.strategies.class_sums import ClassSums
-from cval_torch.strategies.gain_greedy import add_known, gain_greedy
+from cval_torch.strategies.gain_greedy import add_by_class, gain_greedy
 
 
 def naive(places: Tensor, expected: Tensor, labeled: Tensor, n: int) -> list[int]:
@@ -74,5 +74,5 @@ def test_few_rows_at_hand_give_the_choice_of_a_loop_and_ties_go_by_row(
 
 def test_what_is_known_grows_by_class() -> None:
     known = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    add_known(known, torch.tensor([1, 0, 1]), torch.tensor([0.5, 2.0, 0.25]))
+    add_by_class(known, torch.tensor([1, 0, 1]), torch.tensor([0.5, 2.0, 0.25]))
     assert known.tolist() == [3.0, 0.75]
