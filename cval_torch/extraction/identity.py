@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from typing import Any
 
 import torch
@@ -131,13 +130,15 @@ def machine_identity(device: torch.device, *parts: object) -> dict[str, Any]:
         device: where the pass runs.
         parts: models, with all modules in them, and other objects; the versions of the packages of their classes count.
     """
+    import torchvision  # noqa: PLC0415, it takes a second, and only a pass needs it
+
     kinds = {type(each) for part in parts for each in (part.modules() if isinstance(part, nn.Module) else [part])}
     packages = {name.partition(".")[0] for kind in kinds if isinstance(name := kind.__module__, str)}
     versions = {name: getattr(sys.modules.get(name), "__version__", None) for name in sorted(packages)}
     return {
         **{name: version for name, version in versions.items() if isinstance(version, str)},
         "torch": torch.__version__,
-        "torchvision": metadata.version("torchvision"),
+        "torchvision": torchvision.__version__,
         "the kind of device": device.type,
     }
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torchvision
 from model_variants import Graded, Holder
 from one_box import OneBox
 from tiny_rcnn import Frames, Stream, loader_of, make_faster_rcnn
@@ -110,10 +110,7 @@ def test_another_version_ends_no_pass_but_reads_a_finished_one(
     run(tmp_path / "finished")
     with pytest.raises(ExtractionError):
         run(tmp_path / "begun", Watched(breaks=9))
-    if library == "torch":
-        monkeypatch.setattr(torch, "__version__", "0.1")
-    else:
-        monkeypatch.setattr(metadata, "version", lambda name: {"torchvision": "0.1"}[name])
+    monkeypatch.setattr({"torch": torch, "torchvision": torchvision}[library], "__version__", "0.1")
     assert len(run(tmp_path / "finished")) == 12
     with pytest.raises(InvalidInputError, match=f"{library} was .* and is 0.1 now"):
         run(tmp_path / "begun")
@@ -183,7 +180,7 @@ class TestValues:
     def test_machines_and_options(self) -> None:
         cpu = torch.device("cpu")
         assert machine_identity(cpu) == {
-            "torch": torch.__version__, "torchvision": metadata.version("torchvision"), "the kind of device": "cpu"
+            "torch": torch.__version__, "torchvision": torchvision.__version__, "the kind of device": "cpu"
         }  # fmt: skip
         versions = machine_identity(cpu, nn.Sequential(Holder()), Graded())
         assert versions == machine_identity(cpu), "the user's modules have no version"
