@@ -114,6 +114,11 @@ class SelectedFrames(Subset[Any]):
         """The boxes to be expected in all of them."""
         return total(self.estimated_boxes)
 
+    @property
+    def num_of_minutes(self) -> float:
+        """What annotating them is expected to take, by the last stage's `seconds_per_frame` and `seconds_per_box`."""
+        return self.stages[-1].minutes(self.num_of_boxes, frames=len(self))
+
     def __repr__(self) -> str:
         names = " -> ".join(stage.name for stage in self.stages)
         what = f"{len(self)} of {_length_of(self.dataset)} frames by {names}"
@@ -126,6 +131,9 @@ def select(
     *,
     num_of_samples: int | None = None,
     num_of_boxes: float | None = None,
+    num_of_minutes: float | None = None,
+    seconds_per_frame: float | None = None,
+    seconds_per_box: float | None = None,
     min_distance: float | None = None,
     class_quotas: Mapping[int, int] | None = None,
     selection_strategy: str | Callable[..., Any] = RECOMMENDED_STRATEGY,
@@ -156,8 +164,8 @@ def select(
     """Choose the frames of `loader` that are worth annotating next.
 
     `select` makes one inference pass (see `extract`) and then runs one or several stages. For one stage give
-    `num_of_samples` or `num_of_boxes` and the options of that stage. For several give `stages`. `DetectionSampling`
-    explains the options.
+    `num_of_samples`, `num_of_boxes` or `num_of_minutes`, and the options of that stage. For several give `stages`.
+    `DetectionSampling` explains the options.
 
     Of the pass nothing is kept that no stage reads. A first stage that scores frames by their own boxes leaves some 200
     bytes of a frame, and predictions of the best so far. One that compares frames leaves a vector of each. Then, and
@@ -176,6 +184,9 @@ def select(
         loader: a `DataLoader` over the unlabeled frames; see `extract`.
         num_of_samples: frames to choose, at least 1. If there are fewer, all are chosen, with a warning.
         num_of_boxes: a budget in boxes: the chosen frames are expected to hold no more, by the detector's scores.
+        num_of_minutes: a budget in minutes of annotation.
+        seconds_per_frame: what a frame takes beside its boxes, for `num_of_minutes`. None: 7.8, a published median.
+        seconds_per_box: what a box takes, for `num_of_minutes`. None: 25.5, a published median.
         min_distance: the least distance between the descriptors of two chosen frames; keeps near-duplicates out.
         class_quotas: by label, the least number of chosen frames that show that class.
         selection_strategy: a name, or a callable `Pool -> (F,)` scores, higher = more informative. The default `auto`
@@ -210,8 +221,8 @@ def select(
         The chosen frames, the first choice first.
 
     Raises:
-        InvalidInputError: an option is out of range; none of `num_of_samples`, `num_of_boxes` and `stages`,
-            or `stages` together with options of one stage.
+        InvalidInputError: an option is out of range; none of `num_of_samples`, `num_of_boxes`, `num_of_minutes`
+            and `stages`, or `stages` together with options of one stage.
         NoSubsetError: the loader's dataset has no rows to index. It is raised before the inference pass.
         NotEnoughMemoryError: what the stages read of all frames is not going to fit. It is raised within the first
             frames, and names the remedies.
@@ -220,6 +231,9 @@ def select(
     options = {
         "num_of_samples": num_of_samples,
         "num_of_boxes": num_of_boxes,
+        "num_of_minutes": num_of_minutes,
+        "seconds_per_frame": seconds_per_frame,
+        "seconds_per_box": seconds_per_box,
         "min_distance": min_distance,
         "class_quotas": None if class_quotas is None else dict(class_quotas),
         "selection_strategy": selection_strategy,

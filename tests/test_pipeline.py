@@ -268,7 +268,9 @@ def test_a_stream_has_no_subset_and_says_so_before_the_pass() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "`num_of_samples`, `num_of_boxes` or `stages` must be given; got none of them"),
+        ({}, "`num_of_samples`, `num_of_boxes`, `num_of_minutes` or `stages` must be given; got none of them"),
+        ({"num_of_minutes": 0}, r"`num_of_minutes`: .*greater than 0; got 0"),
+        ({"num_of_samples": 1, "seconds_per_box": 3}, r"`seconds_per_box`: .*nothing without a budget in `num_of_min"),
         ({"num_of_boxes": 0}, r"`num_of_boxes`: .*greater than 0; got 0"),
         ({"num_of_samples": 2, "min_distance": 50}, r"`min_distance`: .*less than or equal to 2.12; got 50"),
         ({"num_of_samples": 2, "class_quotas": {1: 0}}, r"`class_quotas`: .*greater than or equal to 1; got 0"),
@@ -326,6 +328,10 @@ def test_budgets_distances_and_quotas_of_a_real_detector() -> None:
     assert chosen.frame_ids == tuple(ranked[:4])
     assert chosen.estimated_boxes.tolist() == pytest.approx([boxes[frame_id] for frame_id in ranked[:4]])
     assert f"about {chosen.num_of_boxes:.4g} boxes" in repr(chosen)
+    minutes = (4 * 30 + chosen.num_of_boxes * 12) / 60
+    timed = {"num_of_minutes": minutes + 0.6, "seconds_per_frame": 30, "seconds_per_box": 12}
+    again = select(model, loader_of(frames), progress=False, **timed, **ENTROPY)
+    assert (again.frame_ids, again.num_of_minutes) == (chosen.frame_ids, pytest.approx(minutes))
 
     points = dict(zip(pool.frame_ids, naive_descriptors(pool), strict=True))
     distances = sorted(math.dist(points[a], points[b]) for a in ranked for b in ranked if a < b)

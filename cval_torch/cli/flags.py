@@ -20,6 +20,7 @@ _KEYS = {
     "strategy": "stages.0.selection_strategy",
     "num_of_samples": "stages.0.num_of_samples",
     "num_of_boxes": "stages.0.num_of_boxes",
+    "num_of_minutes": "stages.0.num_of_minutes",
     "min_distance": "stages.0.min_distance",
     "output": "output.folder",
     "images": "output.images",
@@ -51,7 +52,7 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 def add_image_flags(parser: argparse.ArgumentParser) -> None:
     """Where the images are, and what is annotated."""
     parser.add_argument("--source", metavar="PATH", help="a folder of images, a COCO file, or a list of paths")
-    parser.add_argument("--labeled", metavar="FILE", help="what is annotated already: annotations, or a labels.json")
+    parser.add_argument("--labeled", metavar="FILE", help="annotations so far, or a labels.json")
     parser.add_argument("--class-names", nargs="+", metavar="NAME", help="names of the classes, from label 0 on")
 
 
@@ -73,6 +74,7 @@ def add_choice_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("choice")
     group.add_argument("-n", "--num-of-samples", type=int, metavar="N", help="frames to choose")
     group.add_argument("--num-of-boxes", type=float, metavar="N", help="a budget in boxes")
+    group.add_argument("--num-of-minutes", type=float, metavar="N", help="a budget in minutes of annotation")
     group.add_argument("--strategy", metavar="NAME", help="auto if not given")
     group.add_argument("--min-distance", type=float, metavar="X", help="keep near-duplicates out")
     group.add_argument("--seed", type=int, metavar="N")

@@ -107,7 +107,8 @@ def run_selection(
         json.dump(record, sys.stdout, indent=1)
         print()
         return 0
-    print(f"{len(chosen)} of {record['out_of']} images, about {chosen.num_of_boxes:.0f} boxes to annotate")
+    cost = f"about {chosen.num_of_boxes:.0f} boxes to annotate, which may take {chosen.num_of_minutes:.0f} minutes"
+    print(f"{len(chosen)} of {record['out_of']} images, {cost}")
     for name in written:
         print(output.folder / name)
     return 0

@@ -119,10 +119,10 @@ def plans_of(
                 f"strategy {name!r}: its last stage must keep num_of_samples={num_of_samples} frames, as the others "
                 f"do; got {stages[-1].num_of_samples}"
             )
-        if stages[-1].num_of_boxes is not None:
+        for field in stages[-1].budget_fields:
             raise InvalidInputError(
-                f"strategy {name!r}: its last stage must not have `num_of_boxes`, which may end it before the others; "
-                f"got {stages[-1].num_of_boxes:g}"
+                f"strategy {name!r}: its last stage must not have `{field}`, which may end it before the others; "
+                f"got {getattr(stages[-1], field):g}"
             )
         plans[name] = stages
     return plans

@@ -107,6 +107,7 @@ def selection_record(work: Work, chosen: SelectedFrames) -> dict[str, Any]:
         "frames": frames,
         "num_of_frames": len(frames),
         "num_of_boxes": chosen.num_of_boxes,
+        "num_of_minutes": chosen.num_of_minutes,
         "out_of": len(chosen.dataset),  # type: ignore[arg-type]
         "labeled": len(work.labels.labeled_ids),
         "skipped": [frame.to_json() for frame in pool.skipped],

@@ -14,6 +14,8 @@ from cval_torch.selection.stage import (
     MinDistance,
     NullPolicy,
     NumOfBoxes,
+    NumOfMinutes,
+    Seconds,
     SortStrategy,
     Weight,
 )
@@ -119,6 +121,9 @@ class StageConfig(Section):
     selection_strategy: str = "auto"
     num_of_samples: Count | None = None
     num_of_boxes: NumOfBoxes | None = None
+    num_of_minutes: NumOfMinutes | None = None
+    seconds_per_frame: Seconds | None = None
+    seconds_per_box: Seconds | None = None
     min_distance: MinDistance | None = None
     class_quotas: ClassQuotas | None = None
     bbox_selection_policy: BboxSelectionPolicy | None = None

@@ -10,7 +10,7 @@ from torch import Tensor
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.ranking import rank_some
-from cval_torch.selection.stage import DetectionSampling
+from cval_torch.selection.stage import BUDGETS, DetectionSampling
 from cval_torch.selection.stages import narrowed
 from cval_torch.strategies.registry import find_strategy
 
@@ -42,7 +42,7 @@ def next_choices(
     strategy = find_strategy(stages[-1].selection_strategy)
     if strategy.is_diversity and not strategy.greedy:
         return None
-    more = {"num_of_samples": min(len(chosen) + number, len(pool)), "num_of_boxes": None}
+    more = {"num_of_samples": min(len(chosen) + number, len(pool)), **dict.fromkeys(BUDGETS)}
     try:
         kept, _ = narrowed(pool, [*stages[:-1], stages[-1].model_copy(update=more)], labeled=labeled)
     except InvalidInputError:

@@ -156,6 +156,7 @@ def _said(
     stages = " → ".join(visible(stage.name) for stage in selected.stages)
     num_annotated = None if facts.annotated.frame_ids is None else len(facts.annotated.frame_ids)
     chosen = counted(len(selected), "frame")
+    boxes = total(selected.estimated_boxes)
     return {
         "title": visible(title) if title else f"{chosen} worth annotating",
         "chosen": chosen,
@@ -164,7 +165,8 @@ def _said(
         "num_pool": None if facts.pool is None else len(facts.pool),
         "num_annotated": num_annotated,
         "stages": stages,
-        "boxes_total": total(selected.estimated_boxes),
+        "boxes_total": boxes,
+        "minutes": selected.stages[-1].minutes(boxes, frames=len(selected)),
         "scores_chart": _scores_chart(selected, facts),
         "boxes_chart": _boxes_chart(selected, facts),
         "classes": _classes(selected, facts, names),

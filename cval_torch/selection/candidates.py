@@ -11,6 +11,7 @@ from torch import Tensor
 from cval_torch.errors import CvalError, InvalidInputError
 from cval_torch.pool.offsets import rows_in_parts
 from cval_torch.pool.pool import Pool
+from cval_torch.selection.costs import budgets
 from cval_torch.selection.null_policy import sets_apart
 from cval_torch.selection.order import order_of_ids
 from cval_torch.selection.ranking import rank_some
@@ -159,11 +160,13 @@ def still_possible(scored: Scored, stage: DetectionSampling) -> Tensor:
         showing = running[scored.shown[label][running]]
         possible[_best(scored, stage, showing, quota)] = True
     ranked = _best(scored, stage, running, stage.num_of_samples)
-    if stage.num_of_boxes is not None and scored.costs is not None:
-        # what quotas may have taken is not counted here: it need not be in the choice
-        costs = torch.where(possible[ranked], 0, scored.costs[ranked])
-        before = costs.cumsum(0) - costs
-        ranked = ranked[before <= stage.num_of_boxes * (1 + _ROUNDING)]
+    if scored.costs is not None:
+        in_reach = torch.ones_like(ranked, dtype=torch.bool)
+        for each, budget in budgets(stage, scored.costs[ranked]):
+            # what quotas may have taken is not counted here: it need not be in the choice
+            costs = each.masked_fill(possible[ranked], 0)
+            in_reach &= costs.cumsum(0) - costs <= budget * (1 + _ROUNDING)
+        ranked = ranked[in_reach]
     possible[ranked] = True
     set_apart = apart.nonzero().squeeze(1)
     if stage.null_policy == "last" and stage.num_of_samples is not None:

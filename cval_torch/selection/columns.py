@@ -14,7 +14,7 @@ def columns_read(stage: DetectionSampling) -> frozenset[str]:
     ['labels', 'probabilities', 'scores']
     """
     read = set(find_strategy(stage.selection_strategy).reads)
-    if stage.num_of_boxes is not None:
+    if stage.budget_fields:
         read.add("scores")
     if stage.class_quotas is not None:
         read.update(("scores", "labels"))

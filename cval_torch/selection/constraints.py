@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
-from cval_torch.selection.costs import SHOWN, estimated_boxes, largest_fitting, total, within
+from cval_torch.selection.costs import SHOWN, affordable, budgets, estimated_boxes, largest_fitting, total, within
 from cval_torch.selection.null_policy import SetApart
 from cval_torch.selection.spacing import Spacing
 from cval_torch.selection.stage import DetectionSampling
@@ -110,17 +110,14 @@ def rows_within(
     Args:
         first: gives so many competing rows, those that are taken first.
         apart: the frames that are set apart.
-        stage: says how many frames, or boxes, and which distance to keep.
-        costs: (F,) the boxes to be expected in each frame; needed where the stage has a budget in boxes.
+        stage: says how many frames, boxes or minutes, and which distance to keep.
+        costs: (F,) the boxes to be expected in each frame; needed where the stage has a budget.
         new_spacing: makes what keeps the `min_distance`, if the stage has one.
     """
     n = apart.frames if stage.num_of_samples is None else min(stage.num_of_samples, apart.frames)
-    if stage.num_of_boxes is not None and costs is not None:
-        n = largest_fitting(
-            partial(_fits, first, apart, costs, stage.num_of_boxes),
-            n,
-            guess=int(min(stage.num_of_boxes / max(float(costs.mean()), 1e-9), n)),
-        )
+    if stage.budget_fields and costs is not None:
+        guesses = (budget / max(float(each.mean()), 1e-9) for each, budget in budgets(stage, costs))
+        n = largest_fitting(partial(_fits, first, apart, costs, stage), n, guess=int(min(n, *guesses)))
     competing, following = apart.split(n)
     rows, filling = first(competing), apart.rows
     if new_spacing is not None and following:
@@ -130,9 +127,10 @@ def rows_within(
     return rows, filling[:following]
 
 
-def _fits(first: Callable[[int], Tensor], apart: SetApart, costs: Tensor, budget: float, n: int) -> bool:
-    competing, _ = apart.split(n)
-    return within(costs[first(competing)], budget)
+def _fits(first: Callable[[int], Tensor], apart: SetApart, costs: Tensor, stage: DetectionSampling, n: int) -> bool:
+    competing, following = apart.split(n)
+    rows = first(competing)
+    return affordable(stage, torch.cat([costs[rows], costs.new_zeros(following)]))
 
 
 def shows_class(pool: Pool, label: int) -> Tensor:
@@ -158,10 +156,10 @@ def bounds_of(pool: Pool, stage: DetectionSampling) -> tuple[Tensor | None, dict
     """What the bounds of a stage look at.
 
     Returns:
-        (F,) costs of the frames, None without `num_of_boxes`; and by label of `class_quotas`, (F,) bool, whether a
-        frame shows the class.
+        (F,) the boxes to be expected in each frame, None without a budget; and by label of `class_quotas`, (F,) bool,
+        whether a frame shows the class.
     """
-    costs = None if stage.num_of_boxes is None else estimated_boxes(pool)
+    costs = estimated_boxes(pool) if stage.budget_fields else None
     return costs, {label: shows_class(pool, label) for label in stage.class_quotas or ()}
 
 
@@ -175,8 +173,11 @@ def remarks_on_bounds(
 ) -> list[str]:
     """What to say where the (n,) chosen rows do not keep the bounds of a stage; arguments as for `rows_within`."""
     remarks = []
-    if stage.num_of_boxes is not None and costs is not None and not within(costs[rows], stage.num_of_boxes):
-        remarks.append(f"keeps about {total(costs[rows]):.4g} boxes: more than num_of_boxes={stage.num_of_boxes:g}")
+    if costs is not None:
+        for name, (each, budget) in zip(stage.budget_fields, budgets(stage, costs[rows]), strict=True):
+            if not within(each, budget):
+                unit = name.removeprefix("num_of_")
+                remarks.append(f"keeps about {total(each):.4g} {unit}: more than {name}={budget:g}")
     if stage.min_distance is not None and new_spacing is not None:
         far = sum(1 for _ in new_spacing().pass_over(rows))
         if far < len(rows):

@@ -1,15 +1,16 @@
-"""What frames cost to annotate, in boxes, and how far a budget goes."""
+"""What frames cost to annotate, in boxes or minutes, and how far budgets go."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from cval_torch.pool.offsets import chunks, places_of
 from cval_torch.pool.pool import Pool
+from cval_torch.selection.stage import DetectionSampling
 from cval_torch.strategies.reduce import sum as sum_of_frames
 
 SHOWN = 0.5
@@ -63,6 +64,32 @@ def total(costs: Tensor) -> float:
 def within(costs: Tensor, budget: float) -> bool:
     """Whether frames of (n,) costs together cost no more than `budget`, but for rounding (one in a million)."""
     return total(costs) <= budget * (1 + _ROUNDING)
+
+
+def budgets(stage: DetectionSampling, boxes: Tensor) -> Iterator[tuple[Tensor, float]]:
+    """Each budget of a stage: what frames cost of it, and how much there is.
+
+    Args:
+        stage: says how many boxes and minutes there are, and what takes how long.
+        boxes: (n,) the boxes to be expected in each frame.
+
+    Yields:
+        (n,) costs, 0 or more, and the budget in the same unit.
+
+    >>> stage = DetectionSampling(selection_strategy="auto", num_of_minutes=30, seconds_per_frame=6, seconds_per_box=12)
+    >>> [(costs.tolist(), budget) for costs, budget in budgets(stage, torch.tensor([0.0, 2.0]))]
+    [([0.1, 0.5], 30.0)]
+    """
+    if stage.num_of_boxes is not None:
+        yield boxes, stage.num_of_boxes
+    if stage.num_of_minutes is not None:
+        none, one = stage.minutes(0, frames=1), stage.minutes(1, frames=0)
+        yield none + one * boxes, stage.num_of_minutes
+
+
+def affordable(stage: DetectionSampling, boxes: Tensor) -> bool:
+    """Whether frames with (n,) `boxes` together keep every budget of a stage."""
+    return all(within(costs, budget) for costs, budget in budgets(stage, boxes))
 
 
 def largest_fitting(fits: Callable[[int], bool], most: int, *, guess: int) -> int:

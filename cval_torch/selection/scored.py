@@ -37,7 +37,7 @@ class Scored:
         is_empty: (F,) bool, whether a frame has no boxes.
         scores: (F,) float64; which end of the scale comes first is the stage's to say. NaN: the frame is not in the
             running, because others are surely better or the `null_policy` sets it apart.
-        costs: (F,) float64, the boxes to be expected in each frame; None where the stage has no `num_of_boxes`.
+        costs: (F,) float64, the boxes to be expected in each frame; None where the stage has no budget.
         shown: by label, (F,) bool, whether a frame shows the class; of the labels in the stage's `class_quotas`.
         ids_from: where the ids come from; None if nobody says.
     """
@@ -154,11 +154,9 @@ def choose_frames(scored: Scored, stage: DetectionSampling) -> Selection:
             "a diversity strategy and `min_distance` compare embeddings, which `scored` does not hold: use "
             "LocalBackend().select(pool, stages)"
         )
-    if (stage.num_of_boxes is not None and scored.costs is None) or not scored.shown.keys() >= set(
-        stage.class_quotas or ()
-    ):
+    if (stage.budget_fields and scored.costs is None) or not scored.shown.keys() >= set(stage.class_quotas or ()):
         raise InvalidInputError(
-            "`scored` lacks what `num_of_boxes` or `class_quotas` of the stage need: score the frames for this stage"
+            "`scored` lacks what a budget or `class_quotas` of the stage need: score the frames for this stage"
         )
     chosen = ranked_choice(scored, stage)
     for remark in chosen.remarks:

@@ -18,11 +18,27 @@ Weight = Annotated[FiniteFloat, Field(ge=0)]
 ClassWeights = dict[CategoryId, Weight]
 
 NumOfBoxes = Annotated[FiniteFloat, Field(gt=0)]
+NumOfMinutes = Annotated[FiniteFloat, Field(gt=0)]
+Seconds = Annotated[FiniteFloat, Field(ge=0)]
 MinDistance = Annotated[FiniteFloat, Field(gt=0, le=2.12)]
 ClassQuotas = Annotated[dict[CategoryId, Annotated[int, Field(ge=1, lt=2**63)]], Field(min_length=1)]
 
-CONSTRAINTS = ("num_of_boxes", "min_distance", "class_quotas")
+BUDGETS = ("num_of_boxes", "num_of_minutes")
+"""Fields of a stage that bound what its choice may cost."""
+
+CONSTRAINTS = (*BUDGETS, "seconds_per_frame", "seconds_per_box", "min_distance", "class_quotas")
 """Fields of a stage that bound what it may choose; None leaves it free."""
+
+SECONDS_PER_FRAME = 7.8
+"""What a frame takes beside its boxes: to see that no object is left without one.
+
+The median of the coverage verification in Su, Deng and Fei-Fei, "Crowdsourcing Annotations for Visual Object
+Detection", AAAI workshop on human computation 2012.
+"""
+
+SECONDS_PER_BOX = 25.5
+"""What a box takes to draw: the median of the same study. By clicks on the four extreme points of an object it is 7
+(Papadopoulos et al., "Extreme clicking for efficient object annotation", ICCV 2017)."""
 
 
 class Payload(BaseModel):
@@ -77,7 +93,7 @@ class DetectionSampling(Scoring):
 
     Attributes:
         num_of_samples: frames to keep, at least 1. Asking for more than there are keeps all, with a warning. May be
-            None where `num_of_boxes` is given.
+            None where `num_of_boxes` or `num_of_minutes` is given.
         num_of_boxes: a budget in boxes, above 0, in process or at a server of one's own: what annotation costs. A
             frame costs the sum of its boxes' scores, which is the number of objects to be expected in it whatever the
             detector's score threshold, or, in a pool without scores, the number of its boxes. With `num_of_samples`
@@ -90,6 +106,14 @@ class DetectionSampling(Scoring):
             - Diversity: so many frames that their choice costs no more than the budget, and that of one more frame
               does, found by bisection. The choice of a larger number is another choice and may cost less, so this
               need not be the largest number that fits.
+        num_of_minutes: a budget in minutes of annotation, above 0, in process or at a server of one's own. A frame
+            takes `seconds_per_frame`, and `seconds_per_box` for each box that is to be expected in it, as
+            `num_of_boxes` counts them. So a frame without boxes takes time, too. All else is as with `num_of_boxes`;
+            with several budgets, whichever is reached first ends the choice.
+        seconds_per_frame: for `num_of_minutes`: what it takes to open a frame and to see that nothing is left to draw,
+            0 or more. None means 7.8, the median that Su, Deng and Fei-Fei (2012) measured.
+        seconds_per_box: for `num_of_minutes`: what a box takes, 0 or more. None means 25.5, the median of the same
+            study for drawing one. Papadopoulos et al. (2017) measured 7 for clicks on an object's four extreme points.
         min_distance: no two of the frames kept, and none of them and a labeled one, are nearer than this, in process or
             at a server of one's own: above 0, at most 2.12, Euclidean, between `frame_descriptors`. 0 is between
             copies, 1.41 between two that look alike in nothing; how far apart the near-duplicates of a video are
@@ -148,17 +172,46 @@ class DetectionSampling(Scoring):
     model_config = ConfigDict(extra="forbid")
 
     num_of_samples: Annotated[int, Field(ge=1, lt=2**63)] | None = None
-    num_of_boxes: NumOfBoxes | None = Field(default=None, validate_default=True)
+    num_of_boxes: NumOfBoxes | None = None
+    num_of_minutes: NumOfMinutes | None = Field(default=None, validate_default=True)
+    seconds_per_frame: Seconds | None = None
+    seconds_per_box: Seconds | None = None
     min_distance: MinDistance | None = None
     class_quotas: ClassQuotas | None = None
 
-    @field_validator("num_of_samples", "num_of_boxes")
+    @field_validator("num_of_samples", *BUDGETS)
     @classmethod
     def _check_amount(cls, value: float | None, info: ValidationInfo) -> float | None:
-        other = "num_of_boxes" if info.field_name == "num_of_samples" else "num_of_samples"
-        if value is None and info.data.get(other, 1) is None:  # a field that is not there yet is checked later
-            raise ValueError("`num_of_samples` or `num_of_boxes` must be given; got neither")
+        amounts = {"num_of_samples", *BUDGETS} - {info.field_name}
+        # a field that is not there yet is checked later
+        if value is None and all(info.data.get(name, 1) is None for name in amounts):
+            raise ValueError("`num_of_samples`, `num_of_boxes` or `num_of_minutes` must be given; got none of them")
         return value
+
+    @field_validator("seconds_per_frame", "seconds_per_box")
+    @classmethod
+    def _check_seconds(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("num_of_minutes", 1) is None:
+            raise ValueError(f"`{info.field_name}` means nothing without a budget in `num_of_minutes`")
+        (other,) = {"seconds_per_frame", "seconds_per_box"} - {info.field_name}
+        if value == 0 == info.data.get(other):
+            raise ValueError("`seconds_per_frame` and `seconds_per_box` must not both be 0: no budget would end")
+        return value
+
+    def minutes(self, boxes: float, *, frames: int) -> float:
+        """What it takes to annotate some frames, by `seconds_per_frame` and `seconds_per_box`.
+
+        >>> DetectionSampling(selection_strategy="auto", num_of_samples=9).minutes(2, frames=10)
+        2.15
+        """
+        per_frame = SECONDS_PER_FRAME if self.seconds_per_frame is None else self.seconds_per_frame
+        per_box = SECONDS_PER_BOX if self.seconds_per_box is None else self.seconds_per_box
+        return (per_frame * frames + per_box * boxes) / 60
+
+    @property
+    def budget_fields(self) -> tuple[str, ...]:
+        """Those of the `BUDGETS` that are set."""
+        return tuple(name for name in BUDGETS if getattr(self, name) is not None)
 
     @property
     def constrained(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.selection.stage import DetectionSampling
+from cval_torch.selection.stage import BUDGETS, DetectionSampling
 from cval_torch.strategies.registry import STRATEGIES
 
 RECOMMENDED_STRATEGY = "auto"
@@ -26,7 +26,7 @@ def stages_of(
 
     Raises:
         InvalidInputError: an option is out of range, or the strategy does not read it; none of `num_of_samples`,
-            `num_of_boxes` and `stages`, or `stages` together with options.
+            `num_of_boxes`, `num_of_minutes` and `stages`, or `stages` together with options.
 
     >>> [stage.num_of_samples for stage in stages_of(None, {"selection_strategy": "least", "num_of_samples": 3})]
     [3]
@@ -38,8 +38,9 @@ def stages_of(
         if changed:
             raise InvalidInputError(f"`stages` say everything; got `{'`, `'.join(changed)}` beside them")
         return [stages] if isinstance(stages, DetectionSampling) else list(stages)
-    if options["num_of_samples"] is None and options["num_of_boxes"] is None:
-        raise InvalidInputError("`num_of_samples`, `num_of_boxes` or `stages` must be given; got none of them")
+    amounts = ("num_of_samples", *BUDGETS)
+    if all(options[name] is None for name in amounts):
+        raise InvalidInputError(f"`{'`, `'.join(amounts)}` or `stages` must be given; got none of them")
     try:
         stage = DetectionSampling(**options)
     except ValidationError as error:

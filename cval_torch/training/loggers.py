@@ -194,6 +194,7 @@ def _scalars(chosen: SelectedFrames, labels: LabelPool, epoch: int | None) -> di
         "rounds/labeled_frames": labeled,
         "rounds/frames_left": len(labels) - labeled - len(chosen),
         "rounds/estimated_boxes": chosen.num_of_boxes,
+        "rounds/estimated_minutes": chosen.num_of_minutes,
     }
     if epoch is not None:
         values["rounds/epoch"] = epoch

@@ -43,6 +43,7 @@ def test_flags_count_over_overrides_and_these_over_the_file(tmp_path: Path) -> N
         (["--class-names", "no", "1e-3"], "class_names", ["no", "1e-3"]),
         (["-n", "5"], "stages.0.num_of_samples", 5),
         (["--num-of-boxes", "50"], "stages.0.num_of_boxes", 50.0),
+        (["--num-of-minutes", "90"], "stages.0.num_of_minutes", 90.0),
         (["-n", "5", "--strategy", "entropy"], "stages.0.selection_strategy", "entropy"),
         (["-n", "5", "--min-distance", "0.2"], "stages.0.min_distance", 0.2),
         (["--export", "label-studio", "cvat"], "output.export", ["label_studio", "cvat"]),

@@ -72,6 +72,10 @@ def test_balanced_classes_with_and_without_labelled_frames() -> None:
             {"strategies": {"one": DetectionSampling(selection_strategy="least", num_of_samples=4, num_of_boxes=9)}},
             "strategy 'one': its last stage must not have `num_of_boxes`",
         ),
+        (
+            {"strategies": {"one": DetectionSampling(selection_strategy="least", num_of_samples=4, num_of_minutes=9)}},
+            "strategy 'one': its last stage must not have `num_of_minutes`",
+        ),
         ({"train": Tiny, "evaluate": Tiny, "trained_draws": 7}, "`trained_draws` must be at most draws=6; got 7"),
     ],
 )

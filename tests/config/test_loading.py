@@ -80,7 +80,7 @@ def test_another_path_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
         ("batch: many", r"a.yaml: batch: .*valid integer; got 'many'"),
         ("batch: true", "a.yaml: batch: .*valid integer"),
         ("batch: '8'", "a.yaml: batch: .*valid integer"),
-        ("stages: [{selection_strategy: entropy}]", r"a.yaml: stages.0.* must be given; got neither"),
+        ("stages: [{selection_strategy: entropy}]", r"a.yaml: stages.0.* must be given; got none of them"),
         ("stages: [{num_of_samples: 0}]", r"a.yaml: stages.0.num_of_samples: .*greater than or equal to 1; got 0"),
         ("source: {path: x, tile: 64, overlap: 64}", "a.yaml: source: `overlap` must be less than `tile`"),
         ("source: {}", "a.yaml: source: exactly one of `path` or `factory`"),

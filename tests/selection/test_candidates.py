@@ -27,6 +27,7 @@ def random_stage(generator: random.Random) -> DetectionSampling:
         "bbox_selection_policy": generator.choice(["max", "mean", "sum"]),
         "num_of_samples": None if budget is not None and generator.random() < 0.4 else generator.choice([1, 3, 8]),
         "num_of_boxes": budget,
+        "num_of_minutes": generator.choice([None, None, 1.1, 4.0]),
         "class_quotas": generator.choice([None, {0: 2, 3: 1}, {1: 30}]),
         "null_policy": generator.choice(["protocol", "skip", "last", "sample"]),
         "sort_strategy": generator.choice([None, "ascending", "descending"]),
@@ -58,6 +59,7 @@ def test_few_frames_are_possible() -> None:
         ({"num_of_samples": 4, "class_quotas": {0: 3, 1: 2}}, 9),
         ({"num_of_samples": None, "num_of_boxes": 5.0}, 40),
         ({"num_of_samples": 4, "num_of_boxes": 1000.0}, 4),
+        ({"num_of_samples": None, "num_of_minutes": 3.0, "seconds_per_frame": 4.5, "seconds_per_box": 0}, 41),
     ):
         stage = DetectionSampling(selection_strategy="entropy", **options)  # type: ignore[arg-type]
         assert 1 <= len(still_possible(score_frames(pool, stage), stage)) <= most

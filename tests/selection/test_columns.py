@@ -21,6 +21,7 @@ from cval_torch.strategies.registry import STRATEGIES
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"num_of_boxes": 4.0},
+    {"num_of_minutes": 4.0},
     {"min_distance": 0.3},
     {"class_quotas": {1: 2}},
     {"class_weights": {0: 2.0}},

@@ -43,6 +43,15 @@ OPTIONS = st.fixed_dictionaries(
         "strategy": st.sampled_from(RANKING),
         "n": st.sampled_from([None, 1, 3, 8, 40]),
         "num_of_boxes": st.sampled_from([None, 0.1, 1.0, 2.5, 7.0, 20.0, 500.0]),
+        "minutes": st.sampled_from(
+            [
+                {},
+                {},
+                {"num_of_minutes": 3.01},
+                {"num_of_minutes": 0.7, "seconds_per_box": 0.0},
+                {"num_of_minutes": 9.1, "seconds_per_frame": 50.3, "seconds_per_box": 3.3},
+            ]
+        ),
         "min_distance": st.sampled_from([None, 0.05, 0.4, 1.0, 2.12]),
         "class_quotas": st.sampled_from([None, {0: 1}, {2: 3, 0: 2}, {1: 30, 2: 2}, {9: 1, 1: 4}]),
         "null_policy": st.sampled_from(NULL_POLICIES),
@@ -63,7 +72,8 @@ OPTIONS = st.fixed_dictionaries(
 def test_stages_that_rank_keep_the_rules(
     options: dict[str, Any], frames: int, seed: int, beside: bool, block: int
 ) -> None:
-    if options["n"] is None and options["num_of_boxes"] is None:
+    options |= options.pop("minutes")
+    if options["n"] is None and options["num_of_boxes"] is None and "num_of_minutes" not in options:
         options["n"] = 5
     if options["strategy"] == "random":
         options["sort_strategy"] = None
@@ -192,6 +202,22 @@ def test_a_budget_ends_the_choice_at_the_frame_that_exceeds_it() -> None:
     assert chosen.num_of_boxes == pytest.approx(3)
     assert repr(chosen) == "Selection(3 frames of about 3 boxes by entropy)"
     assert LocalBackend().select(pool, stage(n=2, num_of_boxes=3)).frame_ids == ("a", "b")
+
+
+def test_minutes_are_of_frames_and_boxes() -> None:
+    pool = Pool(list("abcd"), torch.tensor([0, 1, 1, 3, 4]), scores=torch.tensor([0.5, 0.75, 0.25, 0.9]))
+    timed = {"seconds_per_frame": 30, "seconds_per_box": 60}
+    chosen = LocalBackend().select(pool, stage(num_of_minutes=1.5, null_policy="sample", **timed))
+    assert chosen.frame_ids == ("a", "b"), "1 minute, and half a one for a frame that shows nothing"
+    assert LocalBackend().select(pool, stage(num_of_minutes=1.49, null_policy="sample", **timed)).frame_ids == ("a",)
+    assert LocalBackend().select(pool, stage(num_of_minutes=2.5, num_of_boxes=1.5, **timed)).frame_ids == ("a", "b")
+    with pytest.warns(UserWarning, match="keeps about 0.3425 minutes: more than num_of_minutes=0.1"):
+        LocalBackend().select(pool, stage(num_of_minutes=0.1))
+    looks = make_looks(60, seed=3, nulls=False)
+    for strategy in ("auto", "k_center", "clustering"):
+        chosen = LocalBackend().select(looks, stage(strategy, num_of_minutes=8))
+        assert chosen.estimated_boxes is not None
+        assert 6.5 < (chosen.estimated_boxes.sum() * 25.5 + len(chosen) * 7.8) / 60 <= 8
 
 
 def test_without_scores_boxes_are_counted() -> None:

@@ -106,6 +106,7 @@ def random_stage(generator: random.Random, strategies: Sequence[Any], n: int) ->
         "bbox_selection_policy": generator.choice(["min", "max", "mean", "sum", None]),
         "seed": generator.randrange(5),
         "num_of_boxes": generator.choice([None, None, 2, 9]),
+        "num_of_minutes": generator.choice([None, None, 1, 4]),
     }
     if strategy in ("least", "margin", "ratio", "entropy"):
         options["class_weights"] = generator.choice([None, {0: 2.5, 1: 0.3, 9: 7}, "balanced"])

@@ -52,6 +52,10 @@ def test_the_most_informative_come_first_unless_said(strategy: str, sort: str | 
         ("num_of_boxes", -1.5),
         ("num_of_boxes", float("inf")),
         ("num_of_boxes", "many"),
+        ("num_of_minutes", 0),
+        ("num_of_minutes", float("nan")),
+        ("seconds_per_frame", -1),
+        ("seconds_per_box", float("inf")),
         ("min_distance", 0),
         ("min_distance", 2.13),
         ("min_distance", float("nan")),
@@ -71,8 +75,8 @@ def test_a_stage_refuses_by_name_also_when_changed(field: str, value: object) ->
     assert stage == DetectionSampling.model_validate(good)
 
 
-def test_a_stage_says_how_much_in_frames_or_in_boxes() -> None:
-    message = "`num_of_samples` or `num_of_boxes` must be given; got neither"
+def test_a_stage_says_how_much_in_frames_boxes_or_minutes() -> None:
+    message = "`num_of_samples`, `num_of_boxes` or `num_of_minutes` must be given; got none of them"
     with pytest.raises(ValidationError, match=message):
         DetectionSampling(selection_strategy="entropy")
     stage = DetectionSampling(selection_strategy="entropy", num_of_boxes=30)
@@ -83,6 +87,23 @@ def test_a_stage_says_how_much_in_frames_or_in_boxes() -> None:
     stage.num_of_samples = 4
     stage.num_of_boxes = None
     assert (stage.num_of_samples, stage.num_of_boxes) == (4, None)
+    stage.num_of_minutes = 9
+    stage.num_of_samples = None
+    with pytest.raises(ValidationError, match=message):
+        stage.num_of_minutes = None
+    assert stage.budget_fields == ("num_of_minutes",)
+
+
+def test_seconds_go_with_minutes_and_are_not_all_0() -> None:
+    with pytest.raises(ValidationError, match="`seconds_per_box` means nothing without a budget in `num_of_minutes`"):
+        DetectionSampling(selection_strategy="entropy", num_of_samples=3, seconds_per_box=4)
+    message = "`seconds_per_frame` and `seconds_per_box` must not both be 0"
+    stage = DetectionSampling(selection_strategy="entropy", num_of_minutes=3, seconds_per_box=0)
+    assert stage.minutes(99, frames=10) == pytest.approx(10 * 7.8 / 60)
+    with pytest.raises(ValidationError, match=message):
+        stage.seconds_per_frame = 0
+    with pytest.raises(ValidationError, match=message):
+        DetectionSampling(selection_strategy="entropy", num_of_minutes=3, seconds_per_box=0, seconds_per_frame=0)
 
 
 def test_quotas_are_read_back_from_json() -> None:

@@ -30,7 +30,7 @@ def test_options_describe_one_stage() -> None:
 @pytest.mark.parametrize(
     ("stages", "options", "message"),
     [
-        (None, {}, "`num_of_samples`, `num_of_boxes` or `stages` must be given; got none of them"),
+        (None, {}, "`num_of_samples`, `num_of_boxes`, `num_of_minutes` or `stages` must be given; got none of them"),
         (
             [STAGE],
             {"seed": 3, "num_of_samples": 2},

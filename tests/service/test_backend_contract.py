@@ -170,6 +170,8 @@ def test_strategies_on_objects(backend: Backend, strategy: str, kind: str, first
 CONSTRAINED: dict[str, dict[str, object]] = {
     "boxes": {"n": None, "num_of_boxes": 9.5},
     "frames and boxes": {"n": 6, "num_of_boxes": 9.5},
+    "minutes": {"n": None, "num_of_boxes": 20, "num_of_minutes": 4, "seconds_per_frame": 10, "seconds_per_box": 5},
+    "minutes as published": {"n": None, "num_of_minutes": 3.5},
     "one dear frame": {"n": None, "num_of_boxes": 0.01},
     "distance": {"n": 8, "min_distance": 0.8},
     "too few are apart": {"n": 20, "min_distance": 1.3},

@@ -43,6 +43,7 @@ def test_what_a_round_is_logged_as() -> None:
             "rounds/frames_left": 20 - labeled - 3,
             "rounds/epoch": epoch,
             "rounds/estimated_boxes": pytest.approx(boxes),
+            "rounds/estimated_minutes": pytest.approx((3 * 7.8 + 25.5 * boxes) / 60),
             "rounds/classes/0": pytest.approx(boxes),
         }
         assert all(type(value) is float for value in values.values())
@@ -84,7 +85,7 @@ def test_without_boxes_and_classes_the_rest_is_logged() -> None:
     chosen = SelectedFrames(dataset, LocalBackend().select(pool, STAGE), pool)
     RoundLog([notes]).log(chosen, LabelPool(dataset, labeled=["0"]), number=4, epoch=None)
     [values] = notes.of("scalars")
-    names = ("chosen_frames", "labeled_frames", "frames_left", "estimated_boxes")
+    names = ("chosen_frames", "labeled_frames", "frames_left", "estimated_boxes", "estimated_minutes")
     assert set(values) == {f"rounds/{name}" for name in names}
     assert (notes.steps("table"), notes.steps("file"), notes.of("image")) == ([4], [4], [])
 

@@ -86,7 +86,10 @@ class Oracle:
             }.get(one.null_policy, 0)
             first = order[: min(n - share, len(seen))]
             cost = math.fsum(self.costs[self.row_of[frame_id]] for frame_id in first)
-            if one.num_of_boxes is None or cost <= one.num_of_boxes or n == 1:
+            seconds = 7.8 if one.seconds_per_frame is None else one.seconds_per_frame
+            per_box = 25.5 if one.seconds_per_box is None else one.seconds_per_box
+            minutes = (seconds * (len(first) + share) + per_box * cost) / 60
+            if n == 1 or (cost <= (one.num_of_boxes or math.inf) and minutes <= (one.num_of_minutes or math.inf)):
                 break
         chosen = sorted(first[:far], key=ranking.index) + first[far:]
         if one.null_policy == "sample":

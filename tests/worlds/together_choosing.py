@@ -72,6 +72,7 @@ def random_stage(generator: random.Random, n: int, **given: Any) -> DetectionSam
         "null_policy": generator.choice(NULL_POLICIES),
         "seed": generator.randrange(5),
         "num_of_boxes": generator.choice([None, None, 3, 8]),
+        "num_of_minutes": generator.choice([None, None, 2, 5]),
         "min_distance": generator.choice([None, None, None, 0.5]),
     }
     options |= given

@@ -23,7 +23,7 @@ REFUSED = {
     "neither frames nor boxes": (
         sampling(num_of_samples=None),
         422,
-        "`num_of_samples` or `num_of_boxes` must be given",
+        "`num_of_samples`, `num_of_boxes` or `num_of_minutes` must be given",
     ),
     "no boxes": (sampling(num_of_boxes=0), 422, "num_of_boxes"),
     "a distance of nothing": (sampling(min_distance=0), 422, "min_distance"),
