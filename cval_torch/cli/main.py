@@ -101,5 +101,12 @@ class _Commands:
         self._commands, self._shared = commands, shared
 
     def add_parser(self, name: str, **options: object) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = self._commands.add_parser(name, parents=[self._shared], **options)
+        parser: argparse.ArgumentParser = self._commands.add_parser(
+            name, parents=[self._shared], formatter_class=_wide, **options
+        )
         return parser
+
+
+def _wide(prog: str) -> argparse.HelpFormatter:
+    """Help whose longer flags have their words beside them, which takes fewer lines."""
+    return argparse.HelpFormatter(prog, max_help_position=32)
