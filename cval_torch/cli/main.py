@@ -101,9 +101,8 @@ class _Commands:
         self._commands, self._shared = commands, shared
 
     def add_parser(self, name: str, **options: object) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = self._commands.add_parser(
-            name, parents=[self._shared], formatter_class=_wide, **options
-        )
+        options.setdefault("formatter_class", _wide)
+        parser: argparse.ArgumentParser = self._commands.add_parser(name, parents=[self._shared], **options)
         return parser
 
 
