@@ -135,10 +135,3 @@ def broken_images(images: Any, count: int) -> list[int]:
         columns = [value for value in images.values() if isinstance(value, Tensor) and value.ndim == 4]
         return [place for place in range(count) if not all(is_finite(v[place]) for v in columns if len(v) == count)]
     return [place for place, image in enumerate(images) if isinstance(image, Tensor) and not is_finite(image)]
-
-
-def sizes_of(images: Any) -> list[tuple[int, int]] | None:
-    """(height, width) of N plain images; None for images in any other form."""
-    if not isinstance(images, (list, tuple)) or not all(isinstance(image, Tensor) for image in images):
-        return None
-    return [(int(image.shape[-2]), int(image.shape[-1])) for image in images]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from cval_torch.errors import InvalidInputError
+from cval_torch.hooks.finding import unwrap
 from cval_torch.pool.ranks import Ranks
 
 
@@ -30,7 +31,8 @@ def model_fingerprint(model: nn.Module) -> str:
     False
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(weights_of(model).items()):
+    network: nn.Module = model if isinstance(model, nn.Module) else unwrap(model)  # of a host's own object
+    for name, tensor in sorted(weights_of(network).items()):
         digest.update(f"{name} {tensor_digest(tensor)};".encode())
     return digest.hexdigest()[:32]
 

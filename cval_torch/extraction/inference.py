@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from cval_torch.errors import ExtractionError, HookError, InvalidInputError, LoaderOrderError, NotEnoughMemoryError
-from cval_torch.extraction.batches import broken_images, parts_of, sizes_of
+from cval_torch.extraction.batches import broken_images, parts_of
 from cval_torch.extraction.ids import FrameNames
 from cval_torch.extraction.image_range import RangeCheck
 from cval_torch.extraction.listing import path_of
 from cval_torch.extraction.loading import LoadingPlan
 from cval_torch.extraction.options import OPTIONAL_COLUMNS, PassOptions
-from cval_torch.hooks.base import BatchParts, DetectorAdapter, FrameBatch
+from cval_torch.hooks.base import BatchParts, DetectorAdapter, FrameBatch, sizes_of
 from cval_torch.hooks.checking import check_boxes, check_optional, faults_of
 from cval_torch.hooks.finding import is_built_in
 from cval_torch.hooks.finite import NotFiniteError, check_maps
@@ -182,8 +182,9 @@ class Inference:
 
     def _frames(self, recorder: Recorder, parts: BatchParts) -> FrameBatch:
         """What the adapter reads of one forward pass, checked."""
-        recorder.clear()
-        output = self.adapter.forward(self.model, _moved(parts.images, self.device))
+        images = _moved(parts.images, self.device)
+        recorder.clear(images)
+        output = self.adapter.forward(self.model, images)
         recorder.check()
         frames = self.adapter.read(self.model, recorder.recording, output)
         check_boxes(frames, parts.count, self.adapter.name)
@@ -245,10 +246,12 @@ def _moved(value: Any, device: torch.device) -> Any:
     return value
 
 
-def device_of(model: nn.Module, device: torch.device | str | None = None) -> torch.device:
-    """`device`; None: where the first of the model's tensors is."""
+def device_of(model: Any, device: torch.device | str | None = None) -> torch.device:
+    """`device`; None: where the first of the model's tensors is. Of what is no module, the CPU."""
     if device is not None:
         return torch.device(device)
+    if not isinstance(model, nn.Module):
+        return torch.device("cpu")
     first = next(itertools.chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if first is None else first.device
 

@@ -30,7 +30,8 @@ from cval_torch.extraction.pass_folder import PassCache
 from cval_torch.extraction.probing import Probe, ask_model
 from cval_torch.extraction.random_state import random_state_kept
 from cval_torch.extraction.resuming import resume
-from cval_torch.hooks.finding import find_adapter, unwrap
+from cval_torch.hooks.finding import unwrap
+from cval_torch.hooks.holding import find_detector
 from cval_torch.hooks.recorder import evaluating
 from cval_torch.pool.gathering import gather_pools, same_layout
 from cval_torch.pool.layout import Gathered
@@ -74,9 +75,10 @@ class InferencePass:
         distributed: bool | None = None,
         watch: Watch | None = None,
     ) -> None:
-        self.model, self.loader, self.options, self.watch = unwrap(model), loader, options, watch
-        self.ranks = Ranks(distributed, device=device_of(self.model, options.device))
-        self.adapter = self.ranks.exchange_local(lambda: find_adapter(self.model, options.adapter))
+        self.loader, self.options, self.watch = loader, options, watch
+        self.ranks = Ranks(distributed, device=device_of(unwrap(model), options.device))
+        found = self.ranks.exchange_local(lambda: find_detector(model, adapter=options.adapter))
+        self.model, self.adapter = found.model, found.adapter
         self.device = device_of(self.model, options.device)
         with random_state_kept():
             self.shares = deal(loader, self.ranks)

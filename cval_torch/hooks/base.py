@@ -20,8 +20,36 @@ class Call:
     output: Any
 
 
-Recording = Mapping[str, Sequence[Call]]
-"""The calls of one batch, by the names that `DetectorAdapter.modules` gave, in the order they ran."""
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+
+class Recording(dict[str, Sequence[Call]]):
+    """The calls of one batch, by the names that `DetectorAdapter.modules` gave, in the order they ran.
+
+    Attributes:
+        images: what `DetectorAdapter.forward` was given: the images as the loader gave them, on the model's device.
+
+    >>> import torch
+    >>> Recording({}, images=[torch.zeros(3, 40, 60)]).sizes
+    [(40, 60)]
+    """
+
+    def __init__(self, calls: Mapping[str, Sequence[Call]], *, images: Any = None) -> None:
+        super().__init__(calls)
+        self.images = images
+
+    @property
+    def sizes(self) -> list[Size] | None:
+        """(height, width) of each plain image; None for a batch of a host's own kind."""
+        return sizes_of(self.images)
+
+
+def sizes_of(images: Any) -> list[Size] | None:
+    """(height, width) of N plain images; None for images in any other form."""
+    if not isinstance(images, (list, tuple)) or not all(isinstance(image, Tensor) for image in images):
+        return None
+    return [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
 
 
 class Later:
@@ -156,7 +184,7 @@ class BatchParts:
 class DetectorAdapter(Protocol):
     """One family of detectors. Pass an instance as `extract(..., adapter=...)` for a model of your own.
 
-    The extraction calls, in this order: `matches` (only when it looks for an adapter itself), `modules` once,
+    The extraction calls, in this order: `matches`, to find the detector in what it was given, `modules` once,
     and then a batch at a time `forward` and `read`. With `cache_dir`, what an adapter holds and the code of its methods
     tell one pass from another, and a copy of it reads two images of noise first.
     """
@@ -182,7 +210,16 @@ class DetectorAdapter(Protocol):
         ...
 
     def read(self, model: nn.Module, recording: Recording, output: Any) -> FrameBatch:
-        """Turn what was recorded, and what `forward` returned, into rows. Raises `HookError` if it cannot."""
+        """Turn what was recorded, and what `forward` returned, into rows.
+
+        Args:
+            model: as `forward` got it.
+            recording: the calls of the modules; `recording.images` and `recording.sizes` are of the loader's images.
+            output: what `forward` returned.
+
+        Raises:
+            HookError: it cannot.
+        """
         ...
 
 
@@ -195,5 +232,18 @@ class SplitsBatches(Protocol):
 
         Raises:
             InvalidInputError: the batch is of the host's kind, but not as this family takes it.
+        """
+        ...
+
+
+@runtime_checkable
+class OpensHolders(Protocol):
+    """What an adapter may also have: knowledge of the objects in which its host keeps a network, which are not it."""
+
+    def open(self, holder: Any) -> tuple[nn.Module, DetectorAdapter] | None:
+        """The network in `holder`, and an adapter that reads it as the holder would; None: it is no such object.
+
+        Args:
+            holder: anything, such as a host's own predictor, a wrapper for training, or a network.
         """
         ...

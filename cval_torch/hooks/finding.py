@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,74 +10,40 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from cval_torch.errors import InvalidInputError, UnsupportedModelError, dotted_name
-from cval_torch.hooks.base import DetectorAdapter
-
-
-@dataclass(frozen=True)
-class KnownAdapter:
-    """Where an adapter lives; its module is imported only once its vendor's package has been.
-
-    Attributes:
-        families: the detectors it knows, as a user would name them.
-        vendor: the package that defines them.
-        module: the module of this library with the adapter's class.
-        attribute: the name of the class; it takes no arguments.
-    """
-
-    families: str
-    vendor: str
-    module: str
-    attribute: str
-
-    def load(self) -> DetectorAdapter | None:
-        """The adapter, or None where the vendor's package was never imported: no model can be one of its own."""
-        if self.vendor not in sys.modules:
-            return None
-        adapter: DetectorAdapter = getattr(importlib.import_module(self.module), self.attribute)()
-        return adapter
-
-
-ADAPTERS: tuple[KnownAdapter, ...] = (
-    KnownAdapter("Faster, Mask and Keypoint R-CNN", "torchvision", "cval_torch.hooks.torchvision", "RCNNAdapter"),
-    KnownAdapter("RetinaNet", "torchvision", "cval_torch.hooks.torchvision", "RetinaNetAdapter"),
-    KnownAdapter("FCOS", "torchvision", "cval_torch.hooks.torchvision", "FCOSAdapter"),
-    KnownAdapter("SSD and SSDLite", "torchvision", "cval_torch.hooks.torchvision", "SSDAdapter"),
-    KnownAdapter("YOLO v3, 5, 6, 8 to 12 and 26", "ultralytics", "cval_torch.hooks.ultralytics", "UltralyticsAdapter"),
-    KnownAdapter(
-        "DETR and Conditional, Deformable and DAB-DETR, Table Transformer, RT-DETR, D-FINE, YOLOS",
-        "transformers",
-        "cval_torch.hooks.transformers",
-        "TransformersAdapter",
-    ),
-)
-"""Every family that is known, in the order in which they are asked."""
+from cval_torch.hooks.base import DetectorAdapter, OpensHolders
+from cval_torch.hooks.registry import adapters_known, families_known
 
 
 def unwrap(model: Any) -> Any:
     """The detector itself, out of any nesting of DataParallel, DistributedDataParallel, AveragedModel, torch.compile,
-    and out of an `ultralytics.YOLO`.
+    and out of the objects in which hosts keep a network, such as an `ultralytics.YOLO`.
 
     >>> layer = nn.Linear(1, 1)
     >>> unwrap(nn.DataParallel(layer)) is layer
     True
     """
+    return opened(model, adapters_known())[0]
+
+
+def opened(model: Any, adapters: Sequence[DetectorAdapter]) -> tuple[Any, DetectorAdapter | None]:
+    """What `unwrap` returns, and the adapter that opened the host's object, as it read what that says; None: none did.
+
+    Args:
+        model: anything.
+        adapters: those that are asked whether they can open it.
+    """
+    reader: DetectorAdapter | None = None
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
             model = model.module
         elif isinstance(getattr(model, "_orig_mod", None), nn.Module):  # what torch.compile returns
             model = model._orig_mod
-        elif (inner := _network_inside(model)) is not None:
-            model = inner
         else:
-            return model
-
-
-def _network_inside(model: Any) -> nn.Module | None:
-    """What an `ultralytics.YOLO` holds; its own `train` would start a training. None for any other model."""
-    if "ultralytics" not in sys.modules:
-        return None
-    found: nn.Module | None = importlib.import_module("cval_torch.hooks.ultralytics").wrapped_network(model)
-    return found
+            inside = (each.open(model) for each in adapters if isinstance(each, OpensHolders))
+            found = next((pair for pair in inside if pair is not None), None)
+            if found is None:
+                return model, reader
+            model, reader = found
 
 
 def find_adapter(model: Any, adapter: DetectorAdapter | None = None) -> DetectorAdapter:
@@ -88,8 +51,9 @@ def find_adapter(model: Any, adapter: DetectorAdapter | None = None) -> Detector
 
     Args:
         model: a detector, already out of its wrappers.
-        adapter: the caller's own, or None to look among `ADAPTERS`. One of these, with options, is asked whether it
-            knows the model; an adapter with a `matches` of its own is taken at its word.
+        adapter: the caller's own, or None to look among those that are registered, those that other packages bring,
+            and `ADAPTERS`. One of this library, with options, is asked whether it knows the model; an adapter with a
+            `matches` of its own is taken at its word.
 
     Raises:
         UnsupportedModelError: no adapter knows the model, or not the one that was given; or torch.jit has made the
@@ -102,8 +66,8 @@ def find_adapter(model: Any, adapter: DetectorAdapter | None = None) -> Detector
             f"from. {_known()}"
         )
     if adapter is not None:
-        return _given(model, _checked(adapter))
-    loaded = [known for known in (entry.load() for entry in ADAPTERS) if known is not None]
+        return _given(model, checked(adapter))
+    loaded = adapters_known()
     if isinstance(model, nn.Module):
         for known in loaded:
             if known.matches(model):
@@ -133,10 +97,9 @@ def is_built_in(thing: Any) -> bool:
 
 
 def _known() -> str:
-    families = "; ".join(f"{entry.families} ({entry.vendor})" for entry in ADAPTERS)
     return (
-        f"Known are: {families}. For any other detector pass `adapter=`, an object of your own with the methods of "
-        "cval_torch.hooks.base.DetectorAdapter; examples/extend/detector.py has a whole one"
+        f"Known are: {families_known()}. For any other detector pass `adapter=`, an object of your own with the "
+        "methods of cval_torch.hooks.base.DetectorAdapter; examples/extend/detector.py has a whole one"
     )
 
 
@@ -150,7 +113,8 @@ def _inside(model: Any, adapters: list[DetectorAdapter]) -> Iterator[tuple[str, 
                     return
 
 
-def _checked(adapter: Any) -> DetectorAdapter:
+def checked(adapter: Any) -> DetectorAdapter:
+    """`adapter`, if it has the methods of one. Raises `InvalidInputError`."""
     if isinstance(adapter, type):
         raise InvalidInputError(f"`adapter` must be an instance; got the class {adapter.__qualname__}")
     if isinstance(adapter, DetectorAdapter):
@@ -160,51 +124,3 @@ def _checked(adapter: Any) -> DetectorAdapter:
         f"`adapter` must answer to cval_torch.hooks.base.DetectorAdapter; {type(adapter).__qualname__} lacks "
         f"{', '.join(f'`{part}`' for part in missing)}"
     )
-
-
-def find_detector(module: nn.Module, *, name: str | None = None, adapter: DetectorAdapter | None = None) -> nn.Module:
-    """The detector in a host's module, such as a `LightningModule`.
-
-    Args:
-        module: the host's.
-        name: of the attribute that is the detector; dots lead further in. None: the module itself if an adapter
-            knows it, else the one of its direct submodules that an adapter knows.
-        adapter: the user's own, or None for those that are known.
-
-    Raises:
-        InvalidInputError: no such attribute, or several submodules are detectors.
-        UnsupportedModelError: neither the module nor a direct submodule is known.
-    """
-    if name is not None:
-        return _attribute(module, name)
-    if _knows(module, adapter):
-        return module
-    inside = {child_name: child for child_name, child in module.named_children() if _knows(child, adapter)}
-    if len(inside) > 1:
-        raise InvalidInputError(f"several attributes are detectors: say which, as `detector=`; got {sorted(inside)}")
-    if not inside:
-        find_adapter(unwrap(module))  # raises, and says what is known
-        raise UnsupportedModelError(f"`adapter` does not know {type(module).__name__}, nor any of its attributes")
-    return next(iter(inside.values()))
-
-
-def _attribute(module: nn.Module, name: str) -> nn.Module:
-    found: Any = module
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, nn.Module):
-        raise InvalidInputError(
-            f"`detector` must name a module within {type(module).__name__}; got {name!r}, which is {found!r}"
-        )
-    return found
-
-
-def _knows(module: nn.Module, adapter: DetectorAdapter | None) -> bool:
-    core = unwrap(module)
-    if adapter is not None:
-        return adapter.matches(core)
-    try:
-        find_adapter(core)
-    except UnsupportedModelError:
-        return False
-    return True

@@ -37,12 +37,13 @@ class Recorder:
         self._modules = dict(modules)
         self._within = within
         self._calls: dict[str, list[Call]] = {name: [] for name in self._modules}
+        self._images: Any = None
         self._closing = ExitStack()
 
     @property
     def recording(self) -> Recording:
         """The calls since `clear`, by module name, in the order in which they returned."""
-        return self._calls
+        return Recording(self._calls, images=self._images)
 
     def __enter__(self) -> Recorder:
         with ExitStack() as opening:  # closes what was opened, should a step of this fail
@@ -58,8 +59,13 @@ class Recorder:
     ) -> None:
         self._closing.close()
 
-    def clear(self) -> None:
-        """Forget the calls so far, and with them their tensors; due before every batch."""
+    def clear(self, images: Any = None) -> None:
+        """Forget the calls so far, and with them their tensors; due before every batch.
+
+        Args:
+            images: what the detector is going to be given, for `Recording.images`.
+        """
+        self._images = images
         for calls in self._calls.values():
             calls.clear()
 

@@ -53,8 +53,13 @@ class Detections:
     scores: Tensor
 
     @classmethod
-    def of(cls, outputs: Sequence[dict[str, Tensor]]) -> Detections:
+    def of(cls, outputs: Sequence[dict[str, Tensor]], computed: torch.dtype) -> Detections:
         """Join what a torchvision detector returns: a dict a frame.
+
+        Args:
+            outputs: of N frames.
+            computed: the dtype of the head's output. A wrapper for mixed precision, such as accelerate's, makes the
+                detections float32 again; rows are told by numbers as the detector computed them.
 
         Raises:
             HookError: the outputs do not have that form.
@@ -65,9 +70,9 @@ class Detections:
         return cls(
             counts=counts,
             frames=spread(counts, scores.device),
-            boxes=torch.cat([output["boxes"] for output in outputs]),
+            boxes=_as_computed(torch.cat([output["boxes"] for output in outputs]), computed),
             labels=torch.cat([output["labels"] for output in outputs]),
-            scores=scores,
+            scores=_as_computed(scores, computed),
         )
 
     def lowest_scores(self, *, ulps: int) -> Tensor:
@@ -78,6 +83,14 @@ class Detections:
         scores = self.scores.to(torch.promote_types(self.scores.dtype, torch.float32))
         lowest = scores.new_full((len(self.counts),), torch.inf).scatter_reduce_(0, self.frames, scores, "amin")
         return lowest * (1 - 1e-5 - ulps * torch.finfo(self.scores.dtype).eps) if ulps else lowest
+
+
+def _as_computed(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """`values` in `dtype` if that loses nothing of them, as where they had it before; else as they are."""
+    if torch.finfo(dtype).bits >= torch.finfo(values.dtype).bits:
+        return values
+    narrow = values.to(dtype)
+    return narrow if torch.equal(narrow.to(values.dtype), values) else values
 
 
 @dataclass(frozen=True)

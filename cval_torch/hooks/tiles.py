@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cval_torch.errors import HookError, InvalidInputError, UnsupportedModelError
-from cval_torch.hooks.base import DetectorAdapter, FrameBatch, Later, LaterRows, Recording
+from cval_torch.errors import HookError, InvalidInputError
+from cval_torch.hooks.base import DetectorAdapter, FrameBatch, Later, LaterRows, OpensHolders, Recording
 from cval_torch.hooks.checking import check_form, faults_of
 from cval_torch.hooks.finding import find_adapter, is_built_in
 from cval_torch.hooks.finite import NotFiniteError
 from cval_torch.hooks.recorder import Recorder
+from cval_torch.hooks.registry import adapters_known
 from cval_torch.hooks.regrouping import in_order
 from cval_torch.hooks.tile_grid import TileGrid
 
@@ -79,13 +80,17 @@ class TiledAdapter:
 
     def matches(self, model: nn.Module) -> bool:
         """Whether `adapter` knows `model`, or any adapter does."""
-        if self.adapter is not None:
-            return self.adapter.matches(model)
-        try:
-            find_adapter(model)
-        except UnsupportedModelError:
-            return False
-        return True
+        adapters = adapters_known() if self.adapter is None else [self.adapter]
+        return any(adapter.matches(model) for adapter in adapters)
+
+    def open(self, holder: Any) -> tuple[nn.Module, TiledAdapter] | None:
+        """What `adapter` opens, or any adapter does; tiles are then read as the holder would read an image."""
+        for adapter in adapters_known() if self.adapter is None else [self.adapter]:
+            found = adapter.open(holder) if isinstance(adapter, OpensHolders) else None
+            if found is not None:
+                tiled = TiledAdapter(found[1], tile=self.tile, overlap=self.overlap, iou=self.iou, batch=self.batch)
+                return found[0], tiled
+        return None
 
     def modules(self, model: nn.Module) -> Mapping[str, nn.Module]:
         """None: `forward` records tiles itself, and forgets some before it runs the next."""
@@ -116,7 +121,6 @@ class TiledAdapter:
         parts: list[tuple[list[int], FrameBatch]] = []
         with Recorder(dict(adapter.modules(model)), within=model) as recorder:
             for (height, width), positions in chunks:
-                recorder.clear()
                 tiles = []
                 for number, (top, left) in (places[position] for position in positions):
                     tiles.append(images[number][:, top : top + height, left : left + width])
@@ -154,6 +158,7 @@ class TiledAdapter:
 
 def _read(adapter: DetectorAdapter, model: nn.Module, tiles: list[Tensor], recorder: Recorder) -> FrameBatch:
     """What an adapter reads of tiles of one size; that of the user's own is checked, as in a pass."""
+    recorder.clear(tiles)
     output = adapter.forward(model, tiles)
     recorder.check()
     frames = adapter.read(model, recorder.recording, output)

@@ -68,7 +68,7 @@ class RCNNAdapter:
         for objectness_or_deltas in recording["rpn_head"][-1].output if "rpn_head" in recording else ():
             checks.maps(objectness_or_deltas, "the output of the region proposal network's head")
         checks.rows(logits, row_frames, "the class logits").rows(deltas, row_frames, "the box deltas").check()
-        detections = Detections.of(output)
+        detections = Detections.of(output, logits.dtype)
 
         def decode(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             codes = deltas.view(len(deltas), -1, 4)[rows, labels]
@@ -130,7 +130,7 @@ class _SingleStageAdapter(ABC):
         for name, values in anchors.outputs.items():
             checks.rows(values, anchors.frames, f"`{name}`, an output of the head,")
         checks.check()
-        detections = Detections.of(output)
+        detections = Detections.of(output, anchors.outputs["cls_logits"].dtype)
 
         def decode(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             boxes = self.decoded(model, anchors.outputs["bbox_regression"][rows], anchors.boxes[rows])

@@ -12,18 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import box_convert
 
 from cval_torch.errors import HookError, InvalidInputError
-from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Later, LaterRows, Recording
-from cval_torch.hooks.finite import check_rows
-from cval_torch.hooks.queries import states_of
+from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Later, Recording, Size
+from cval_torch.hooks.queries import QueryChoice, read_queries
 from cval_torch.hooks.regrouping import calls_of_passes, in_order, unit_range
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -88,11 +83,11 @@ class TransformersAdapter:
     """DETR, Conditional, Deformable and DAB-DETR, Table Transformer, RT-DETR v1 and v2, D-FINE and YOLOS.
 
     A detection is a query under its best class, so that a box is reported once; the host's own
-    `post_process_object_detection` may repeat it under a second class where classes are sigmoids. `probabilities` are
-    the query's: a softmax whose last column is "no object" (DETR, Table Transformer, YOLOS), else independent
-    sigmoids. `box_embeddings` are the decoder's last state of the query, `frame_embeddings` the mean of the encoder's
-    output over the image without its padding; where the encoder has several maps, of the coarsest (RT-DETR, D-FINE)
-    or of all (Deformable DETR).
+    `post_process_object_detection` may repeat it under a second class where classes are sigmoids, and so does
+    `every_class=True`. `probabilities` are the query's: a softmax whose last column is "no object" (DETR, Table
+    Transformer, YOLOS), else independent sigmoids. `box_embeddings` are the decoder's last state of the query,
+    `frame_embeddings` the mean of the encoder's output over the image without its padding; where the encoder has
+    several maps, of the coarsest (RT-DETR, D-FINE) or of all (Deformable DETR).
 
     A batch of an image processor (`pixel_values`, perhaps `pixel_mask` and `labels`) is taken as it is. Its boxes are
     in pixels of `labels[i]["orig_size"]`; without that, of the image as the model saw it, padding left out. Plain
@@ -103,6 +98,7 @@ class TransformersAdapter:
         threshold: keep queries whose best class scores above this, in [0, 1). Low on purpose: what the detector is
             unsure of is what selection looks for.
         top_k: most detections a frame, highest scores first.
+        every_class: whether a query may be several detections, under each class above the threshold; see `QueryChoice`.
         processor: the image processor for plain images, such as `AutoImageProcessor.from_pretrained(checkpoint)`.
             None: the family's own with its default settings: resized to a shortest side of 800 and at most 1333,
             ImageNet statistics; for RT-DETR and D-FINE resized to 640 x 640, no statistics.
@@ -113,14 +109,13 @@ class TransformersAdapter:
 
     name = "transformers detectors"
 
-    def __init__(self, *, threshold: float = 0.05, top_k: int = 100, processor: Any = None) -> None:
-        if not 0 <= threshold < 1:
-            raise InvalidInputError(f"`threshold` must be in [0, 1); got {threshold}")
-        if top_k < 1:
-            raise InvalidInputError(f"`top_k` must be at least 1; got {top_k}")
+    def __init__(
+        self, *, threshold: float = 0.05, top_k: int = 100, every_class: bool = False, processor: Any = None
+    ) -> None:
+        self.choice = QueryChoice(threshold, top_k, every_class)
         if processor is not None and not callable(processor):
             raise InvalidInputError(f"`processor` must be an image processor; got {type(processor).__name__}")
-        self.threshold, self.top_k, self.processor = threshold, top_k, processor
+        self.processor = processor
 
     def matches(self, model: nn.Module) -> bool:
         """Whether `model` is of one of `FAMILIES`, or of a class derived from one."""
@@ -202,34 +197,17 @@ class TransformersAdapter:
         return batches
 
     def _frames(self, model: nn.Module, calls: Mapping[str, Call], inputs: _Inputs, result: Any) -> FrameBatch:
-        family = _known(model)
-        logits = result.logits.float()
-        for what, values in (("the class logits", logits), ("the boxes", result.pred_boxes)):
-            check_rows(values, torch.tensor(inputs.rows), what)
-        probabilities = logits.softmax(-1) if family.softmax else logits.sigmoid()
-        objects = probabilities[..., :-1] if family.softmax else probabilities
-        scores, labels = objects.max(-1)
-        scores, order = scores.sort(dim=1, descending=True, stable=True)
-        scores, order = scores[:, : self.top_k], order[:, : self.top_k]
-        kept = scores > self.threshold
-        frames, places = kept.nonzero(as_tuple=True)
-        queries = order[frames, places]
-        states = calls["head"].args[0]
-        height_width = torch.tensor(inputs.sizes, dtype=torch.float32, device=logits.device)
-        limits = height_width.flip(1).repeat(1, 2)[frames]
-        boxes = box_convert(result.pred_boxes[frames, queries].float(), "cxcywh", "xyxy") * limits
-        recorded, encoder = calls["logits"].output, calls["encoder"]
-        return FrameBatch(
-            counts=kept.sum(1),
-            boxes=boxes.clamp(min=0).minimum(limits),
-            labels=labels[frames, queries],
-            scores=scores[kept],
-            probabilities=probabilities[frames, queries],
-            activation="softmax" if family.softmax else "sigmoid",
-            box_embeddings=LaterRows(
-                lambda picked: states_of(states, recorded, result.logits, frames, queries)[picked].float()
-            ).column,
-            frame_embeddings=Later(lambda: _frame_vectors(model, encoder, inputs, states.shape[1])).column,
+        states, encoder = calls["head"].args[0], calls["encoder"]
+        return read_queries(
+            result.logits,
+            result.pred_boxes,
+            states,
+            inputs.sizes,
+            activation="softmax" if _known(model).softmax else "sigmoid",
+            choice=self.choice,
+            recorded=calls["logits"].output,
+            frame_embeddings=Later(lambda: _frame_vectors(model, encoder, inputs, states.shape[1])),
+            positions=inputs.rows,
         )
 
 

@@ -100,6 +100,11 @@ class UltralyticsAdapter:
         head = _host_classes(_head(model))
         return "Detect" in head and not head & _NOT_PLAIN_BOXES
 
+    def open(self, holder: object) -> tuple[nn.Module, UltralyticsAdapter] | None:
+        """The network in an `ultralytics.YOLO`, or in the `ModelEMA` of a training."""
+        inner = wrapped_network(holder)
+        return None if inner is None else (inner, self)
+
     def modules(self, model: nn.Module) -> dict[str, nn.Module]:
         """The head's branches, level by level: the box branch is given the neck's map."""
         head = _head(model)
@@ -202,14 +207,15 @@ class UltralyticsAdapter:
         return _Detections(boxes[kept], labels[rows], scores[rows], prediction[4 : 4 + classes, rows].T)
 
 
-def wrapped_network(model: object) -> nn.Module | None:
-    """The network inside an `ultralytics.YOLO`, whose `train` and call mean other things than a module's.
+def wrapped_network(holder: object) -> nn.Module | None:
+    """The network in an `ultralytics.YOLO`, whose `train` and call mean other things than a module's, or a `ModelEMA`.
 
-    None if `model` is no such wrapper, or wraps an exported file (ONNX, TensorRT), which holds no network.
+    None if `holder` is neither, or wraps an exported file (ONNX, TensorRT), which holds no network.
     """
-    if "Model" not in _host_classes(model) or not isinstance(model, nn.Module):
-        return None
-    inner = model._modules.get("model")
+    kinds, held = _host_classes(holder), vars(holder) if hasattr(holder, "__dict__") else {}
+    inner = held.get("ema") if "ModelEMA" in kinds else None
+    if "Model" in kinds and isinstance(holder, nn.Module):
+        inner = holder._modules.get("model")
     return inner if isinstance(inner, nn.Module) else None
 
 

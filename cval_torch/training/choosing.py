@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Subset
 from cval_torch.extraction.fingerprint import model_fingerprint
 from cval_torch.extraction.inference_pass import InferencePass
 from cval_torch.extraction.options import PassOptions
-from cval_torch.hooks.finding import unwrap
+from cval_torch.hooks.holding import find_detector
 from cval_torch.pipeline import select_frames
 from cval_torch.pool.ranks import Ranks
 from cval_torch.selection.backend import Backend
@@ -38,16 +38,16 @@ class Chooser:
 
     def choose(self, model: nn.Module, epoch: int | None, ranks: Ranks) -> Choice:
         """Infer and choose, with the processes in `ranks`."""
-        core = unwrap(model)
+        core = ranks.exchange_local(lambda: find_detector(model, adapter=self.options.adapter)).model
         loader = ranks.exchange_local(lambda: self.make_loader(self.labels.unlabeled))
         names = ranks.exchange_local(lambda: names_of(loader, self.labels))
         cuda = sorted({tensor.device for tensor in core.parameters() if tensor.is_cuda}, key=str)
         with torch.random.fork_rng(devices=cuda):  # a training with choices draws the same numbers as one without
             chosen = select_frames(
-                core,
+                model,
                 loader,
                 self.stages,
-                backend=self._backend(core, ranks),
+                backend=self._backend(model, ranks),
                 options=replace(self.options, frame_id=names),
                 distributed=_distributed(ranks),
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from cval_torch.errors import InvalidInputError, MissingExtraError, warn_user
-from cval_torch.hooks.finding import find_detector
+from cval_torch.hooks.holding import find_detector
 from cval_torch.pipeline import SelectedFrames
 from cval_torch.training.sampler import SamplerCallback
 
@@ -51,7 +51,7 @@ class LightningSampler(Callback):
     Args:
         sampler: what does the work.
         detector: name of the module's attribute that is the detector, such as `"model"`. None: the module itself,
-            or the one of its attributes that an adapter knows.
+            or the one detector inside it.
         stop_training: end the fit after a choice, for rounds outside of it.
         name: tells the states of several samplers in one checkpoint apart.
 
@@ -161,7 +161,7 @@ class LightningSampler(Callback):
         self.sampler.on_training_end()
 
     def _detector_in(self, pl_module: LightningModule) -> nn.Module:
-        return find_detector(pl_module, name=self.detector, adapter=self.sampler.options.adapter)
+        return find_detector(pl_module, name=self.detector, adapter=self.sampler.options.adapter).model
 
 
 class _EpochMetrics:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cval_torch.errors import InvalidInputError, MissingExtraError
-from cval_torch.hooks.finding import find_detector
+from cval_torch.hooks.holding import find_detector
 from cval_torch.pipeline import SelectedFrames
 from cval_torch.training.sampler import SamplerCallback
 
@@ -29,8 +29,8 @@ class TransformersSampler(TrainerCallback):
 
     Args:
         sampler: what does the work. Epochs are counted anew in every `Trainer.train`.
-        detector: name of the model's attribute that is the detector. None: the model itself, or the one of its
-            attributes that an adapter knows.
+        detector: name of the model's attribute that is the detector. None: the model itself, or the one
+            detector inside it.
         stop_training: end the training after a choice. False: go on, on the frames that there were.
 
     Attributes:
@@ -131,7 +131,7 @@ class TransformersSampler(TrainerCallback):
         if epoch is None:
             return
         metrics, self._training_metrics, self._measured = self._training_metrics, {}, set()
-        detector = find_detector(model, name=self.detector, adapter=self.sampler.options.adapter)
+        detector = find_detector(model, name=self.detector, adapter=self.sampler.options.adapter).model
         chosen = self.sampler.on_epoch_end(detector, epoch, training_metrics=metrics, complete=complete)
         if chosen is not None:
             self.chosen = chosen

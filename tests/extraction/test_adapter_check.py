@@ -99,3 +99,111 @@ def test_errors_of_the_adapter_and_wrong_arguments() -> None:
         check_adapter(tiny("rcnn"), object(), images(2))  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="a batch must be images"):
         check_adapter(tiny("rcnn"), Own(), "images")
+
+
+class Painted(nn.Module):
+    """A detector with an embedding a box: one box an image, at a place that the image's mean tells."""
+
+    def forward(self, images: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack([image.mean() for image in images])
+
+
+class PaintedAdapter:
+    """Right, unless told otherwise: two boxes an image."""
+
+    name = "painted"
+
+    def __init__(self, change: Change = lambda frames: None) -> None:
+        self.change = change
+
+    def matches(self, model: nn.Module) -> bool:
+        return isinstance(model, Painted)
+
+    def modules(self, model: nn.Module) -> dict[str, nn.Module]:
+        return {"all": model}
+
+    def forward(self, model: nn.Module, images: Any) -> torch.Tensor:
+        return model(images)  # type: ignore[no-any-return]
+
+    def read(self, model: nn.Module, recording: Any, output: torch.Tensor) -> FrameBatch:
+        assert recording.sizes == [tuple(image.shape[1:]) for image in recording.images]
+        means = output.repeat_interleave(2)
+        corners = torch.stack([means * 4, means * 4, means * 4 + 5, means * 4 + 5], dim=1)
+        corners[1::2] += 1
+        frames = FrameBatch(
+            torch.full((len(output),), 2), corners, torch.zeros(len(means)).long(), means,
+            means[:, None], "sigmoid", torch.stack([means, torch.arange(len(means)) % 2], dim=1).float(),
+        )  # fmt: skip
+        self.change(frames)
+        return frames
+
+
+PICTURES = [torch.full((3, 12, 10), 0.2), torch.full((3, 10, 12), 0.6)]
+
+
+def truths(pool: Any) -> list[dict[str, torch.Tensor]]:
+    return [
+        {name: getattr(pool, name)[2 * row : 2 * row + 2].flip(0) for name in ("boxes", "labels", "scores")}
+        for row in range(2)
+    ]
+
+
+def test_what_the_detectors_own_code_reports_is_compared_in_any_order() -> None:
+    expected = truths(check_adapter(Painted(), PaintedAdapter(), PICTURES))
+    check_adapter(Painted(), PaintedAdapter(), PICTURES, expected=expected)
+    expected[1]["labels"] = expected[1]["labels"] + 1
+    with pytest.raises(
+        HookError, match=r"image 1 has \(2\.4, 2\.4, 7\.4, 7\.4\) with label 0 and score 0\.600, which the"
+    ):
+        check_adapter(Painted(), PaintedAdapter(), PICTURES, expected=expected)
+    expected[0] = {name: column[:1] for name, column in expected[0].items()}
+    with pytest.raises(HookError, match="image 0 has 2 boxes; the detector's own code gives 1"):
+        check_adapter(Painted(), PaintedAdapter(), PICTURES, expected=expected)
+    with pytest.raises(HookError, match="one entry an image; got 1 for 2 images"):
+        check_adapter(Painted(), PaintedAdapter(), PICTURES, expected=expected[:1])
+
+
+def test_embeddings_that_are_one_for_all_boxes_are_told() -> None:
+    adapter = PaintedAdapter(setting("box_embeddings", lambda column: column[:, :1]))
+    with pytest.raises(HookError, match="`box_embeddings` of the 2 boxes of one image are all equal, though the boxes"):
+        check_adapter(Painted(), adapter, PICTURES)
+
+
+@pytest.mark.parametrize("name", ["boxes", "box_embeddings"])
+def test_columns_of_another_image_are_told(name: str) -> None:
+    """Those of the first image, for all."""
+    adapter = PaintedAdapter(setting(name, lambda column: column[:2].repeat(len(column) // 2, 1)))
+    with pytest.raises(HookError, match=f"`{name}` of an image change when the batch is read in reverse order"):
+        check_adapter(Painted(), adapter, PICTURES)
+
+
+def test_counts_of_another_image_are_told() -> None:
+    def move(frames: FrameBatch) -> None:
+        frames.counts = torch.tensor([1, 3])
+
+    with pytest.raises(HookError, match=r"the images have \[1, 3\] boxes, and \[3, 1\] when the batch"):
+        check_adapter(Painted(), PaintedAdapter(move), PICTURES)
+
+
+def test_one_call_tells_all_that_is_wrong() -> None:
+    class Wrong(PaintedAdapter):
+        name = "wrong"
+
+        def matches(self, model: nn.Module) -> bool:
+            return False
+
+    adapter = Wrong(setting("box_embeddings", lambda column: column[:, :1] * 0))
+    expected = [{}, {}, {}]  # type: ignore[var-annotated]
+    with pytest.raises(
+        HookError, match=r"(?s)3 things are wrong with wrong:\n1\. `matches` of.*\n2\. .*\n3\. `expected`"
+    ):
+        check_adapter(Painted(), adapter, PICTURES, expected=expected)
+
+
+def test_modules_of_another_model_are_told() -> None:
+    class Elsewhere(PaintedAdapter):
+        def modules(self, model: nn.Module) -> dict[str, nn.Module]:
+            return {"head": nn.Identity()}
+
+    with pytest.raises(HookError, match=r"(?s)'head', which is no module of the model.*`head` did not run"):
+        check_adapter(Painted(), Elsewhere(), PICTURES)

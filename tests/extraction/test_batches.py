@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from one_box import OneBox
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.extraction.batches import broken_images, parts_of, sizes_of, split_batch
+from cval_torch.extraction.batches import broken_images, parts_of, split_batch
 from cval_torch.hooks.base import BatchParts
 
 IMAGE = torch.zeros(3, 4, 5)
@@ -91,12 +91,6 @@ def test_images_of_other_kinds_are_left_to_the_adapter() -> None:
     assert broken_images([torch.zeros(3, 2, 2, dtype=torch.uint8)], 1) == []
     assert broken_images({"paths": ["a"], "all": torch.full((1, 3, 2, 2), torch.nan)}, 2) == []
     assert broken_images(["a.jpg"], 1) == []
-
-
-def test_sizes_are_those_of_plain_images() -> None:
-    assert sizes_of([torch.zeros(3, 4, 5), torch.zeros(1, 6, 7)]) == [(4, 5), (6, 7)]
-    assert sizes_of({"img": torch.zeros(2, 3, 4, 5)}) is None
-    assert sizes_of(["a.jpg"]) is None
 
 
 def test_a_single_sample_that_may_be_two_images_is_refused() -> None:

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 
 from cval_torch.extraction.passes import extract
 from cval_torch.hooks import torchvision as adapters
-from cval_torch.hooks.base import BatchParts, Call, DetectorAdapter, FrameBatch, Later, SplitsBatches
+from cval_torch.hooks.base import BatchParts, Call, DetectorAdapter, FrameBatch, Later, Recording, SplitsBatches
+from cval_torch.hooks.tiles import TiledAdapter
 from cval_torch.pool.pool import Pool
 
 FAMILIES = {
@@ -63,7 +64,8 @@ def test_what_an_extraction_asks_in_which_order() -> None:
 
     class Telling(OneBox):
         def matches(self, model: nn.Module) -> bool:
-            raise AssertionError("it was given, not looked for")
+            asked.append("matches")
+            return True
 
         def modules(self, model: nn.Module) -> dict[str, nn.Module]:
             asked.append("modules")
@@ -90,10 +92,44 @@ def test_what_an_extraction_asks_in_which_order() -> None:
     loader: DataLoader[Any] = DataLoader(frames, batch_size=2)  # type: ignore[arg-type]
     assert len(extract(model, loader, adapter=Telling(), progress=False)) == 3
     assert asked == [
+        "matches",
         "modules",
         ("split", 2), ("forward", 2, False), ("read", {"layer": 2}),
         ("split", 1), ("forward", 1, False), ("read", {"layer": 1}),
     ]  # fmt: skip
+
+
+def test_a_recording_knows_the_images_and_their_sizes() -> None:
+    calls = {"layer": [Call((), {}, None)]}
+    images = [torch.zeros(3, 4, 5), torch.zeros(1, 6, 7)]
+    recording = Recording(calls, images=images)
+    assert recording == calls
+    assert recording.images is images
+    assert recording.sizes == [(4, 5), (6, 7)]
+    assert Recording(calls, images={"img": torch.zeros(2, 3, 4, 5)}).sizes is None
+    assert Recording(calls, images=["a.jpg"]).sizes is None
+    assert Recording(calls).sizes is None
+
+
+def test_an_adapter_is_shown_the_images_of_its_batch() -> None:
+    seen: list[Any] = []
+
+    class Looking(OneBox):
+        def matches(self, model: nn.Module) -> bool:
+            return True
+
+        def read(self, model: nn.Module, recording: Recording, output: Tensor) -> FrameBatch:
+            seen.append((recording.sizes, recording.images))
+            return super().read(model, recording, output)
+
+    frames = [torch.rand(1, 2, 3), torch.rand(1, 4, 2), torch.rand(1, 5, 5)]
+    extract(nn.Linear(1, 1), [frames[:2], frames[2:]], adapter=Looking(), progress=False)
+    assert [sizes for sizes, _ in seen] == [[(2, 3), (4, 2)], [(5, 5)]]
+    assert torch.equal(seen[1][1][0], frames[2])
+    seen.clear()
+    extract(nn.Linear(1, 1), [frames[2:]], adapter=TiledAdapter(Looking(), tile=3, overlap=1), progress=False)
+    assert [sizes for sizes, _ in seen] == [[(3, 3)] * 4]
+    assert torch.equal(seen[0][1][1], frames[2][:, :3, 2:])
 
 
 def test_a_column_that_comes_later_is_computed_once_and_only_if_it_is_looked_at() -> None:

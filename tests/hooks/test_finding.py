@@ -18,8 +18,9 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from cval_torch.errors import InvalidInputError, UnsupportedModelError
 from cval_torch.hooks.base import DetectorAdapter
-from cval_torch.hooks.finding import ADAPTERS, find_adapter, unwrap
+from cval_torch.hooks.finding import find_adapter, unwrap
 from cval_torch.hooks.recorder import Recorder
+from cval_torch.hooks.registry import ADAPTERS
 
 # torch.compile looks at autograd functions and events of other packages, and warns of what it finds there.
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch", "ignore:.*:FutureWarning:torch")

@@ -14,13 +14,10 @@ import pytest
 import torch
 from lightning_fit import host, trainer_of
 from squares import Oracle, Squares, make_loader, make_sampler
-from tiny_rcnn import make_faster_rcnn
-from torch import nn
 
 lightning = pytest.importorskip("lightning.pytorch")
 
-from cval_torch.errors import InvalidInputError, UnsupportedModelError
-from cval_torch.hooks.finding import find_detector
+from cval_torch.errors import InvalidInputError
 from cval_torch.training import SamplerCallback, WhenStalled
 from cval_torch.training.lightning import LightningSampler
 
@@ -222,21 +219,3 @@ if __name__ == "__main__":
     assert first["sizes"] == second["sizes"] == [4, 8]
     assert first["state"] == second["state"]
     assert len(first["state"]["labels"]["rounds"]) == 3
-
-
-# Finding the detector
-
-
-def test_the_detector_of_a_module() -> None:
-    first, second = make_faster_rcnn(), make_faster_rcnn()
-    holder = nn.ModuleDict({"teacher": first, "loss": nn.Identity()})
-    assert find_detector(first) is first
-    assert find_detector(holder) is first
-    holder["student"] = second
-    with pytest.raises(InvalidInputError, match=r"say which, as `detector=`; got \['student', 'teacher'\]"):
-        find_detector(holder)
-    assert find_detector(nn.ModuleDict({"both": holder}), name="both.student") is second
-    with pytest.raises(InvalidInputError, match="`detector` must name a module within ModuleDict; got 'pupil'"):
-        find_detector(holder, name="pupil")
-    with pytest.raises(UnsupportedModelError, match="no adapter knows"):
-        find_detector(nn.ModuleDict({"loss": nn.Identity()}))
