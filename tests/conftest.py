@@ -20,6 +20,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models.detection import FasterRCNN
 
+from cval_torch.hooks import registry
+
 ROOT = Path(__file__).parents[1]
 
 collect_ignore = ["worlds"]  # what tests import or start; some of it is for the interpreters of other environments
@@ -77,8 +79,11 @@ def transformers_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def page_names(faster_rcnn: FasterRCNN, transformers_checkpoint: str) -> dict[str, Any]:
+def page_names(
+    faster_rcnn: FasterRCNN, transformers_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
     """What the snippets of the pages take for granted: a detector, frames, and a training step."""
+    monkeypatch.setattr(registry, "_registered", {})  # a snippet registers an adapter
 
     def train_one_epoch(model: nn.Module, loader: DataLoader[Any]) -> None:
         assert len(loader) > 0

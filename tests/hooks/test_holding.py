@@ -115,12 +115,13 @@ def test_what_accelerate_prepares_is_read_in_its_precision() -> None:
     accelerate = pytest.importorskip("accelerate")
     detr = pytest.importorskip("tiny_detr")
     adapter = detr.TransformersAdapter(processor=detr.processor_of("DETR", do_resize=False))
+    resized = detr.TransformersAdapter(processor=detr.small_processor("RT-DETR"))
     accelerator = accelerate.Accelerator(mixed_precision="bf16", cpu=True)
     for make, options in (
         (lambda: tiny("rcnn"), {}),
         (lambda: tiny("fcos"), {}),
         (lambda: detr.fresh("DETR"), {"adapter": adapter}),
-        (lambda: detr.fresh("RT-DETR"), {"adapter": detr.TransformersAdapter(processor=detr.small_processor("RT-DETR"))}),
+        (lambda: detr.fresh("RT-DETR"), {"adapter": resized}),
     ):
         plain = pool_of(make(), autocast=torch.bfloat16, **options)
         prepared = pool_of(accelerator.prepare_model(make()), **options)
