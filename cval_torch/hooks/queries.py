@@ -98,7 +98,8 @@ def in_pixels(boxes: Tensor, frames: Tensor, sizes: Sequence[Size]) -> Tensor:
     """Boxes in pixels, clipped to their images.
 
     Args:
-        boxes: (B, 4): centre x, centre y, width and height, in units of the image.
+        boxes: (B, 4): centre x, centre y, width and height, in units of the image. A
+            negative side counts as 0.
         frames: (B,) int64, the image of each box.
         sizes: (height, width) of the N images.
 
@@ -110,7 +111,7 @@ def in_pixels(boxes: Tensor, frames: Tensor, sizes: Sequence[Size]) -> Tensor:
     """
     height_width = torch.tensor(sizes, dtype=torch.float32, device=boxes.device).reshape(-1, 2)
     limits = height_width.flip(1).repeat(1, 2)[frames]
-    centres, halves = boxes[:, :2].float(), 0.5 * boxes[:, 2:].float()
+    centres, halves = boxes[:, :2].float(), 0.5 * boxes[:, 2:].float().clamp(min=0)
     corners = torch.cat([centres - halves, centres + halves], dim=1) * limits
     return corners.clamp(min=0).minimum(limits)
 
@@ -124,6 +125,7 @@ def read_queries(
     activation: Activation,
     choice: QueryChoice,
     recorded: Tensor | None = None,
+    told_by: Tensor | None = None,
     frame_embeddings: Tensor | Later | None = None,
     positions: Sequence[int] | None = None,
 ) -> FrameBatch:
@@ -140,6 +142,8 @@ def read_queries(
         choice: which rows become detections.
         recorded: (N, Q, C), the logits that the class head returned; rows are paired with states by them. None: row r
             is query r.
+        told_by: (N, R, K), what of the output's rows is equal to `recorded`, then (N, Q, K), where the logits are not,
+            such as the boxes. None: the logits.
         frame_embeddings: (N, D'), or what computes them.
         positions: where the N frames stand in the batch, for errors; None: 0 to N - 1.
 
@@ -164,7 +168,7 @@ def read_queries(
     def states_at(picked: Tensor | slice) -> Tensor:
         if recorded is None:
             return states[frames[picked], rows[picked]].float()
-        return states_of(states, recorded, logits, frames, rows)[picked].float()
+        return states_of(states, recorded, logits if told_by is None else told_by, frames, rows)[picked].float()
 
     return FrameBatch(
         counts=found.counts,

@@ -62,6 +62,7 @@ def test_there_are_snippets() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:the stage")  # the snippets have the numbers of a real pool, not of a test's
+@pytest.mark.filterwarnings("ignore:RFDETRNanoConfig was instantiated with", "ignore:.torch.jit.script. is deprecated")
 @pytest.mark.parametrize(("where", "code"), snippets(), ids=[where for where, _ in snippets()])
 def test_snippets_run(
     where: str,
