@@ -98,6 +98,7 @@ def run_selection(
                     folder / "report.html",
                     pool=pool,
                     labeled=work.labels if labeled is None else labeled,
+                    learning_curve=work.labels.learning_curve,
                     class_names=work.class_names,
                     max_frames=config.output.max_frames,
                     min_score=0.3 if config.output.min_score is None else config.output.min_score,

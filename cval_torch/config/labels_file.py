@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.pool.files import read_record, write_record
 from cval_torch.training.labels import STATE_FORMAT as LABELS_FORMAT
 from cval_torch.training.labels import LabelPool
+from cval_torch.training.learning_curve import LearningCurve
 from cval_torch.training.rounds import Round
 from cval_torch.training.sampler import STATE_FORMAT as SAMPLER_FORMAT
 from cval_torch.training.schedules import EveryEpochs
@@ -48,6 +49,7 @@ class LabelsFile:
             rounds = [Round.from_state(each) for each in state["labels"]["rounds"]]
             pending = [Round.from_state(state["pending"])] if "pending" in state else []
             int(state["labels"]["frames"])
+            LearningCurve.from_state(state["labels"].get("learning_curve", []))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInputError(f"{name!r} is damaged: {type(error).__name__}: {error}") from error
         del rounds, pending
@@ -73,6 +75,27 @@ class LabelsFile:
     def rounds(self) -> list[Round]:
         """Those that are labelled."""
         return [Round.from_state(each) for each in self.state["labels"]["rounds"]]
+
+    @property
+    def learning_curve(self) -> LearningCurve:
+        """What was measured as labels grew."""
+        return LearningCurve.from_state(self.state["labels"].get("learning_curve", []))
+
+    def measured(self, metrics: Mapping[str, float]) -> LabelsFile:
+        """What a detector measured that was trained on the labelled images.
+
+        Raises:
+            InvalidInputError: no image is labelled.
+        """
+        labeled = sum(len(each.frame_ids) for each in self.rounds)
+        if not labeled:
+            raise InvalidInputError(
+                f"no images are labelled in {os.fspath(self.path)!r}: `labels confirm` those that are, then note what "
+                "a detector measured that was trained on them"
+            )
+        curve = self.learning_curve
+        curve.add(labeled, metrics)
+        return LabelsFile(self.path, self.state | {"labels": self.state["labels"] | {"learning_curve": curve.state()}})
 
     @property
     def pending(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import torch
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
+from cval_torch.report.wording import visible
 from cval_torch.selection.checks import check_apart
 
 
@@ -21,6 +22,35 @@ class KnowsLabeled(Protocol):
     def labeled_ids(self) -> Sequence[str]:
         """The ids of the labelled frames."""
         ...
+
+
+@runtime_checkable
+class ForecastsGain(Protocol):
+    """What knows what was measured as labels grew; `LearningCurve` is one."""
+
+    @property
+    def metrics(self) -> Sequence[str]:
+        """The names of what was measured."""
+        ...
+
+    def forecast(self, metric: str, added: int) -> object | None:
+        """What more frames may be expected to change, which `str` puts into words; None: not known."""
+        ...
+
+
+def expected_gains(labeled: object, learning_curve: ForecastsGain | None, added: int) -> list[str]:
+    """In words, what each metric may be expected to change by.
+
+    Args:
+        labeled: what was annotated; a `LabelPool` has a `learning_curve`.
+        learning_curve: is asked in place of that one.
+        added: frames to be annotated.
+    """
+    curve = getattr(labeled, "learning_curve", None) if learning_curve is None else learning_curve
+    if not isinstance(curve, ForecastsGain):
+        return []
+    found = (curve.forecast(metric, added) for metric in curve.metrics)
+    return [visible(str(each)) for each in found if each is not None]
 
 
 @dataclass(frozen=True)

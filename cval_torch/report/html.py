@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
-from cval_torch.report.annotated import KnowsLabeled, part_pool
+from cval_torch.report.annotated import ForecastsGain, KnowsLabeled, expected_gains, part_pool
 from cval_torch.report.cards import Cards
 from cval_torch.report.charts import Chart, boxes_histogram, score_histogram
 from cval_torch.report.class_shares import ClassShares, class_shares
@@ -30,6 +30,8 @@ from cval_torch.report.wording import ClassNames, counted, visible
 from cval_torch.selection.class_weights import class_counts
 from cval_torch.selection.costs import estimated_boxes, total
 
+_MAX_GAINS = 6  # metrics whose change is forecast
+
 
 def report(
     selected: ReportedFrames,
@@ -38,6 +40,7 @@ def report(
     pool: Pool | None = None,
     labeled: Pool | KnowsLabeled | Sequence[str] | None = None,
     comparison: Compared | None = None,
+    learning_curve: ForecastsGain | None = None,
     label_issues: SuspectedLabels | None = None,
     issue_images: IssueImages | None = None,
     class_names: Mapping[int, str] | Sequence[str] | None = None,
@@ -65,6 +68,8 @@ def report(
         labeled: what was annotated before the choice: what `extract` gave for it, a `LabelPool`, or ids, which may be
             those of frames of `pool`; `[]` if nothing was. Ids alone add their number.
         comparison: what `compare` returned.
+        learning_curve: what was measured as labels grew, such as `labels.learning_curve`: the page says what these
+            frames may be expected to gain. None: that of the `LabelPool` in `labeled`, if it is one.
         label_issues: what `label_issues` returned: annotations that look wrong.
         issue_images: pictures for these: the dataset whose annotations they are, or a function that gives an image for
             a frame id. Pass a function if ids are those of targets, or rows of another dataset.
@@ -109,6 +114,7 @@ def report(
         cards = Cards(selected, facts, names, min_score=min_score, max_frames=max_frames, step=_stepper(bar))
         bar.total = cards.total + (0 if suspects is None else suspects.total)
         said = _said(selected, facts, cards, plane, names, title=title, labeled=labeled)
+        said["gains"] = expected_gains(labeled, learning_curve, len(selected))[:_MAX_GAINS]
         write_page(
             target,
             {**said, "compared": view, "suspects": suspects, "min_score": min_score},

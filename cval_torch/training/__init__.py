@@ -6,7 +6,9 @@ each in a module of its own that imports its framework: nothing here does.
 
 from cval_torch.training.annotate import Annotated
 from cval_torch.training.class_difficulty import ClassDifficulty
+from cval_torch.training.found import FoundFrames, found_in
 from cval_torch.training.labels import LabelPool
+from cval_torch.training.learning_curve import GainForecast, LearningCurve
 from cval_torch.training.loggers import RoundLogger, as_round_logger
 from cval_torch.training.rounds import Round
 from cval_torch.training.sampler import SamplerCallback
@@ -18,7 +20,10 @@ __all__ = [
     "AtEpochs",
     "ClassDifficulty",
     "EveryEpochs",
+    "FoundFrames",
+    "GainForecast",
     "LabelPool",
+    "LearningCurve",
     "Round",
     "RoundLogger",
     "SamplerCallback",
@@ -26,4 +31,5 @@ __all__ = [
     "TrainingSet",
     "WhenStalled",
     "as_round_logger",
+    "found_in",
 ]

@@ -35,13 +35,45 @@ class Choice:
     predictions: Pool
 
     @classmethod
-    def of(cls, chosen: SelectedFrames, labels: LabelPool, *, epoch: int | None, model_fingerprint: str) -> Choice:
-        """The choice that a selection, with ids from `names_of`, made."""
-        indices = labels.indices_of(chosen.frame_ids)
-        scores = as_scores(chosen.scores.tolist(), chosen.frame_ids)
-        stages = tuple(describe_stage(stage) for stage in chosen.stages)
-        predictions = chosen.predictions.replace(indices=torch.tensor(indices, dtype=torch.int64))
-        return cls(Round(chosen.frame_ids, scores, stages, epoch, model_fingerprint), chosen.scores, predictions)
+    def of(
+        cls,
+        chosen: SelectedFrames,
+        labels: LabelPool,
+        stages: Sequence[DetectionSampling],
+        *,
+        drawn: SelectedFrames | None = None,
+        epoch: int | None,
+        model_fingerprint: str,
+    ) -> Choice:
+        """The choice that a selection, with ids from `names_of`, made.
+
+        Args:
+            chosen: the selection.
+            labels: whose frames they are.
+            stages: that were asked for.
+            drawn: frames that were drawn at random; those that were not chosen, too, follow the others.
+            epoch: see `Round`.
+            model_fingerprint: see `Round`.
+        """
+        frame_ids, scores, predictions = chosen.frame_ids, chosen.scores, chosen.predictions
+        random_ids: tuple[str, ...] = ()
+        if drawn is not None:
+            random_ids, known = drawn.frame_ids, set(frame_ids)
+            more = [row for row, frame_id in enumerate(random_ids) if frame_id not in known]
+            frame_ids = (*frame_ids, *(random_ids[row] for row in more))
+            scores = torch.cat([scores, scores.new_full((len(more),), torch.nan)])
+            skipped = predictions.skipped
+            predictions = Pool.cat([predictions, drawn.predictions.take(more)]).with_skipped(skipped)
+        predictions = predictions.replace(indices=torch.tensor(labels.indices_of(frame_ids), dtype=torch.int64))
+        round_ = Round(
+            frame_ids,
+            as_scores(scores.tolist(), frame_ids, random_ids=random_ids),
+            tuple(describe_stage(stage) for stage in stages),
+            epoch,
+            model_fingerprint,
+            random_ids,
+        )
+        return cls(round_, scores, predictions)
 
     def frames(self, dataset: Dataset[Any], stages: Sequence[DetectionSampling]) -> SelectedFrames:
         """The chosen rows of `dataset`."""

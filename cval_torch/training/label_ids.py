@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from torch.utils.data import Subset
+
 from cval_torch.errors import InvalidInputError
-from cval_torch.extraction.ids import check_frame_id
+from cval_torch.extraction.ids import check_frame_id, innermost, length_of, named_part
 from cval_torch.selection.stage import DetectionSampling
 
 
@@ -80,6 +82,36 @@ def check_new_ids(frame_ids: Sequence[str], index_of: Mapping[str, int], round_o
         if frame_id in seen:
             raise InvalidInputError(f"frame {frame_id!r} is named twice in one round")
         seen.add(frame_id)
+
+
+def check_rows_are_ours(frames: Any, dataset: object, length: int, *, named_by_rows: bool) -> None:
+    """Raise an `InvalidInputError` if the ids of a choice are rows of a dataset that is none of a `LabelPool`'s.
+
+    Args:
+        frames: the choice.
+        dataset: of the `LabelPool`.
+        length: its number of frames.
+        named_by_rows: whether their ids are their rows.
+    """
+    part = named_part(frames.dataset) if isinstance(frames, Subset) else None
+    if part is not None and part.rows_of is not None and part.rows_of is not dataset:
+        raise InvalidInputError(
+            "these frames are from a LabelPool of another dataset, which knows them by their rows alone. Label "
+            "them there, or give both LabelPools ids that stay, by `LabelPool(dataset, frame_ids=...)`"
+        )
+    if getattr(frames, "ids_from", None) != "row":
+        return
+    kind = "a dataset that the selection does not tell"
+    if isinstance(frames, Subset):
+        base = innermost(frames, 0)[0] if len(frames) else frames.dataset
+        if named_by_rows and length_of(base) == length:
+            return
+        kind = f"a {type(base).__name__} with {length_of(base)} frames"
+    raise InvalidInputError(
+        f"these frames have no ids but their rows in {kind}, which are not rows of this LabelPool's dataset. "
+        "Select from a loader over `labels.unlabeled`, or over `labels.unlabeled_of(view)` for a view of the whole "
+        "dataset with other transforms, and label the SelectedFrames; or name frames with `frame_id=`"
+    )
 
 
 def ids_fingerprint(frame_ids: Sequence[str]) -> str:

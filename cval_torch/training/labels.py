@@ -9,14 +9,7 @@ from typing import Any
 from torch.utils.data import Dataset, Subset
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.extraction.ids import (
-    NamedSubset,
-    frame_ids_of,
-    innermost,
-    length_of,
-    named_part,
-    own_ids,
-)
+from cval_torch.extraction.ids import NamedSubset, frame_ids_of, length_of, own_ids
 from cval_torch.extraction.listing import row_marks
 from cval_torch.formats.annotations import Annotations
 from cval_torch.formats.by_name import load_annotations
@@ -29,10 +22,12 @@ from cval_torch.training.label_ids import (
     Chosen,
     as_ids,
     check_new_ids,
+    check_rows_are_ours,
     ids_fingerprint,
     rows_by_id,
     unknown_frame,
 )
+from cval_torch.training.learning_curve import LearningCurve
 from cval_torch.training.rounds import Round, as_scores
 from cval_torch.training.training_set import TrainingSet, Transforms
 
@@ -43,7 +38,8 @@ class LabelPool:
     """A dataset whose frames become labelled round by round: never a frame twice, never one lost.
 
     Frames are known by id, so that a record outlives a change of the dataset's order. `labeled` and `unlabeled`
-    part the dataset at any time. The frames labelled by hand before the first selection are a round too.
+    part the dataset at any time. The frames labelled by hand before the first selection are a round too. What detectors
+    measured that were trained on them is kept beside, in `learning_curve`, which forecasts what more labels will gain.
 
     Args:
         dataset: a dataset with a length and rows, labelled frames and unlabelled ones together.
@@ -77,6 +73,7 @@ class LabelPool:
         self._index_of = rows_by_id(self.frame_ids)
         self._rounds: list[Round] = []
         self._round_of: dict[str, int] = {}
+        self.learning_curve = LearningCurve()
         initial = as_ids(labeled, name="labeled")
         if initial:
             self.record(Round(initial))
@@ -210,7 +207,7 @@ class LabelPool:
             stages = frames.stages if stages is None else stages
         ours = self.ids_of(frames) if isinstance(frames, Subset) else None
         if ours is None:
-            self._check_rows_are_ours(frames)
+            check_rows_are_ours(frames, self.dataset, len(self), named_by_rows=self._rows_are_ids)
         frame_ids = as_ids(frames, name="frames") if ours is None else tuple(ours)
         round_ = Round(
             frame_ids,
@@ -222,27 +219,13 @@ class LabelPool:
         self.record(round_)
         return round_
 
-    def _check_rows_are_ours(self, frames: Any) -> None:
-        """Raise an `InvalidInputError` if the ids of a choice are rows of a dataset that is none of ours."""
-        part = named_part(frames.dataset) if isinstance(frames, Subset) else None
-        if part is not None and part.rows_of is not None and part.rows_of is not self.dataset:
-            raise InvalidInputError(
-                "these frames are from a LabelPool of another dataset, which knows them by their rows alone. Label "
-                "them there, or give both LabelPools ids that stay, by `LabelPool(dataset, frame_ids=...)`"
-            )
-        if getattr(frames, "ids_from", None) != "row":
-            return
-        kind = "a dataset that the selection does not tell"
-        if isinstance(frames, Subset):
-            base = innermost(frames, 0)[0] if len(frames) else frames.dataset
-            if self._rows_are_ids and length_of(base) == len(self):
-                return
-            kind = f"a {type(base).__name__} with {length_of(base)} frames"
-        raise InvalidInputError(
-            f"these frames have no ids but their rows in {kind}, which are not rows of this LabelPool's dataset. "
-            "Select from a loader over `labels.unlabeled`, or over `labels.unlabeled_of(view)` for a view of the whole "
-            "dataset with other transforms, and label the SelectedFrames; or name frames with `frame_id=`"
-        )
+    def measured(self, metrics: Mapping[str, float]) -> None:
+        """Take note of what a detector measured that was trained on the labelled frames: `learning_curve` has it then.
+
+        Args:
+            metrics: values by name. What was measured with as many labelled frames before is replaced.
+        """
+        self.learning_curve.add(len(self._round_of), metrics)
 
     def record(self, round_: Round) -> None:
         """Label the frames of `round_`, which then is the last of `rounds`. Raises as `label` does."""
@@ -323,6 +306,8 @@ class LabelPool:
             "dataset_fingerprint": ids_fingerprint(self.frame_ids),
             "rounds": [round_.state_dict() for round_ in self._rounds],
         }
+        if self.learning_curve.metrics:
+            state["learning_curve"] = self.learning_curve.state()
         marks = self.row_marks_of(self.labeled_ids)
         return state if marks is None else state | {"row_marks": marks}
 
@@ -348,6 +333,7 @@ class LabelPool:
             for number, round_ in enumerate(rounds):
                 check_new_ids(round_.frame_ids, self._index_of, round_of)
                 round_of.update(dict.fromkeys(round_.frame_ids, number))
+            learning_curve = LearningCurve.from_state(state.get("learning_curve", []))
         except InvalidInputError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -359,7 +345,7 @@ class LabelPool:
                 f"`state` is of another dataset: that had {was[0]} frames, with ids of fingerprint {was[1]}; this has "
                 f"{now[0]}, with {now[1]}. If frames were only added, or unlabelled ones removed, pass strict=False"
             )
-        self._rounds, self._round_of = rounds, round_of
+        self._rounds, self._round_of, self.learning_curve = rounds, round_of, learning_curve
 
     def row_marks_of(self, frame_ids: Sequence[str]) -> list[str | None] | None:
         """What tells whether rows are the same frames later, see `row_marks`; None where frames have ids."""

@@ -18,6 +18,7 @@ from cval_torch.pipeline import SelectedFrames
 from cval_torch.report.gallery import contact_sheet
 from cval_torch.selection.class_weights import class_counts
 from cval_torch.training.labels import LabelPool
+from cval_torch.training.learning_curve import GainForecast
 from cval_torch.training.logger_adapters import (
     Cell,
     CsvRounds,
@@ -129,7 +130,15 @@ class RoundLog:
             )
         self._loggers = [(type(logger).__name__, as_round_logger(logger)) for logger in loggers]
 
-    def log(self, chosen: SelectedFrames, labels: LabelPool, *, number: int, epoch: int | None) -> None:
+    def log(
+        self,
+        chosen: SelectedFrames,
+        labels: LabelPool,
+        *,
+        number: int,
+        epoch: int | None,
+        forecast: GainForecast | None = None,
+    ) -> None:
         """Log one choice, before its frames are labelled. Whatever fails gives a warning, one a logger.
 
         Args:
@@ -137,13 +146,15 @@ class RoundLog:
             labels: as they were when the frames were chosen.
             number: of the round, from 1.
             epoch: after which it was, if it was in a training loop.
+            forecast: what the frames are expected to gain, if that is known.
         """
         if not self._loggers:
             return
         with random_state_kept():
             try:
                 with TemporaryDirectory() as folder:
-                    entries = list(_entries(chosen, labels, Path(folder), number, epoch))
+                    values = _scalars(chosen, labels, epoch) | _expected(forecast)
+                    entries = list(_entries(chosen, values, Path(folder), number))
                     for name, logger in self._loggers:
                         _log_all(entries, logger, name, number)
             except OSError as error:  # there is no room for temporary files
@@ -164,11 +175,8 @@ def _log_all(entries: Sequence[Entry], logger: RoundLogger, name: str, number: i
         )
 
 
-def _entries(
-    chosen: SelectedFrames, labels: LabelPool, folder: Path, number: int, epoch: int | None
-) -> Iterator[Entry]:
+def _entries(chosen: SelectedFrames, values: Mapping[str, float], folder: Path, number: int) -> Iterator[Entry]:
     """What there is to log, one call a thing."""
-    values = _scalars(chosen, labels, epoch)
     yield lambda logger: logger.scalars(values, step=number)
     scores = chosen.scores[chosen.scores.isfinite()]
     if len(scores):
@@ -185,6 +193,14 @@ def _entries(
     if picture is not None:
         drawn = picture
         yield lambda logger: logger.image("rounds/chosen", drawn, step=number)
+
+
+def _expected(forecast: GainForecast | None) -> dict[str, float]:
+    """The gain that is forecast, and its interval."""
+    if forecast is None:
+        return {}
+    gain = f"rounds/forecast/{forecast.metric}"
+    return {gain: forecast.gain, f"{gain}/low": forecast.low, f"{gain}/high": forecast.high}
 
 
 def _scalars(chosen: SelectedFrames, labels: LabelPool, epoch: int | None) -> dict[str, float]:

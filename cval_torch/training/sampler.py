@@ -20,8 +20,9 @@ from cval_torch.pool.ranks import Ranks, from_rank_zero, is_rank_zero
 from cval_torch.selection.backend import Backend, ChecksPasses
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.training.choice import Choice, annotated_ids
-from cval_torch.training.choosing import Chooser, MakeLoader
+from cval_torch.training.choosing import Chooser, MakeLoader, checked_share
 from cval_torch.training.labels import LabelPool
+from cval_torch.training.learning_curve import GainForecast
 from cval_torch.training.loggers import RoundLog
 from cval_torch.training.measurements import Measurements, watched_metric
 from cval_torch.training.rounds import Round
@@ -59,6 +60,10 @@ class SamplerCallback:
             that has such a stage; as they are, whatever this says, where a stage balances classes.
         distributed: whether all processes of `torch.distributed`, if there are several, share the inference; their
             weights must be the same. False: rank 0 infers alone, with its own weights, and the others wait.
+        metric: name of one that evaluations measure: its change by the frames that were chosen is forecast. None: the
+            one that a `WhenStalled` watches, if the schedule is one.
+        random_share: of the frames of each choice, how many are drawn at random, in [0, 1): whether selection is worth
+            it can be seen from them. See `Round.random_ids`. The last stage must have `num_of_samples`.
         loggers: what each choice is logged to, on rank 0: the `SummaryWriter`, the wandb or mlflow run, the logger of
             Lightning that the training has; see `as_round_logger`. A logger that fails gives a warning.
     """
@@ -77,6 +82,8 @@ class SamplerCallback:
         options: PassOptions | None = None,
         avoid_labeled: bool = True,
         distributed: bool = True,
+        metric: str | None = None,
+        random_share: float = 0.0,
         loggers: Sequence[Any] = (),
     ) -> None:
         self.labels, self.make_loader, self.annotate = labels, make_loader, annotate
@@ -97,11 +104,28 @@ class SamplerCallback:
             )
         if backend is not None and isinstance(backend, ChecksPasses):
             backend.check_pass(self.stages, top_boxes=self.options.top_boxes)
+        self.metric = watched_metric(self.schedule) if metric is None else metric
+        self.random_share = checked_share(random_share, self.stages)
         self._log = RoundLog(loggers)
         self.rounds_chosen = 0
         self._waiting: Round | None = None
         self._warned = False
         self._measurements = Measurements()
+        self._evaluated: dict[str, float] = {}  # the newest values since the last choice
+        self._forecast: GainForecast | None = None
+
+    @property
+    def forecast(self) -> GainForecast | None:
+        """What the frames of the last choice were expected to gain when they were chosen; None: not known.
+
+        `labels.learning_curve` has the measurements that it is made from. Two rounds must have been evaluated.
+        """
+        return self._forecast
+
+    @property
+    def last_round(self) -> Round | None:
+        """The last choice as it was made, `random_ids` included; None where none was made here."""
+        return self._waiting
 
     @property
     def pending(self) -> tuple[str, ...]:
@@ -122,6 +146,7 @@ class SamplerCallback:
         For loops that evaluate several times in an epoch, or not in each. Only what rank 0 is given counts.
         """
         self._measurements.add(metrics)
+        self._evaluated.update(metrics)
 
     def on_epoch_end(
         self,
@@ -194,6 +219,8 @@ class SamplerCallback:
         """
         if not from_rank_zero(self._may_choose):
             return None
+        evaluated, self._evaluated = from_rank_zero(lambda: self._evaluated), {}
+        self.labels.measured(evaluated)
         if self.distributed:
             choice = self._make_choice(model, epoch, Ranks())
         else:
@@ -202,8 +229,9 @@ class SamplerCallback:
         self.rounds_chosen += 1
         self._changed()
         chosen = choice.frames(self.labels.dataset, self.stages)
+        self._forecast = self._expected(len(chosen))
         if is_rank_zero():  # before people annotate: their picture is there while they do
-            self._log.log(chosen, self.labels, number=self.rounds_chosen, epoch=epoch)
+            self._log.log(chosen, self.labels, number=self.rounds_chosen, epoch=epoch, forecast=self._forecast)
         annotate = self.annotate
         if annotated := from_rank_zero(lambda: [] if annotate is None else annotated_ids(annotate(chosen), chosen)):
             self.confirm(annotated)
@@ -304,6 +332,7 @@ class SamplerCallback:
             raise
         self.rounds_chosen, self._waiting, self._warned = rounds_chosen, waiting, False
         self._measurements.load(measured)
+        self._forecast, self._evaluated = None, {name: value for each in measured for name, value in each.items()}
 
     def _still_there(self, waiting: Round, marks: Any, *, strict: bool) -> Round | None:
         """What the dataset still has of a pending round; None if nothing."""
@@ -344,9 +373,19 @@ class SamplerCallback:
 
     def _make_choice(self, model: nn.Module, epoch: int | None, ranks: Ranks) -> Choice:
         chooser = Chooser(
-            self.labels, self.make_loader, self.stages, self.options, self.backend, avoid_labeled=self.avoid_labeled
+            self.labels,
+            self.make_loader,
+            self.stages,
+            self.options,
+            self.backend,
+            avoid_labeled=self.avoid_labeled,
+            random_share=self.random_share,
         )
         return chooser.choose(model, epoch, ranks)
+
+    def _expected(self, added: int) -> GainForecast | None:
+        curve = self.labels.learning_curve
+        return curve.forecast(self.metric, added) if self.metric in curve.metrics else None
 
     def _changed(self) -> None:
         if self.save_to is not None and is_rank_zero():

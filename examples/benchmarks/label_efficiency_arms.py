@@ -15,6 +15,7 @@ from cval_torch import DetectionSampling, LocalBackend, Pool, max_zscore
 class Truth(Protocol):
     """Frames with their labels: what `DigitFrames` and `RealFrames` have in common."""
 
+    boxes: list[Tensor]
     labels: list[Tensor]
     sequences: Tensor
     frame_ids: list[str]

@@ -39,3 +39,44 @@ def test_confirm_some_and_discard_the_rest(path: Path, tmp_path: Path, capsys: p
     assert main(["labels", "confirm", str(path)]) == 2
     assert "no frames wait" in capsys.readouterr().err
     assert LabelsFile.read(path).rounds[-1].frame_ids == ("c", "d")
+
+
+def test_what_was_measured_is_noted_and_more_is_forecast(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["labels", "measured", str(path), "map_50=0.3", "loss=1.5"]) == 0
+    said = capsys.readouterr().out
+    assert "map_50 is 0.3: a second round tells what more labels gain" in said
+    assert main(["labels", "confirm", str(path)]) == 0
+    capsys.readouterr()
+    assert main(["labels", "measured", str(path), "map_50=0.5"]) == 0
+    said = capsys.readouterr().out
+    curve = LabelsFile.read(path).learning_curve
+    assert curve.points("map_50") == [(1, 0.3), (4, 0.5)]
+    assert str(curve.forecast("map_50", 3)) in said, "as many more as in the last round"
+    assert main(["labels", "status", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["learning_curve"] == curve.state()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["measured"], "needs one metric or more, such as map_50=0.41"),
+        (["measured", "0.41"], "a metric must be NAME=VALUE, such as map_50=0.41; got '0.41'"),
+        (["measured", "map=high"], "must be NAME=VALUE, such as map_50=0.41; got 'map=high'"),
+        (["measured", "map=nan"], "must have a name and a finite value; got 'map=nan'"),
+        (["status", "map=1"], "'map=1' means nothing to `labels status`"),
+    ],
+)
+def test_metrics_that_are_none(
+    path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = path.read_bytes()
+    assert main(["labels", arguments[0], str(path), *arguments[1:]]) == 2
+    assert message in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_nothing_is_measured_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = LabelPool([1, 2], frame_ids=["a", "b"])  # type: ignore[arg-type]
+    LabelsFile.of(tmp_path / "labels.json", labels, Round(("a",))).write()
+    assert main(["labels", "measured", str(tmp_path / "labels.json"), "map=1"]) == 2
+    assert "no images are labelled in" in capsys.readouterr().err

@@ -172,7 +172,10 @@ WINGS = {
         "AtEpochs",
         "ClassDifficulty",
         "EveryEpochs",
+        "FoundFrames",
+        "GainForecast",
         "LabelPool",
+        "LearningCurve",
         "Round",
         "RoundLogger",
         "SamplerCallback",
@@ -180,6 +183,7 @@ WINGS = {
         "TrainingSet",
         "WhenStalled",
         "as_round_logger",
+        "found_in",
     ],
 }
 """What each wing exports. A name that joins or leaves is a change that users see."""

@@ -6,8 +6,9 @@ import pytest
 from reported import described
 
 from cval_torch.errors import InvalidInputError
-from cval_torch.report.annotated import Annotated, KnowsLabeled, part_pool
+from cval_torch.report.annotated import Annotated, KnowsLabeled, expected_gains, part_pool
 from cval_torch.training.labels import LabelPool
+from cval_torch.training.learning_curve import LearningCurve
 
 POOL = described(6)
 IDS = POOL.frame_ids
@@ -75,3 +76,17 @@ def test_what_does_not_fit_is_refused() -> None:
     for given in ("frame", [3], b"x"):
         with pytest.raises(InvalidInputError, match="`labeled` must be a Pool, a LabelPool or ids"):
             part_pool(POOL, given, IDS[:2])  # type: ignore[arg-type]
+
+
+def test_what_may_be_gained_is_said_where_two_rounds_were_measured() -> None:
+    labels = LabelPool(list(range(9)), labeled=["0"])  # type: ignore[arg-type]
+    labels.measured({"map": 0.3, "new\x00": 0.1})
+    assert expected_gains(labels, None, 5) == []
+    labels.label(["1", "2"])
+    labels.measured({"map": 0.4})
+    assert expected_gains(labels, None, 5) == [str(labels.learning_curve.forecast("map", 5))]
+    assert expected_gains(["0"], labels.learning_curve, 5) == expected_gains(labels, None, 5)
+    assert expected_gains(labels, LearningCurve(), 5) == [], "what is passed counts"
+    assert expected_gains(["0"], None, 5) == []
+    labels.measured({"new\x00": 0.2})
+    assert "\x00" not in expected_gains(labels, None, 5)[1]

@@ -22,6 +22,7 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
 from cval_torch.report import report
 from cval_torch.training.labels import LabelPool
+from cval_torch.training.learning_curve import LearningCurve
 
 POOL = described(120)
 LABELED = described(12, seed=4, prefix="labeled")
@@ -65,6 +66,16 @@ def shown(page: Any, kind: str = "chosen") -> list[str]:
 
 
 # ---- without a browser
+
+
+def test_what_the_frames_may_gain_is_on_the_page(tmp_path: Path) -> None:
+    curve = LearningCurve()
+    selected = choice(POOL, stage("entropy", 5))
+    assert "may gain" not in report(selected, tmp_path / "r.html", learning_curve=curve, progress=False).read_text()
+    curve.add(100, {"map_50": 0.3})
+    curve.add(200, {"map_50": 0.4})
+    text = report(selected, tmp_path / "r.html", learning_curve=curve, progress=False).read_text()
+    assert f"<li>{curve.forecast('map_50', 5)}</li>" in text
 
 
 def test_the_file_is_whole_or_the_old_one_stays(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_a_choice_has_the_rows_of_the_labels_dataset() -> None:
     """Unlabelled are f0 f2 f3 f5 f6 f7: the last three of them are in the running, and two of these are drawn."""
     labels = labels_of()
     chosen = chosen_from(labels)
-    choice = Choice.of(chosen, labels, epoch=3, model_fingerprint="abc")
+    choice = Choice.of(chosen, labels, STAGES, epoch=3, model_fingerprint="abc")
     assert set(choice.round.frame_ids) < {"f5", "f6", "f7"}
     assert choice.round.frame_ids == chosen.frame_ids
     assert choice.predictions.indices is not None
@@ -66,7 +66,7 @@ def test_it_travels_and_is_a_subset_where_it_arrives() -> None:
     """Callables stay behind: only the stages that the other process has itself come back."""
     labels = labels_of()
     chosen = chosen_from(labels)
-    arrived: Choice = pickle.loads(pickle.dumps(Choice.of(chosen, labels, epoch=None, model_fingerprint="abc")))
+    arrived: Choice = pickle.loads(pickle.dumps(Choice.of(chosen, labels, STAGES, epoch=None, model_fingerprint="abc")))
     dataset: Any = list(range(100, 108))
     frames = arrived.frames(dataset, STAGES)
     assert frames.frame_ids == chosen.frame_ids
@@ -82,7 +82,7 @@ def test_nothing_scored_is_no_scores() -> None:
     pool = Pool(["f0", "f2"], torch.arange(3), indices=torch.arange(2))
     random = DetectionSampling(selection_strategy="random", num_of_samples=2)
     chosen = SelectedFrames(labels.unlabeled, LocalBackend().select(pool, random), pool)
-    choice = Choice.of(chosen, labels, epoch=0, model_fingerprint="")
+    choice = Choice.of(chosen, labels, [random], epoch=0, model_fingerprint="")
     assert choice.round.scores is None
     assert choice.scores.isnan().all()
 

@@ -70,12 +70,13 @@ def test_a_round_with_quotas_is_read_back_from_json(tmp_path: Path) -> None:
 
 
 rounds = st.builds(
-    lambda scored, stages, epoch, fingerprint: Round(
+    lambda scored, stages, epoch, fingerprint, drawn: Round(
         tuple(f"f{row}" for row in range(len(scored))),
-        None if None in scored else tuple(scored),
+        None if all(score is None for score in scored) else tuple(scored),
         stages,
         epoch,
         fingerprint,
+        tuple(f"f{row}" for row, score in enumerate(scored) if score is None or row in drawn),
     ),
     st.lists(st.none() | st.floats(-9, 9), min_size=1, max_size=5),
     st.lists(
@@ -84,6 +85,7 @@ rounds = st.builds(
     ).map(tuple),
     st.none() | st.integers(0, 99),
     st.none() | st.text(max_size=4),
+    st.sets(st.integers(0, 4)),
 )
 
 
@@ -91,10 +93,12 @@ rounds = st.builds(
 def test_states_come_back_and_parts_keep_their_order(one: Round, wanted: set[str]) -> None:
     assert Round.from_state(json.loads(json.dumps(one.state_dict()))) == one
     assert not any(value is None for value in one.state_dict().values())
+    assert one.part(wanted).random_ids == tuple(each for each in one.random_ids if each in wanted)
     part = one.part(wanted)
     rows = [row for row, frame_id in enumerate(one.frame_ids) if frame_id in wanted]
     assert part.frame_ids == tuple(f"f{row}" for row in rows)
-    assert part.scores == (None if one.scores is None else tuple(one.scores[row] for row in rows))
+    scores = tuple(None if one.scores is None else one.scores[row] for row in rows)
+    assert part.scores == (scores if any(score is not None for score in scores) else None)
     assert (part.stages, part.epoch, part.model_fingerprint) == (one.stages, one.epoch, one.model_fingerprint)
     assert one.strategy == (", ".join(stage["selection_strategy"] for stage in one.stages) or None)
     assert one.seed == (one.stages[-1]["seed"] if one.stages else None)

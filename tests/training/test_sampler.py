@@ -25,6 +25,7 @@ from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.training import SamplerCallback
 from cval_torch.training.labels import LabelPool
+from cval_torch.training.schedules import WhenStalled
 
 
 def test_a_training_script_grows_its_labels() -> None:
@@ -341,3 +342,31 @@ def test_a_rehearsal_changes_nothing() -> None:
     assert callback.state_dict() == before
     with pytest.raises(CvalError):
         make(adapter=None).rehearse(Tiny())
+
+
+def test_what_a_choice_will_gain_is_forecast_from_the_rounds_before(tmp_path: Path) -> None:
+    callback = make(metric="map", random_share=0.4, save_to=tmp_path / "state.json")
+    labels, model = callback.labels, Tiny()
+    for epoch, value in enumerate((0.30, 0.40, 0.45)):
+        callback.on_evaluation({"map": value / 2, "loss": 1.0})
+        chosen = callback.on_epoch_end(model, epoch, {"map": value})
+        assert chosen is not None
+        assert labels.learning_curve.points("map")[-1] == (3 + 3 * epoch, value), "the newest evaluation counts"
+        assert len(labels.rounds[-1].random_ids) >= 1
+        if epoch == 0:
+            assert callback.forecast is None
+        else:
+            assert callback.forecast == labels.learning_curve.forecast("map", 3)
+    assert callback.forecast is not None
+    assert 0 < callback.forecast.gain < 0.05
+    assert callback.on_epoch_end(model, 3) is not None
+    assert labels.learning_curve.points("map")[-1] == (9, 0.45), "nothing was measured since"
+    again = make(metric="map")
+    again.load(tmp_path / "state.json")
+    assert again.labels.learning_curve.state() == labels.learning_curve.state()
+    assert again.labels.rounds == labels.rounds
+
+
+def test_the_metric_that_a_schedule_watches_is_forecast() -> None:
+    assert make(schedule=WhenStalled("loss")).metric == "loss"
+    assert make().metric is None

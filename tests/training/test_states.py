@@ -30,11 +30,12 @@ def saved() -> dict[str, Any]:
     """A state with every field there is, as it is in a file."""
     sampler = callback()
     sampler.labels.label(["a", "b"])
+    sampler.labels.measured({"map": 0.3})
     sampler.labels.label(["c", "d"], scores=[0.1, 0.2], stages=[STAGE], epoch=3, model_fingerprint="1f")
     for epoch, value in enumerate([0.5, 0.4]):
         sampler.schedule.due(epoch, {"map": value})
     sampler.on_evaluation({"map": 0.3, "loss": 2.0})
-    state = sampler.state_dict() | {"pending": Round(("e", "f"), (0.3, 0.4), (), 4, "1f").state_dict()}
+    state = sampler.state_dict() | {"pending": Round(("e", "f"), (0.3, 0.4), (), 4, "1f", ("f",)).state_dict()}
     return json.loads(json.dumps(state))  # type: ignore[no-any-return]
 
 
