@@ -77,16 +77,24 @@ def find_adapter(model: Any, adapter: DetectorAdapter | None = None) -> Detector
         f" Its `{name}` is a {inner}: pass `model.{name}`, or `detector={name!r}` to the callback of a framework."
         for name, inner in _inside(model, loaded)
     )
-    raise UnsupportedModelError(f"no adapter knows `model`, a {kind.__module__}.{kind.__qualname__}.{hint} {_known()}")
+    said = f"a {kind.__module__}.{kind.__qualname__}{_reason(model, loaded)}"
+    raise UnsupportedModelError(f"no adapter knows `model`, {said}.{hint} {_known()}")
+
+
+def _reason(model: Any, adapters: Sequence[DetectorAdapter]) -> str:
+    """Why a model is not read, if an adapter of this library says so."""
+    asked = (each.refusal(model) for each in adapters if hasattr(each, "refusal"))
+    reason = next((each for each in asked if each), None)
+    return f": {reason}" if reason else ""
 
 
 def _given(model: Any, adapter: DetectorAdapter) -> DetectorAdapter:
     """An adapter that the caller gave, unless it is of this library and does not know `model`."""
     if is_built_in(adapter.matches) and not adapter.matches(model):
         raise UnsupportedModelError(
-            f"`adapter` reads {adapter.name}; it does not know `model`, a {dotted_name(model)}. Leave `adapter=` out "
-            "to have one found, or pass one of your own. A class that derives from this adapter, to read a detector "
-            "like its own, must override `matches`"
+            f"`adapter` reads {adapter.name}; it does not know `model`, a {dotted_name(model)}"
+            f"{_reason(model, [adapter])}. Leave `adapter=` out to have one found, or pass one of your own. A class "
+            "that derives from this adapter, to read a detector like its own, must override `matches`"
         )
     return adapter
 

@@ -49,7 +49,8 @@ ADAPTERS: tuple[KnownAdapter, ...] = (
     KnownAdapter("YOLO v3, 5, 6, 8 to 12 and 26", "ultralytics", "cval_torch.hooks.ultralytics", "UltralyticsAdapter"),
     KnownAdapter("RF-DETR", "rfdetr", "cval_torch.hooks.rfdetr", "RFDETRAdapter"),
     KnownAdapter(
-        "DETR and Conditional, Deformable and DAB-DETR, Table Transformer, RT-DETR, D-FINE, YOLOS",
+        "DETR and Conditional, Deformable and DAB-DETR, Table Transformer, RT-DETR, D-FINE, DEIMv2, LW-DETR, RF-DETR, "
+        "YOLOS",
         "transformers",
         "cval_torch.hooks.transformers",
         "TransformersAdapter",

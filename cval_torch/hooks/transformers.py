@@ -8,6 +8,7 @@ images that have not met one yet.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class _Family:
         head: where the class head is that is given the decoder's last states; `{layer}` is the decoder's last layer.
         logits: where the module is that returns the logits of the output; None: the head itself.
         masked: whether the model is told which pixels are padding.
+        square: whether its backbone looks at windows, so that images must be squares of the size it was built for.
     """
 
     name: str
@@ -42,6 +44,7 @@ class _Family:
     head: str = "class_labels_classifier"
     logits: str | None = None
     masked: bool = True
+    square: bool = False
 
 
 _LAYERED = "model.decoder.class_embed.{layer}"
@@ -49,6 +52,9 @@ _LAYERED = "model.decoder.class_embed.{layer}"
 
 FAMILIES = {
     "DetrForObjectDetection": _Family("DETR", True, "DetrImageProcessor"),
+    "DetrForSegmentation": _Family(
+        "DETR with masks", True, "DetrImageProcessor", "detr.model.encoder", "detr.class_labels_classifier"
+    ),
     "TableTransformerForObjectDetection": _Family("Table Transformer", True, "DetrImageProcessor"),
     "ConditionalDetrForObjectDetection": _Family("Conditional DETR", False, "ConditionalDetrImageProcessor"),
     "DabDetrForObjectDetection": _Family("DAB-DETR", False, "ConditionalDetrImageProcessor", head="class_embed"),
@@ -65,8 +71,34 @@ FAMILIES = {
         logits="model.decoder.lqe_layers.{layer}",
         masked=False,
     ),
+    "Deimv2ForObjectDetection": _Family(
+        "DEIMv2",
+        False,
+        "RTDetrImageProcessor",
+        head=_LAYERED,
+        logits="model.decoder.lqe_layers.{layer}",
+        masked=False,
+    ),
+    "LwDetrForObjectDetection": _Family(
+        "LW-DETR", False, "DeformableDetrImageProcessor", encoder="model.backbone", head="class_embed", square=True
+    ),
+    "RfDetrForObjectDetection": _Family(
+        "RF-DETR", False, "RfDetrImageProcessor", encoder="model.backbone", head="class_embed", square=True
+    ),
+    "RfDetrForInstanceSegmentation": _Family(
+        "RF-DETR", False, "RfDetrImageProcessor", encoder="model.model.backbone", head="model.class_embed", square=True
+    ),
     "YolosForObjectDetection": _Family("YOLOS", True, "YolosImageProcessor", encoder="vit", masked=False),
 }
+
+
+REFUSED = {
+    "PPDocLayoutV2ForObjectDetection": (
+        "it sorts the logits and boxes of its queries by thresholds of its own for a second network, which finds the "
+        "reading order, and leaves their states unsorted; and it cannot be trained here"
+    ),
+}
+"""By class, why a detector is not read."""
 
 
 @dataclass
@@ -80,14 +112,16 @@ class _Inputs:
 
 
 class TransformersAdapter:
-    """DETR, Conditional, Deformable and DAB-DETR, Table Transformer, RT-DETR v1 and v2, D-FINE and YOLOS.
+    """DETR, Conditional, Deformable and DAB-DETR, Table Transformer, RT-DETR v1 and v2, D-FINE, DEIMv2, LW-DETR,
+    RF-DETR and YOLOS; of DETR and RF-DETR also the boxes of the models with masks.
 
     A detection is a query under its best class, so that a box is reported once; the host's own
     `post_process_object_detection` may repeat it under a second class where classes are sigmoids, and so does
     `every_class=True`. `probabilities` are the query's: a softmax whose last column is "no object" (DETR, Table
     Transformer, YOLOS), else independent sigmoids. `box_embeddings` are the decoder's last state of the query,
     `frame_embeddings` the mean of the encoder's output over the image without its padding; where the encoder has
-    several maps, of the coarsest (RT-DETR, D-FINE) or of all (Deformable DETR).
+    several maps, of the coarsest (RT-DETR, D-FINE, DEIMv2) or of all (Deformable DETR). LW-DETR and RF-DETR have no
+    encoder; there it is the mean of the backbone's last map.
 
     A batch of an image processor (`pixel_values`, perhaps `pixel_mask` and `labels`) is taken as it is. Its boxes are
     in pixels of `labels[i]["orig_size"]`; without that, of the image as the model saw it, padding left out. Plain
@@ -101,7 +135,8 @@ class TransformersAdapter:
         every_class: whether a query may be several detections, under each class above the threshold; see `QueryChoice`.
         processor: the image processor for plain images, such as `AutoImageProcessor.from_pretrained(checkpoint)`.
             None: the family's own with its default settings: resized to a shortest side of 800 and at most 1333,
-            ImageNet statistics; for RT-DETR and D-FINE resized to 640 x 640, no statistics.
+            ImageNet statistics; for RT-DETR, D-FINE and DEIMv2 resized to 640 x 640, no statistics; for LW-DETR and
+            RF-DETR stretched to the square of the backbone's configuration, ImageNet statistics.
 
     Raises:
         InvalidInputError: an option out of its range.
@@ -120,6 +155,10 @@ class TransformersAdapter:
     def matches(self, model: nn.Module) -> bool:
         """Whether `model` is of one of `FAMILIES`, or of a class derived from one."""
         return _family_of(model) is not None
+
+    def refusal(self, model: nn.Module) -> str | None:
+        """Why a model of this host's is not read, for errors; None: no reason is known."""
+        return REFUSED.get(type(model).__name__)
 
     def modules(self, model: nn.Module) -> dict[str, nn.Module]:
         """The encoder, whose output holds the image's features, and what makes the class logits.
@@ -157,7 +196,7 @@ class TransformersAdapter:
             count = len(images["pixel_values"])
             batches = [_Inputs(list(range(count)), images["sizes"], images["pixel_values"], images["pixel_mask"])]
         else:
-            batches = self._prepared(family, images)
+            batches = self._prepared(model, images)
         dtype = next(model.parameters()).dtype
         passes = []
         for inputs in batches:
@@ -175,9 +214,10 @@ class TransformersAdapter:
         ]
         return in_order(parts)
 
-    def _prepared(self, family: _Family, images: Sequence[Tensor]) -> list[_Inputs]:
+    def _prepared(self, model: nn.Module, images: Sequence[Tensor]) -> list[_Inputs]:
         """Plain images through the processor: together where the model is told of padding or there is none."""
-        processor = self.processor or _default_processor(family)
+        family = _known(model)
+        processor = self.processor or _default_processor(family, model)
         groups: dict[Size | None, list[int]] = {}
         for row, image in enumerate(images):
             size = (image.shape[-2], image.shape[-1])
@@ -242,12 +282,25 @@ def _submodule(model: nn.Module, place: str, family: _Family) -> nn.Module:
         ) from None
 
 
-def _default_processor(family: _Family) -> Any:
+def _default_processor(family: _Family, model: Any) -> Any:
     transformers = importlib.import_module("transformers")
     name = family.processor
     if int(transformers.__version__.split(".")[0]) < 5:  # there the plain name is the one that computes with numpy
         name = f"{name}Fast" if hasattr(transformers, f"{name}Fast") else name
-    return getattr(transformers, name)()
+    if not family.square:
+        return getattr(transformers, name)()
+    side = _side_of(model.config.backbone_config)
+    return getattr(transformers, name)(size={"height": side, "width": side})
+
+
+def _side_of(backbone: Any) -> int:
+    """The side of the squares that a backbone was built for, rounded up to whole windows of whole patches."""
+    size, patch = (
+        max(value) if isinstance(value, (list, tuple)) else value
+        for value in (backbone.image_size, backbone.patch_size)
+    )
+    windows = getattr(backbone, "num_windows_side", backbone.num_windows)  # of LW-DETR, `num_windows` counts all
+    return int(math.ceil(size / (patch * windows)) * patch * windows)
 
 
 def _for_backend(processor: Any, images: list[Tensor]) -> list[Tensor]:
@@ -276,8 +329,11 @@ def _unpadded_sizes(pixels: Tensor, mask: Tensor | None) -> list[Size]:
 
 def _frame_vectors(model: Any, call: Call, inputs: _Inputs, queries: int) -> Tensor:
     """(N, D), the mean of the encoder's output over what is no padding."""
-    states: Any = call.output["last_hidden_state"]
     valid: Tensor | None = call.kwargs.get("attention_mask")  # of the flattened maps, True where an image is
+    if isinstance(call.output, (list, tuple)):  # of a backbone: a map and its mask, or one such pair a level
+        level, valid = call.output if isinstance(call.output[0], Tensor) else call.output[-1]
+        return _mean(level.flatten(2).transpose(1, 2), valid)
+    states: Any = call.output["last_hidden_state" if "last_hidden_state" in call.output else "feature_maps"]
     if isinstance(states, (list, tuple)):  # one map a level
         valid = _reduced(inputs.mask, (states[-1].shape[-2], states[-1].shape[-1]))
         states = states[-1].flatten(2).transpose(1, 2)
@@ -285,7 +341,12 @@ def _frame_vectors(model: Any, call: Call, inputs: _Inputs, queries: int) -> Ten
         patch = model.config.patch_size
         valid = _reduced(inputs.mask, (inputs.pixels.shape[-2] // patch, inputs.pixels.shape[-1] // patch))
         states = states[:, 1:-queries]
-    features: Tensor = states.float()
+    return _mean(states, valid)
+
+
+def _mean(states: Tensor, valid: Tensor | None) -> Tensor:
+    """(N, D) of states (N, S, D), over those places of (N, ...) `valid` that are True; None: all."""
+    features = states.float()
     if valid is None:
         return features.mean(1)
     weights = valid.flatten(1).to(features.dtype)[..., None]

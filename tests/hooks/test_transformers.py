@@ -15,6 +15,7 @@ from tiny_detr import (
     MODELS,
     QUERIES,
     SOFTMAX,
+    SQUARE,
     built,
     frames_of,
     host_output,
@@ -40,7 +41,7 @@ def test_detections_are_those_of_the_hosts_postprocessing(name: str) -> None:
     batch = padded_batch(name)
     sizes = torch.stack([label["orig_size"] for label in batch["labels"]])
     threshold = 0.7
-    options = {"top_k": 10**6} if MODELS[name][2] in ("ConditionalDetr", "DeformableDetr") else {}
+    options = {"top_k": 10**6} if MODELS[name][2] in ("ConditionalDetr", "DeformableDetr", "RfDetr") else {}
     truths = processor_of(name).post_process_object_detection(
         host_output(name, batch), threshold=threshold, target_sizes=sizes, **options
     )
@@ -64,6 +65,28 @@ def test_detections_are_those_of_the_hosts_postprocessing(name: str) -> None:
             distances = (rows[:, None] - expected).abs().amax(2)
             assert float(distances.amin(0).max()) < 1e-3
             assert float(distances.amin(1).max()) < 1e-3
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in SOFTMAX])
+@pytest.mark.parametrize("threshold", [0.05, 0.6])
+def test_with_every_class_detections_are_the_hosts_own(name: str, threshold: float) -> None:
+    """Each pair of a query and a class, in any order where scores are equal."""
+    batch = padded_batch(name)
+    sizes = torch.stack([label["orig_size"] for label in batch["labels"]])
+    limit = QUERIES if MODELS[name][2] == "RTDetr" else 30
+    options = {} if MODELS[name][2] == "RTDetr" else {"top_k": limit}
+    truths = processor_of(name).post_process_object_detection(
+        host_output(name, batch), threshold=threshold, target_sizes=sizes, **options
+    )
+    adapter = TransformersAdapter(threshold=threshold, top_k=limit, every_class=True)
+    found = frames_of(run_batch(adapter, built(name), batch))
+    for frame, truth, (height, width) in zip(found, truths, sizes.tolist(), strict=True):
+        boxes = truth["boxes"].clamp(min=0).minimum(torch.tensor([width, height, width, height]))
+        assert torch.allclose(frame["scores"], truth["scores"], atol=1e-6)
+        assert torch.equal(frame["labels"], truth["labels"])
+        assert torch.allclose(frame["boxes"], boxes, atol=1e-3)
+    if threshold < 0.1:
+        assert max(len(frame["scores"]) for frame in found) == limit
 
 
 @every_model
@@ -123,8 +146,11 @@ def test_probabilities_scores_and_activation(name: str) -> None:
 def test_frame_embeddings_are_means_over_the_image_alone(name: str) -> None:
     batch = padded_batch(name)
     encoded: list[Any] = []
-    encoder = built(name).vit if name == "YOLOS" else built(name).model.encoder
-    watch = encoder.register_forward_hook(lambda _, __, output: encoded.append(output.last_hidden_state))
+    places = {"YOLOS": "vit", "DETR with masks": "detr.model.encoder", "RF-DETR with masks": "model.model.backbone"}
+    encoder = built(name).get_submodule(places.get(name, "model.backbone" if name in SQUARE else "model.encoder"))
+    watch = encoder.register_forward_hook(
+        lambda _, __, output: encoded.append(output if name in SQUARE else next(iter(output.values())))
+    )
     try:
         output = host_output(name, batch)
     finally:
@@ -134,7 +160,11 @@ def test_frame_embeddings_are_means_over_the_image_alone(name: str) -> None:
         truth = torch.stack([tokens[1 : 1 + 4 * 6].mean(0) for tokens in output.last_hidden_state])
     elif name in MASKED:
         tokens = encoded[0]
-        grids = [(2, 3)] if tokens.shape[1] == 6 else [(8, 12), (4, 6), (2, 3), (1, 2)]
+        if name in SQUARE:  # a map and its mask, or such pairs
+            last = tokens[-1][0] if name == "LW-DETR" else tokens[0]
+            tokens = last.flatten(2).transpose(1, 2)
+        whole = {6: [(2, 3)], 96: [(8, 12)]}
+        grids = whole.get(tokens.shape[1], [(8, 12), (4, 6), (2, 3), (1, 2)])
         cells = [(y / h, x / w) for h, w in grids for y in range(h) for x in range(w)]
         assert len(cells) == tokens.shape[1]
         rows = []
@@ -168,7 +198,7 @@ def test_a_mask_that_the_model_does_not_take_still_tells_the_image_from_its_padd
 def test_plain_images_are_what_the_hosts_processor_makes_of_them(name: str) -> None:
     size = (
         {"height": 64, "width": 64}
-        if name in ("RT-DETR", "RT-DETR v2", "D-FINE")
+        if name in ("RT-DETR", "RT-DETR v2", "D-FINE", "DEIMv2") or name in SQUARE
         else {"shortest_edge": 48, "longest_edge": 96}
     )
     processor = processor_of(name, size=size)
@@ -196,6 +226,8 @@ def test_plain_images_are_what_the_hosts_processor_makes_of_them(name: str) -> N
         ("DETR", [(2, 3, 1066, 1066)], -2.2),
         ("RT-DETR", [(2, 3, 640, 640)], 0.0),
         ("YOLOS", [(1, 3, 800, 1056), (1, 3, 1056, 800)], -2.2),
+        ("LW-DETR", [(2, 3, 64, 64)], -2.2),
+        ("RF-DETR", [(2, 3, 64, 64)], -2.2),  # from 60, whole windows
     ],
 )
 def test_without_a_processor_the_familys_own_is_used(name: str, shapes: list[tuple[int, ...]], low: float) -> None:
@@ -389,3 +421,11 @@ def test_a_model_that_gives_nan_is_refused() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError, match=f"`{next(iter(options))}` must be"):
         TransformersAdapter(**options)
+
+
+def test_a_detector_whose_rows_are_not_its_queries_is_refused_with_the_reason() -> None:
+    model = torch.nn.Module()
+    model.__class__ = type("PPDocLayoutV2ForObjectDetection", (nn.Module,), {})
+    for adapter in (None, TransformersAdapter()):
+        with pytest.raises(UnsupportedModelError, match=r"PPDocLayoutV2.*: it sorts the logits and boxes"):
+            find_adapter(model, adapter)

@@ -78,6 +78,51 @@ def yolos() -> dict[str, Any]:
     }
 
 
+def deim() -> dict[str, Any]:
+    return {**fine(), "encoder_type": "hybrid"}
+
+
+def light() -> dict[str, Any]:
+    backbone = transformers.LwDetrViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=64,
+        patch_size=8,
+        num_windows=4,
+        window_block_indices=[0],
+        out_indices=[1, 2],
+    )
+    return {**of_groups(), "backbone_config": backbone, "projector_scale_factors": [1.0]}
+
+
+def windowed() -> dict[str, Any]:
+    backbone = transformers.RfDetrDinov2Config(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=60,
+        patch_size=8,
+        num_windows=2,
+        out_features=["stage1", "stage2"],
+    )
+    return {**of_groups(), "backbone_config": backbone}
+
+
+def of_groups() -> dict[str, Any]:
+    return {
+        "d_model": 32,
+        "decoder_layers": 2,
+        "decoder_ffn_dim": 32,
+        "decoder_self_attention_heads": 4,
+        "decoder_cross_attention_heads": 4,
+        "num_queries": QUERIES,
+        "num_labels": CLASSES,
+        "group_detr": 2,
+        "c2f_num_blocks": 1,
+    }
+
+
 def two_stage() -> dict[str, Any]:
     levels = plain("stage2", "stage3", "stage4")
     return {**levels, "two_stage": True, "with_box_refine": True, "two_stage_num_proposals": QUERIES}
@@ -152,6 +197,32 @@ MODELS: dict[str, tuple[str, Callable[[], dict[str, Any]], str, Layer, Layer]] =
             ]
         ),
         (
+            "DETR with masks",
+            "DetrForSegmentation",
+            lambda: {**plain("stage1", "stage2", "stage3", "stage4"), "encoder_attention_heads": 8},
+            "Detr",
+            lambda m: m.detr.class_labels_classifier,
+            lambda m: m.detr.bbox_predictor.layers[-1],
+        ),
+        (
+            "DEIMv2",
+            "Deimv2",
+            deim,
+            "RTDetr",
+            lambda m: m.model.decoder.class_embed[-1],
+            lambda m: m.model.decoder.bbox_embed[-1].layers[-1],
+        ),
+        ("LW-DETR", "LwDetr", light, "DeformableDetr", lambda m: m.class_embed, lambda m: m.bbox_embed.layers[-1]),
+        ("RF-DETR", "RfDetr", windowed, "RfDetr", lambda m: m.class_embed, lambda m: m.bbox_embed.layers[-1]),
+        (
+            "RF-DETR with masks",
+            "RfDetrForInstanceSegmentation",
+            windowed,
+            "RfDetr",
+            lambda m: m.model.class_embed,
+            lambda m: m.model.bbox_embed.layers[-1],
+        ),
+        (
             "YOLOS",
             "Yolos",
             yolos,
@@ -161,17 +232,18 @@ MODELS: dict[str, tuple[str, Callable[[], dict[str, Any]], str, Layer, Layer]] =
         ),
     ]
 }
-SOFTMAX = {"DETR", "Table Transformer", "YOLOS"}
-MASKED = {"DETR", "Table Transformer", "Conditional DETR", "DAB-DETR", "Deformable DETR", "two-stage Deformable DETR"}
+SOFTMAX = {"DETR", "DETR with masks", "Table Transformer", "YOLOS"}
+SQUARE = {"LW-DETR", "RF-DETR", "RF-DETR with masks"}
+MASKED = {*MODELS} - {"RT-DETR", "RT-DETR v2", "D-FINE", "DEIMv2", "YOLOS"}
 
 
 @functools.cache
 def built(name: str) -> Any:
     """A tiny model from its configuration, with scores spread over classes and queries; never changed by a test."""
-    kind, config, _, class_layer, box_layer = MODELS[name]
+    *_, class_layer, box_layer = MODELS[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = getattr(transformers, f"{kind}ForObjectDetection")(getattr(transformers, f"{kind}Config")(**config()))
+        model = made(name)
         for key, weight in model.named_parameters():  # as built, all queries are nearly one
             if weight.ndim == 2 or "detection_tokens" in key:
                 fan_in = 1 if "query" in key or "detection_tokens" in key else weight.shape[-1]
@@ -245,10 +317,15 @@ def frames_of(batch: FrameBatch) -> list[dict[str, Tensor]]:
 
 def fresh(name: str) -> Any:
     """A tiny model as it is built from its configuration, the same at every call and never used."""
-    kind, config, *_ = MODELS[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return getattr(transformers, f"{kind}ForObjectDetection")(getattr(transformers, f"{kind}Config")(**config()))
+        return made(name)
+
+
+def made(name: str) -> Any:
+    kind, config, *_ = MODELS[name]
+    model_class = getattr(transformers, f"{kind}ForObjectDetection", None) or getattr(transformers, kind)
+    return model_class(model_class.config_class(**config()))
 
 
 def small_processor(name: str, **options: Any) -> Any:
