@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import os
 import random
 import socket
 import threading
@@ -96,6 +97,7 @@ class Watchdog:
 
     def __init__(self, seconds: float) -> None:
         self.expired = False
+        self._end = time.monotonic() + seconds
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._timer = threading.Timer(max(seconds, 0), self._expire)
@@ -119,13 +121,29 @@ class Watchdog:
 
         A duplicate is kept: TLS makes another object of a socket, and what is shut by one is shut for all.
         """
-        duplicate = socket.fromfd(connected.fileno(), connected.family, connected.type)
+        duplicate = socket.socket(fileno=os.dup(connected.fileno()))
         with self._lock:
             self._let_go()
             self._socket = duplicate
             expired = self.expired
         if expired:
             self._shut()
+
+    def leave(self, connected: socket.socket) -> None:
+        """Leave the socket to a TLS handshake, whose total time is bounded by the timeout of its socket.
+
+        A socket that is shut while Python wraps it is let go without being closed.
+
+        Raises:
+            TimeoutError: the time is over.
+        """
+        with self._lock:
+            self._let_go()
+            if self.expired:
+                raise TimeoutError("the time was over before the TLS handshake")
+        remaining = max(0.001, self._end - time.monotonic())
+        timeout = connected.gettimeout()
+        connected.settimeout(remaining if timeout is None else min(timeout, remaining))
 
     def _expire(self) -> None:
         with self._lock:
@@ -153,6 +171,12 @@ def _watch(connected: socket.socket | None) -> None:
         watchdog.watch(connected)
 
 
+def _leave(connected: socket.socket) -> None:
+    watchdog = _watchdog.get()
+    if watchdog is not None:
+        watchdog.leave(connected)
+
+
 class _Watched(HTTPConnection):
     """Watches a socket from the moment when it is connected: a proxy's answer and a TLS handshake may drip, too."""
 
@@ -169,7 +193,28 @@ class _Watched(HTTPConnection):
 
 
 class _WatchedTLSConnection(_Watched, HTTPSConnection):
-    pass
+    """Leaves a socket to its handshake. One within the TLS of a proxy wraps no socket, and is watched."""
+
+    _within_tls = False
+
+    def _new_conn(self) -> socket.socket:
+        self._within_tls = False
+        connected = super()._new_conn()
+        if self._tunnel_host is None:
+            _leave(connected)
+        return connected
+
+    def _connect_tls_proxy(self, hostname: str, sock: socket.socket) -> Any:
+        _leave(sock)
+        wrapped = super()._connect_tls_proxy(hostname, sock)
+        self._within_tls = True
+        _watch(wrapped)
+        return wrapped
+
+    def _tunnel(self) -> None:
+        super()._tunnel()
+        if not self._within_tls and self.sock is not None:
+            _leave(self.sock)
 
 
 class _WatchedPool(HTTPConnectionPool):

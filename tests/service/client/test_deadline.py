@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import gc
+import socket
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import urllib3
 from client_calls import CANARY, Clock, connect, take
-from fault_server import Behaviour, drip, faulty, silence
+from fault_server import Behaviour, Request, drip, faulty, reset, silence
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cval_torch.errors import (
     DeadlineExceededError,
+    ServiceError,
 )
 from cval_torch.service.client import CVALConnection
 from cval_torch.service.client.deadline import Backoff, Deadline, retry_after
@@ -51,15 +55,15 @@ def test_a_call_ends_at_its_deadline_however_the_server_drips(name: str, call: C
 
 
 HEADERS = drip(b"X-A: b\r\n", before=b"HTTP/1.1 200 OK\r\n")
+HANDSHAKE = drip(b"\x00", before=b"\x16\x03\x03\x40\x00")
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of a TLS socket that was shut before its handshake ended
 @pytest.mark.parametrize(
     ("scheme", "behaviour", "reads"),
     [
         ("http", HEADERS, True),
         ("https", HEADERS, True),  # the answer to CONNECT
-        ("direct", drip(b"\x00", before=b"\x16\x03\x03\x40\x00"), False),  # a TLS handshake
+        ("direct", HANDSHAKE, False),
     ],
 )
 def test_a_proxy_and_a_handshake_that_drip_end_at_the_deadline_too(
@@ -80,7 +84,28 @@ def test_a_proxy_and_a_handshake_that_drip_end_at_the_deadline_too(
             assert (asked.method, "authorization" in asked.headers) == (
                 ("CONNECT", False) if scheme == "https" else ("GET", True)
             )
-    gc.collect()  # here, where its warning is known
+
+
+def test_a_tls_socket_is_closed_though_its_time_is_over_before_its_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python lets go of a socket, unclosed, that was shut by one side and reset by the other before it is wrapped."""
+
+    def reset_once_it_hears(connection: socket.socket, request: Request) -> None:
+        connection.recv(1)
+        reset(connection, request)
+
+    wrap = urllib3.util.ssl_.ssl_wrap_socket
+
+    def wrap_late(*given: Any, **named: Any) -> Any:
+        time.sleep(0.5)
+        return wrap(*given, **named)
+
+    monkeypatch.setattr("urllib3.connection.ssl_wrap_socket", wrap_late)
+    with faulty(reset_once_it_hears, reads=False) as server, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        with pytest.raises(ServiceError):
+            CVALConnection(CANARY, server.url, timeout=0.4).dataset().get("d")
+        gc.collect()
+    assert [str(each.message) for each in caught if "unclosed" in str(each.message)] == []
 
 
 def test_backoff_doubles_up_to_a_ceiling_and_is_jittered() -> None:

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 from client_calls import CANARY, DATASET, DONE, Clock, connect, take
-from fault_server import answer, faulty, hang_up, keep_open, reset
+from fault_server import answer, drip, faulty, hang_up, keep_open, reset
 from forked import in_child
 
 from cval_torch.errors import (
     AuthenticationError,
+    DeadlineExceededError,
     NotFoundError,
     ProtocolError,
     RateLimitedError,
@@ -228,6 +229,21 @@ def test_certificates_on_both_sides(clock: Clock, certificate: tuple[str, str]) 
             assert known.dataset().get("d").dataset_name == "n"
         with RestBackend(api_key=CANARY, url=server.url, verify=Path(certificate[0]), cert=certificate) as backend:
             assert backend._connection.dataset().get("d").dataset_name == "n"
+
+
+def test_a_handshake_within_the_tls_of_a_proxy_ends_at_the_deadline(
+    monkeypatch: pytest.MonkeyPatch, certificate: tuple[str, str]
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    tunnel = drip(b"\x16\x03\x03\x40\x00", before=b"HTTP/1.1 200 OK\r\n\r\n")
+    with faulty(tunnel, tls=context) as proxy:
+        monkeypatch.delenv("NO_PROXY")
+        monkeypatch.setenv("https_proxy", f"https://127.0.0.1:{proxy.port}")
+        connection = CVALConnection(CANARY, "https://service.example/api", verify=certificate[0], timeout=0.6)
+        with connection, pytest.raises(DeadlineExceededError, match=r"had no answer within 0\.6 s"):
+            connection.dataset().get("d")
+        assert [request.method for request in proxy.requests] == ["CONNECT"]
 
 
 BROKEN = {
