@@ -18,6 +18,8 @@ from cval_torch.service.server.payloads import Body
 from cval_torch.service.server.settings import Limits, RefusedError
 
 LARGE = 1 << 20
+SMALL_BODIES = 16
+"""Of one key, that are in memory at a time: those that are received, and those that wait for their turn."""
 GRACE_SECONDS = 30.0
 """For the beginning of a body, however slow."""
 SLOWEST = 8192
@@ -40,6 +42,7 @@ class BodyReader:
             left.unlink(missing_ok=True)
         self._directory, self._limits = directory, limits
         self._large: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(limits.large_bodies))
+        self._small: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(SMALL_BODIES))
 
     @asynccontextmanager
     async def read(self, request: Request, owner: str) -> AsyncIterator[Body]:
@@ -58,12 +61,10 @@ class BodyReader:
         if declared is not None and declared > self._limits.body_bytes:
             raise self._too_long()
         path = self._directory / new_id()
+        held = self._small if declared is not None and declared <= LARGE else self._large
         try:
-            if declared is not None and declared <= LARGE:
+            async with held[owner]:
                 yield await self._receive(request, path)
-            else:
-                async with self._large[owner]:
-                    yield await self._receive(request, path)
         finally:
             path.unlink(missing_ok=True)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends, Query, Request, Security
@@ -14,6 +15,8 @@ from cval_torch.service.server.answers import Frames
 from cval_torch.service.server.service import Service
 from cval_torch.service.server.settings import RefusedError
 from cval_torch.service.server.store import Store
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Caller:
         if found is None:
             raise RefusedError(404, f"there is no dataset {dataset_id[:100]!r}")
         return found
+
+    async def change(self, act: Callable[..., Value], *arguments: Any) -> Value:
+        """See `Service.change`."""
+        return await self.service.change(self.owner, act, *arguments)
 
 
 @dataclass(frozen=True)

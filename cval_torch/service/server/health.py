@@ -100,6 +100,8 @@ class Health:
 
     def _write(self) -> None:
         path = self._data / INCOMING / ".written"
-        with contextlib.closing(os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb")) as file:
-            file.write(b"\0" * 4096)
-        path.unlink()
+        try:
+            with contextlib.closing(os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb")) as file:
+                file.write(b"\0" * 4096)
+        finally:
+            path.unlink(missing_ok=True)

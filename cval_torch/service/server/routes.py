@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
@@ -21,7 +22,6 @@ from cval_torch.service.server.answers import (
 )
 from cval_torch.service.server.bodies import LARGE
 from cval_torch.service.server.callers import By, Caller, From, In, Names, To
-from cval_torch.service.server.patterns import matching
 from cval_torch.service.server.payloads import DATASET, parsed
 from cval_torch.service.server.settings import RefusedError
 
@@ -66,7 +66,7 @@ def _ref(name: str) -> dict[str, Any]:
 @router.get("/strategies", response_model=Features)
 async def strategies(by: By) -> dict[str, Any]:
     """What this server has, also beyond the protocol."""
-    found: dict[str, Any] = await by.service.features()
+    found: dict[str, Any] = await by.service.features(by.owner)
     return found
 
 
@@ -76,7 +76,7 @@ async def create_dataset(request: Request, by: By) -> dict[str, Any]:
     wanted = await _dataset_request(request, by)
     most = by.service.limits.datasets
     return {
-        "dataset_id": await by.service.change(lambda: by.store.create_dataset(by.owner, wanted, most=most)),
+        "dataset_id": await by.change(lambda: by.store.create_dataset(by.owner, wanted, most=most)),
     }
 
 
@@ -84,9 +84,9 @@ async def create_dataset(request: Request, by: By) -> dict[str, Any]:
 async def update_dataset(request: Request, dataset_id: str, by: By) -> Dataset:
     """Change a dataset; a null field leaves its value."""
     wanted = await _dataset_request(request, by)
-    await by.service.change(by.dataset, dataset_id)
-    await by.service.change(by.store.update_dataset, dataset_id, wanted)
-    return await by.service.change(by.dataset, dataset_id)
+    await by.change(by.dataset, dataset_id)
+    await by.change(by.store.update_dataset, dataset_id, wanted)
+    return await by.change(by.dataset, dataset_id)
 
 
 @router.get("/dataset/{dataset_id}", response_model=Dataset)
@@ -98,20 +98,18 @@ def get_dataset(dataset_id: str, by: By) -> Dataset:
 @router.delete("/dataset/{dataset_id}", response_model=None)
 async def delete_dataset(dataset_id: str, by: By) -> None:
     """Remove a dataset and its embeddings."""
-    await by.service.change(by.dataset, dataset_id)
-    await by.service.change(by.store.delete_dataset, dataset_id)
+    await by.change(by.dataset, dataset_id)
+    await by.change(by.store.delete_dataset, dataset_id)
 
 
 @router.get("/datasets/all", response_model=list[Dataset])
-def list_datasets(by: By, dataset_name: str | None = None, dataset_description: str | None = None) -> Response:
+async def list_datasets(by: By, dataset_name: str | None = None, dataset_description: str | None = None) -> Response:
     """All datasets, or those whose name and description match regular expressions."""
-    found = by.store.datasets(by.owner)
-    if dataset_name:
-        keep = matching(dataset_name, [dataset.dataset_name for dataset in found])
-        found = [dataset for dataset, kept in zip(found, keep, strict=True) if kept]
-    if dataset_description:
-        keep = matching(dataset_description, [dataset.dataset_description for dataset in found])
-        found = [dataset for dataset, kept in zip(found, keep, strict=True) if kept]
+    found = await run_in_threadpool(by.store.datasets, by.owner)
+    for field, pattern in (("dataset_name", dataset_name), ("dataset_description", dataset_description)):
+        if pattern:
+            keep = await by.service.matching(by.owner, pattern, [getattr(dataset, field) for dataset in found])
+            found = [dataset for dataset, kept in zip(found, keep, strict=True) if kept]
     return _in_pieces(list_answer(found, lambda dataset: dataset.model_dump_json().encode()))
 
 
@@ -143,7 +141,7 @@ def get_embeddings_meta(place: In, start: From = 0, stop: To = 1000) -> Response
 @router.delete("/dataset/{dataset_id}/{part}/embeddings", response_model=None)
 async def delete_embeddings(place: In) -> None:
     """Remove all embeddings of the part."""
-    await place.caller.service.change(place.store.delete_embeddings, place.dataset_id, place.part)
+    await place.caller.change(place.store.delete_embeddings, place.dataset_id, place.part)
 
 
 ONE_EMBEDDING = "/embedding/{frame_id:path}/{embedding_id}"
@@ -165,7 +163,7 @@ async def delete_embedding(place: In, names: Names) -> None:
     frame_id, which = names
     one = None if which == "all" else which
     delete = place.store.delete_embedding
-    if not await place.caller.service.change(delete, place.dataset_id, place.part, frame_id, one):
+    if not await place.caller.change(delete, place.dataset_id, place.part, frame_id, one):
         raise _no_embedding(names)
 
 
@@ -193,7 +191,7 @@ def get_result(task_id: str, by: By) -> Response:
 @router.delete("/result/{task_id}", response_model=None)
 async def delete_result(task_id: str, by: By) -> None:
     """Forget a task, beyond the protocol. One that waits or runs is cancelled."""
-    if not await by.service.change(by.service.kept.delete_task, task_id, by.owner):
+    if not await by.change(by.service.kept.delete_task, task_id, by.owner):
         raise _no_task(task_id)
     await by.service.runner.cancel(task_id)
 
@@ -211,7 +209,7 @@ async def _dataset_request(request: Request, by: Caller) -> DatasetRequest:
     async with by.service.bodies.read(request, by.owner) as body:
         if not isinstance(body, bytes):
             raise RefusedError(413, f"a dataset is described in at most {LARGE} bytes")
-        return await by.service.change(parsed, body, DATASET)
+        return await by.change(parsed, body, DATASET)
 
 
 def _no_embedding(names: tuple[str, str]) -> RefusedError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -17,16 +17,20 @@ from cval_torch.service.server.health import Health
 from cval_torch.service.server.jobs import JobRunner
 from cval_torch.service.server.kept import Kept
 from cval_torch.service.server.keys import KeyFile, KeyRing
+from cval_torch.service.server.patterns import matching
 from cval_torch.service.server.payloads import Body
 from cval_torch.service.server.quotas import RequestQuota
 from cval_torch.service.server.settings import INCOMING, Limits
-from cval_torch.service.server.turns import Turns
+from cval_torch.service.server.turns import Lane
 from cval_torch.service.server.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 2
 """Small requests that are worked on at a time."""
+
+CHANGES, CHANGES_EACH = 4, 2
+"""Changes that are written at a time, of all owners and of one: to delete much takes minutes."""
 
 SMALL_SECONDS = 120.0
 """For one of them, and for its process to start."""
@@ -67,10 +71,9 @@ class Service:
         self.quota = RequestQuota(limits.requests_a_minute)
         self._intake = Worker(data, limits)
         self._small = Worker(data, limits) if processes else None
-        self._at_once, self._one_by_one = Turns(1 if processes else AT_ONCE), Turns(1)
+        self._at_once, self._large = Lane("at-once", 1 if processes else AT_ONCE), Lane("large", 1)
+        self._changes, self._patterns = Lane("changes", CHANGES, each=CHANGES_EACH), Lane("patterns", 1)
         self._features: Any = None
-        self._computing = ThreadPoolExecutor(AT_ONCE, "cval-torch-at-once")
-        self._changing = ThreadPoolExecutor(4, "cval-torch-changes")
         self.runner = JobRunner(self.kept, Worker(data, limits), limits)
         self.health = Health(data, self.kept.tasks, self.runner)
 
@@ -79,7 +82,7 @@ class Service:
         self.runner.start()
         self.health.start()
         if self._small is not None:
-            self._computing.submit(self._small.start)  # it takes seconds, which nobody has to wait for
+            threading.Thread(target=self._small.start).start()  # it takes seconds, which nobody has to wait for
 
     async def run(self, owner: str, method: str, *arguments: Any, body: Body) -> Any:
         """Run a method of `Work` on a body: a small one in a thread, a large one in a process, owners by turns.
@@ -87,29 +90,28 @@ class Service:
         Parsing holds the interpreter: a body of 100 MB would keep this one from answering for seconds.
         """
         if isinstance(body, bytes):
-            async with self._at_once.turn(owner):
-                return await self._small_call(method, *arguments, body)
-        async with self._one_by_one.turn(owner):
-            call = partial(self._intake.call, method, *arguments, body, seconds=self.limits.task_seconds)
-            return await asyncio.to_thread(call)
+            return await self._at_once.run(owner, self._small_call, method, *arguments, body)
+        call = partial(self._intake.call, method, *arguments, body, seconds=self.limits.task_seconds)
+        return await self._large.run(owner, call)
 
-    async def features(self) -> Any:
+    async def features(self, owner: str) -> Any:
         """See `Work.features`."""
         if self._features is None:
-            self._features = await self._small_call("features")
+            self._features = await self._at_once.run(owner, self._small_call, "features")
         return self._features
 
-    async def _small_call(self, method: str, *arguments: Any) -> Any:
+    def _small_call(self, method: str, *arguments: Any) -> Any:
         if self._small is not None and not hasattr(self.kept, method):
-            return await _in(self._computing, self._small_in_time, method, *arguments)
-        return await _in(self._computing, getattr(self.kept, method), *arguments)
+            return self._small.call(method, *arguments, seconds=SMALL_SECONDS)
+        return getattr(self.kept, method)(*arguments)
 
-    def _small_in_time(self, method: str, *arguments: Any) -> Any:
-        return None if self._small is None else self._small.call(method, *arguments, seconds=SMALL_SECONDS)
-
-    async def change(self, act: Callable[..., Value], *arguments: Any) -> Value:
+    async def change(self, owner: str, act: Callable[..., Value], *arguments: Any) -> Value:
         """Do what may wait for others who write, in threads that nobody needs who reads."""
-        return await _in(self._changing, act, *arguments)
+        return await self._changes.run(owner, act, *arguments)
+
+    async def matching(self, owner: str, pattern: str, texts: Sequence[str | None]) -> list[bool]:
+        """As of `patterns`."""
+        return await self._patterns.run(owner, matching, pattern, texts)
 
     async def close(self) -> None:
         """End the processes and close the file. What fails keeps nothing else from being closed."""
@@ -121,13 +123,9 @@ class Service:
             asyncio.to_thread(self.kept.close),
         ):
             await _surely(closing)
-        for threads in (self._computing, self._changing):
-            threads.shutdown(wait=False, cancel_futures=True)
+        for lane in (self._at_once, self._large, self._changes, self._patterns):
+            lane.close()
         self._lock.close()
-
-
-async def _in(threads: ThreadPoolExecutor, act: Callable[..., Value], *arguments: Any) -> Value:
-    return await asyncio.get_running_loop().run_in_executor(threads, partial(act, *arguments))
 
 
 def _work(data: Path, limits: Limits) -> Kept:

@@ -208,8 +208,8 @@ class Store:
         (last,) = self._database.read(f"SELECT max(key) FROM frames WHERE {where}", *values)[0]  # noqa: S608
         count = 64
         while last is not None:
-            began = time.monotonic()
             with self._database.writing() as connection:
+                began = time.monotonic()  # others who write make no portion smaller
                 keys = [
                     key
                     for (key,) in connection.execute(

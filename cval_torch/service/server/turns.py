@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 
 class Turns:
@@ -13,10 +18,12 @@ class Turns:
 
     Args:
         slots: how many.
+        each: how many of one owner; None: all of them.
     """
 
-    def __init__(self, slots: int) -> None:
-        self._free = slots
+    def __init__(self, slots: int, *, each: int | None = None) -> None:
+        self._free, self._each = slots, each or slots
+        self._held: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @asynccontextmanager
@@ -26,11 +33,11 @@ class Turns:
         try:
             yield
         finally:
-            self._pass_on()
+            self._give_back(owner)
 
     async def _wait(self, owner: str) -> None:
-        if self._free > 0:
-            self._free -= 1
+        if self._may_go(owner):
+            self._let_go(owner)
             return
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(owner, deque()).append(place)
@@ -38,16 +45,53 @@ class Turns:
             await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():  # it was let through, and is not there any more
-                self._pass_on()
+                self._give_back(owner)
             raise
 
-    def _pass_on(self) -> None:
-        while self._waiting:
-            owner, places = self._waiting.popitem(last=False)
-            place = places.popleft()
-            if places:
-                self._waiting[owner] = places  # behind all others
-            if not place.done():
-                place.set_result(None)
-                return
+    def _may_go(self, owner: str) -> bool:
+        return self._free > 0 and self._held[owner] < self._each
+
+    def _let_go(self, owner: str) -> None:
+        self._free -= 1
+        self._held[owner] += 1
+
+    def _give_back(self, owner: str) -> None:
         self._free += 1
+        self._held[owner] -= 1
+        if not self._held[owner]:
+            del self._held[owner]
+        for waiting in list(self._waiting):
+            places = self._waiting[waiting]
+            while places and self._may_go(waiting):
+                place = places.popleft()
+                if not place.done():
+                    self._let_go(waiting)
+                    place.set_result(None)
+                    if places:
+                        self._waiting.move_to_end(waiting)  # behind all others
+                    break
+            if not places:
+                del self._waiting[waiting]
+
+
+class Lane:
+    """Threads for one kind of work, which owners have by turns.
+
+    Args:
+        name: of the threads.
+        slots: how many.
+        each: how many of one owner; None: all of them.
+    """
+
+    def __init__(self, name: str, slots: int, *, each: int | None = None) -> None:
+        self._turns = Turns(slots, each=each)
+        self._threads = ThreadPoolExecutor(slots, f"cval-torch-{name}")
+
+    async def run(self, owner: str, act: Callable[..., Value], *arguments: object) -> Value:
+        """Do it when it is the owner's turn."""
+        async with self._turns.turn(owner):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(act, *arguments))
+
+    def close(self) -> None:
+        """Take no more work."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -105,19 +105,28 @@ def test_a_body_that_is_slow_from_the_beginning_is_given_up(tmp_path: Path, monk
             assert b"at less than 8192 bytes a second" in said
 
 
-def test_large_bodies_of_a_key_are_received_one_by_one_and_do_not_hold_up_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("large", [True, False])
+def test_bodies_of_a_key_are_received_some_at_a_time_and_do_not_hold_up_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    monkeypatch.setattr("cval_torch.service.server.bodies.SMALL_BODIES", 3 if large else 1)
+    begun, rest = (b"1\r\n{\r\n", b"1\r\n}\r\n0\r\n\r\n") if large else (b"{", b"}")
     keys = [(None, KEY), ("second", OTHER)]
-    with serving_here(tmp_path, Limits(large_bodies=1), keys=keys) as url:
+    with serving_here(tmp_path, Limits(large_bodies=1 if large else 3), keys=keys) as url:
         host, _, port = url.removeprefix("http://").removesuffix("/api").partition(":")
         with socket.create_connection((host, int(port)), timeout=30) as first, ThreadPoolExecutor(1) as threads:
-            first.sendall(head("Transfer-Encoding: chunked") + b"1\r\n{\r\n")
+            first.sendall(head("Transfer-Encoding: chunked" if large else "Content-Length: 2") + begun)
             api, other = Api(url), Api(url, OTHER)
-            assert api("POST", "/dataset", {}).status_code == 200, "small ones do not wait"
-            assert other("POST", "/dataset", data=iter([b"{}"])).status_code == 200
-            second = threads.submit(api, "POST", "/dataset", data=iter([b"{}"]))
+
+            def send(by: Api, *, large: bool) -> requests.Response:
+                return by("POST", "/dataset", data=iter([b"{}"]) if large else b"{}")
+
+            assert send(api, large=not large).status_code == 200, "those of the other size do not wait"
+            assert send(other, large=large).status_code == 200
+            second = threads.submit(send, api, large=large)
             with pytest.raises(FutureTimeoutError):
                 second.result(0.5)
-            first.sendall(b"1\r\n}\r\n0\r\n\r\n")
+            first.sendall(rest)
             assert second.result(30).status_code == 200
             assert b" 200 " in first.recv(1000)
             api.session.close()

@@ -206,4 +206,7 @@ def test_a_task_that_takes_too_long_fails_at_once(tmp_path: Path) -> None:
         api = Api(url)
         task = api("POST", SAMPLING, sampling()).json()["task_id"]
         assert api.result(task)["detail"] == f"task {task} failed: it took longer than 0 s"
+        large = api("POST", SAMPLING, data=b" " * (2 << 20))
+        assert (large.status_code, large.headers["Retry-After"]) == (503, "5")
+        assert large.json()["detail"] == "the request was given up: it took longer than 0 s"
         api.session.close()
