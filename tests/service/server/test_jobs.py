@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,39 @@ def test_tasks_run_in_the_order_in_which_they_came(tmp_path: Path) -> None:
     assert states == ["done", "done", "failed", "done"]
     assert failed is not None
     assert failed.problem == "an internal error; the server's log has it", "what went wrong is no stranger's business"
+
+
+def test_a_task_that_is_cancelled_while_it_runs_ends_with_its_worker(tmp_path: Path) -> None:
+    """One that waits leaves the worker alone."""
+    running, killed = threading.Event(), threading.Event()
+
+    class Busy:
+        def call(self, method: str, task_id: str, *, seconds: float | None = None) -> None:
+            running.set()
+            assert killed.wait(30)
+            raise WorkerDiedError("its process ended before it was done")
+
+        def kill(self) -> None:
+            killed.set()
+
+        close = kill
+
+    async def run() -> None:
+        runner = JobRunner(work, Busy(), Limits())  # type: ignore[arg-type]
+        runner.start()
+        assert await asyncio.to_thread(running.wait, 30)
+        for task_id in (waits, runs):
+            assert not killed.is_set()
+            assert work.delete_task(task_id, "me")
+            await runner.cancel(task_id)
+        assert killed.is_set()
+        await runner.stop()
+
+    work = Work(tmp_path, Limits())
+    runs, waits = [work.tasks.add("me", None, start=1.0, stages="[]").id for _ in range(2)]
+    asyncio.run(run())
+    assert work.tasks.unfinished() == []
+    work.close()
 
 
 def allow_files_of(pid: int, size: int) -> None:
