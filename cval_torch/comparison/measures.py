@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
 from cval_torch.strategies.descriptor import frame_descriptors, unit_rows
+from cval_torch.training.found import scarce_objects
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Measure:
 
 MEASURES: dict[str, Measure] = {
     "frames": Measure("frames", "count", 0),
+    "scarce_objects": Measure("scarce objects", "index", 1),
     "objects": Measure("objects", "count", 0),
     "empty_share": Measure("empty frames", "share", 0),
     "classes": Measure("classes", "count", 1),
@@ -59,6 +61,7 @@ class Ruler:
     Args:
         pool: what the detector said of the F candidates.
         truth: what they truly show: the same frames in the same order, with `labels` and perhaps `boxes`.
+        counts: annotated objects by label, before the choice.
         min_score: detections below it count as not made.
         duplicate_radius: near, in median distances between two candidates.
 
@@ -69,8 +72,16 @@ class Ruler:
         rare: (K,) bool, the rarest quarter of them.
     """
 
-    def __init__(self, pool: Pool, truth: Pool, *, min_score: float, duplicate_radius: float) -> None:
-        self.truth = truth
+    def __init__(
+        self,
+        pool: Pool,
+        truth: Pool,
+        *,
+        counts: Mapping[int, int] | None = None,
+        min_score: float,
+        duplicate_radius: float,
+    ) -> None:
+        self.truth, self._counts = truth, counts or {}
         labels = torch.zeros(truth.num_boxes, dtype=torch.int64) if truth.labels is None else truth.labels
         self.classes, self._columns, totals = torch.unique(labels, sorted=True, return_inverse=True, return_counts=True)
         self.rare = rarest_quarter(totals)
@@ -102,6 +113,7 @@ class Ruler:
         by_class = self._columns[chosen[self.truth.frame_rows]].bincount(minlength=len(self.classes))
         values: dict[str, float] = {
             "frames": len(rows),
+            "scarce_objects": scarce_objects(self._by_label(by_class), self._counts),
             "objects": int(counts.sum()),
             "empty_share": int((counts == 0).sum()) / len(rows),
             "classes": int((by_class > 0).sum()),
@@ -113,6 +125,17 @@ class Ruler:
         if self._missed is not None:
             values["misses"] = int(self._missed[rows].sum())
         return {name: float(values[name]) for name in self.measures}
+
+    def _by_label(self, counts: Tensor) -> dict[int, int]:
+        return dict(zip(self.classes.tolist(), counts.tolist(), strict=True))
+
+
+def objects_by_class(truth: Pool) -> dict[int, int]:
+    """The objects in all frames of a pool, by label."""
+    if truth.labels is None:
+        return {}
+    labels, counts = torch.unique(truth.labels, return_counts=True)
+    return dict(zip(labels.tolist(), counts.tolist(), strict=True))
 
 
 def rarest_quarter(totals: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from cval_torch.comparison.asked import Strategy, check_numbers, check_ranges, frames_of, plans_of, random_stage
-from cval_torch.comparison.measures import MEASURES, Ruler
+from cval_torch.comparison.measures import MEASURES, Ruler, objects_by_class
 from cval_torch.comparison.result import Comparison, MeasuredChoice
 from cval_torch.comparison.training import Evaluate, Record, Train, Training, backend_beside, fingerprint_of
 from cval_torch.comparison.truth import Targets
@@ -53,7 +53,12 @@ def compare(
     One inference pass over all frames (see `extract`), then every strategy chooses from the same candidates, in
     process, as if they had no labels; what they truly show is counted afterwards. The measures of a choice are:
 
-    - `frames`: how many there are, and `objects`: true boxes in them, which is the work of annotating;
+    - `frames`: how many there are;
+    - `scarce_objects`: true boxes in them, of which the n-th of a class that has N annotated ones in `labeled` counts
+      for `1 / (N + n)`: the tenth object of a class is worth more than its thousandth. Of all measures here it went
+      best with what training on a choice gained (`examples/benchmarks/results/measures_of_gain.md`), so
+      `Comparison.headline` goes by it;
+    - `objects`: true boxes in them, which is the work of annotating;
     - `empty_share`: the share of frames that show no object;
     - `classes`: how many of the candidates' classes occur, and `rare_objects`: objects of the rarest quarter of these
       classes (rounded up, counted among the candidates; of classes as rare, those with the smaller label);
@@ -192,7 +197,13 @@ class _Replay:
     def measured(self, notes: Sequence[str], *, min_score: float, duplicate_radius: float) -> Comparison:
         """Every first choice, and its measures."""
         pool = self.everything.take(self.rest)
-        ruler = Ruler(pool, self.truth.take(self.rest), min_score=min_score, duplicate_radius=duplicate_radius)
+        ruler = Ruler(
+            pool,
+            self.truth.take(self.rest),
+            counts=objects_by_class(self.truth.take(self.before)),
+            min_score=min_score,
+            duplicate_radius=duplicate_radius,
+        )
         backend = backend_beside(self.everything.take(self.before) if self.before else None)
         missing = [f"there is no {MEASURES[name].title!r}, since {why}" for name, why in ruler.missing.items()]
         with ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +96,21 @@ def found_in(
     return FoundFrames(len(selected), len(random), *means, ratio, low, high, level)
 
 
+def scarce_objects(found: Mapping[int, int], counts: Mapping[int, int]) -> float:
+    """Objects weighed by how scarce their class is: the n-th that joins N annotated ones counts for `1 / (N + n)`.
+
+    Args:
+        found: objects by label.
+        counts: annotated objects by label; none of a label that is not there.
+
+    >>> scarce_objects({0: 2, 1: 1}, {0: 9})
+    1.190909090909091
+    """
+    return math.fsum(
+        1 / (counts.get(label, 0) + number) for label, many in found.items() for number in range(1, many + 1)
+    )
+
+
 def _labels_of(annotations: Annotations) -> dict[str, list[int]]:
     offsets, labels = annotations.offsets.tolist(), annotations.labels.tolist()
     return {
@@ -106,14 +122,7 @@ def _labels_of(annotations: Annotations) -> dict[str, list[int]]:
 
 def _value(labels: Sequence[int] | Tensor, counts: Mapping[int, int] | None) -> float:
     values = labels.tolist() if isinstance(labels, Tensor) else list(labels)
-    if counts is None:
-        return float(len(values))
-    seen: dict[int, int] = {}
-    value = 0.0
-    for label in values:
-        seen[label] = seen.get(label, 0) + 1
-        value += 1 / (counts.get(label, 0) + seen[label])
-    return value
+    return float(len(values)) if counts is None else scarce_objects(Counter(values), counts)
 
 
 def _ratios(selected: Tensor, random: Tensor) -> Tensor:

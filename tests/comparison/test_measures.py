@@ -144,12 +144,18 @@ def test_a_whole_ruler(true, data: st.DataObject) -> None:
     angles = data.draw(st.lists(st.sampled_from([0.0, 0.1, 1.0, 2.0]), min_size=len(true), max_size=len(true)))
     embeddings = torch.tensor([[math.cos(angle), math.sin(angle)] for angle in angles], dtype=torch.float32) * 3
     pool = pool_of(found, frame_embeddings=embeddings)
-    ruler = Ruler(pool, pool_of(true), min_score=0.3, duplicate_radius=0.5)
+    counts = {0: 3, 2: 1, 9: 5}
+    ruler = Ruler(pool, pool_of(true), counts=counts, min_score=0.3, duplicate_radius=0.5)
     values = ruler.measure(torch.tensor(rows))
 
     totals = Counter(label for frame in true for _, label, _ in frame)
     chosen = Counter(label for row in rows for _, label, _ in true[row])
     assert values["frames"] == len(rows)
+    have, worth = dict(counts), 0.0
+    for label in (label for row in rows for _, label, _ in true[row]):
+        have[label] = have.get(label, 0) + 1
+        worth += 1 / have[label]
+    assert values["scarce_objects"] == pytest.approx(worth)
     assert values["objects"] == sum(len(true[row]) for row in rows)
     assert values["empty_share"] == pytest.approx(sum(not true[row] for row in rows) / len(rows))
     assert values["misses"] == sum(

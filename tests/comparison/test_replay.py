@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,8 +59,17 @@ def test_a_real_detector_beside_plain_loops() -> None:
         assert choice.values["objects"] == len(labels)
         assert choice.values["classes"] == len(set(labels))
         assert choice.values["empty_share"] == sum(len(target["labels"]) == 0 for target in targets) / 8
+    before = [label for name in labeled for label in scenes[int(name[-2:])][1]["labels"].tolist()]
+    for choice in found.strategies.values():
+        have, worth = Counter(before), 0.0
+        for name in choice.frame_ids:
+            for label in scenes[int(name[-2:])][1]["labels"].tolist():
+                have[label] += 1
+                worth += 1 / have[label]
+        assert choice.values["scarce_objects"] == pytest.approx(worth)
+    assert found.headline("both") in found.table()
     assert (found.candidates, found.start, found.num_of_samples) == (37, 3, 8)
-    assert len(found.measures) == 8
+    assert len(found.measures) == 9
     assert found.notes == ()
 
 

@@ -13,7 +13,7 @@ import torch
 from compared import START, choice, curve, made, points, trained
 from hypothesis import given, settings
 
-from cval_torch.comparison import CurvePoint, Saving
+from cval_torch.comparison import CurvePoint, MeasuredChoice, Saving
 from cval_torch.comparison.result import cost_to_reach
 from cval_torch.errors import InvalidInputError
 
@@ -58,6 +58,23 @@ def test_what_is_saved_by_hand() -> None:
     flat = (curve(START, (6, 13, 0.2), (10, 23, 0.2)), curve(START, (6, 13, 0.2), (10, 23, 0.3)))
     assert trained((6, 23, 0.75), (10, 43, 0.7), random=flat).saving("entropy") is None
     assert made().saving("entropy") is None
+
+
+def test_the_headline_goes_by_scarce_objects() -> None:
+    def with_scarce(worth: float, objects: float) -> MeasuredChoice:
+        return MeasuredChoice(tuple("abcd"), {"frames": 4, "scarce_objects": worth, "objects": objects})
+
+    draws = (with_scarce(1.0, 10), with_scarce(2.0, 14))
+    options: dict[str, Any] = {"random": draws, "measures": ("frames", "scarce_objects", "objects")}
+    found = made(strategies={"good": with_scarce(3.0, 21), "poor": with_scarce(1.5, 12)}, **options)
+    assert found.headline("good") == (
+        "good: 2.00 times random's mean of scarce objects (3.00; above random's 1.00 to 2.00), with 21 objects to "
+        "annotate in place of 12."
+    )
+    assert "1.00 times random's mean of scarce objects (1.50; within random's" in found.headline("poor")
+    assert f"- {found.headline('good')}\n- {found.headline('poor')}" in found.table()
+    nothing = made(strategies={"one": with_scarce(3.0, 21)}, **(options | {"random": (with_scarce(0.0, 0),) * 2}))
+    assert nothing.headline("one").startswith("one: more than random's mean")
 
 
 def test_verdicts_are_no_bolder_than_the_draws() -> None:
