@@ -7,6 +7,7 @@ class head returned.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,6 +68,12 @@ class ChosenQueries:
     labels: Tensor
     scores: Tensor
 
+    def only(self, kept: Tensor) -> ChosenQueries:
+        """Some of the detections, (K,) int64, ascending."""
+        frames = self.frames[kept]
+        counts = torch.bincount(frames, minlength=len(self.counts))
+        return ChosenQueries(counts, frames, self.rows[kept], self.labels[kept], self.scores[kept])
+
 
 def choose_queries(scores: Tensor, choice: QueryChoice) -> ChosenQueries:
     """Detections out of scores (N, R, C) of R rows a frame and C classes.
@@ -94,7 +101,7 @@ def choose_queries(scores: Tensor, choice: QueryChoice) -> ChosenQueries:
     return ChosenQueries(kept.sum(1), frames, rows, chosen, ordered[kept])
 
 
-def in_pixels(boxes: Tensor, frames: Tensor, sizes: Sequence[Size]) -> Tensor:
+def in_pixels(boxes: Tensor, frames: Tensor, sizes: Sequence[Size], *, clip: bool = True) -> Tensor:
     """Boxes in pixels, clipped to their images.
 
     Args:
@@ -102,6 +109,7 @@ def in_pixels(boxes: Tensor, frames: Tensor, sizes: Sequence[Size]) -> Tensor:
             negative side counts as 0.
         frames: (B,) int64, the image of each box.
         sizes: (height, width) of the N images.
+        clip: False: leave them as they are where they reach out of their images.
 
     Returns:
         (B, 4) float32 xyxy.
@@ -109,11 +117,29 @@ def in_pixels(boxes: Tensor, frames: Tensor, sizes: Sequence[Size]) -> Tensor:
     >>> in_pixels(torch.tensor([[0.5, 0.5, 0.5, 2.0]]), torch.tensor([0]), [(20, 40)])
     tensor([[10.,  0., 30., 20.]])
     """
-    height_width = torch.tensor(sizes, dtype=torch.float32, device=boxes.device).reshape(-1, 2)
-    limits = height_width.flip(1).repeat(1, 2)[frames]
+    limits = _limits(frames, sizes)
     centres, halves = boxes[:, :2].float(), 0.5 * boxes[:, 2:].float().clamp(min=0)
     corners = torch.cat([centres - halves, centres + halves], dim=1) * limits
-    return corners.clamp(min=0).minimum(limits)
+    return corners.clamp(min=0).minimum(limits) if clip else corners
+
+
+def _limits(frames: Tensor, sizes: Sequence[Size]) -> Tensor:
+    """(B, 4): width, height, width, height of each box's image."""
+    height_width = torch.tensor(sizes, dtype=torch.float32, device=frames.device).reshape(-1, 2)
+    return height_width.flip(1).repeat(1, 2)[frames]
+
+
+def _inside(boxes: Tensor, frames: Tensor, sizes: Sequence[Size]) -> Tensor:
+    """Boxes (B, 4) clipped to their images, for those in units of something larger."""
+    return boxes.minimum(_limits(frames, sizes))
+
+
+def _apart(boxes: Tensor, found: ChosenQueries, iou: float) -> Tensor:
+    """(K,) the detections that stay, ascending, after non-maximum suppression in each frame and class."""
+    ops = importlib.import_module("torchvision.ops")  # it takes seconds, and few detectors need it
+    classes = int(found.labels.max()) + 1 if len(found.labels) else 1
+    kept: Tensor = ops.batched_nms(boxes, found.scores.float(), found.frames * classes + found.labels, iou)
+    return kept.sort().values
 
 
 def read_queries(
@@ -126,6 +152,8 @@ def read_queries(
     choice: QueryChoice,
     recorded: Tensor | None = None,
     told_by: Tensor | None = None,
+    units: Sequence[Size] | None = None,
+    iou: float | None = None,
     frame_embeddings: Tensor | Later | None = None,
     positions: Sequence[int] | None = None,
 ) -> FrameBatch:
@@ -144,6 +172,9 @@ def read_queries(
             is query r.
         told_by: (N, R, K), what of the output's rows is equal to `recorded`, then (N, Q, K), where the logits are not,
             such as the boxes. None: the logits.
+        units: (height, width) of what boxes are in units of, if that is not the image, such as a padded square.
+        iou: of two boxes of one class and frame that overlap by more than this, the one with the higher score stays.
+            None: all stay.
         frame_embeddings: (N, D'), or what computes them.
         positions: where the N frames stand in the batch, for errors; None: 0 to N - 1.
 
@@ -163,6 +194,11 @@ def read_queries(
     else:
         probabilities = logits.float().sigmoid()
         found = choose_queries(probabilities, choice)
+    inside = _inside(in_pixels(boxes[found.frames, found.rows], found.frames, units or sizes), found.frames, sizes)
+    if iou is not None:
+        whole = in_pixels(boxes[found.frames, found.rows], found.frames, units or sizes, clip=False)
+        kept = _apart(whole, found, iou)
+        found, inside = found.only(kept), inside[kept]
     frames, rows = found.frames, found.rows
 
     def states_at(picked: Tensor | slice) -> Tensor:
@@ -172,7 +208,7 @@ def read_queries(
 
     return FrameBatch(
         counts=found.counts,
-        boxes=in_pixels(boxes[frames, rows], frames, sizes),
+        boxes=inside,
         labels=found.labels,
         scores=found.scores,
         probabilities=probabilities[frames, rows],

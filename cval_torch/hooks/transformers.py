@@ -20,6 +20,7 @@ from cval_torch.errors import HookError, InvalidInputError
 from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Later, Recording, Size
 from cval_torch.hooks.queries import QueryChoice, read_queries
 from cval_torch.hooks.regrouping import calls_of_passes, in_order, unit_range
+from cval_torch.hooks.zero_shot import FAMILIES as ZERO_SHOT
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,13 @@ class TransformersAdapter:
 
     def refusal(self, model: nn.Module) -> str | None:
         """Why a model of this host's is not read, for errors; None: no reason is known."""
-        return REFUSED.get(type(model).__name__)
+        names = [kind.__name__ for kind in type(model).__mro__]
+        if any(name in ZERO_SHOT for name in names):
+            return (
+                "its classes are prompts, so tell them: pass adapter=ZeroShotAdapter(processor, classes) of "
+                "cval_torch.hooks.zero_shot"
+            )
+        return next((REFUSED[name] for name in names if name in REFUSED), None)
 
     def modules(self, model: nn.Module) -> dict[str, nn.Module]:
         """The encoder, whose output holds the image's features, and what makes the class logits.
