@@ -173,7 +173,23 @@ def _backend(work: Work, stages: list[DetectionSampling], options: PassOptions, 
     def make_pass() -> InferencePass:
         return InferencePass(work.detector.model, work.loader(labels.labeled), options)
 
-    return backend_for(stages, labels.labeled_ids, make_pass, keep=keep)
+    return backend_for(stages, labels.labeled_ids, make_pass, counts=_counts(work), keep=keep)
+
+
+def _counts(work: Work) -> dict[int, int] | None:
+    """The annotated objects by the detector's labels; None where it is not known which class is which."""
+    if work.annotated is None:
+        return None
+    names = work.config.class_names
+    own = as_names(names) if names is not None else work.detector.class_names
+    label_of = {name: label for label, name in (own or {}).items()}
+    annotations = work.annotated.annotations
+    theirs = annotations.labels[~annotations.is_crowd]
+    known = {label: name for label, name in annotations.class_names.items() if bool((theirs == label).any())}
+    if not set(known.values()) <= label_of.keys():
+        return None
+    counts = dict.fromkeys(label_of.values(), 0)
+    return counts | {label_of[name]: int((theirs == label).sum()) for label, name in known.items()}
 
 
 def _class_names(config: Config, detector: Detector, annotated: Annotated | None) -> dict[int, str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cval_torch.extraction.inference_pass import InferencePass
 from cval_torch.pool.pool import Pool
@@ -25,6 +25,7 @@ def backend_for(
     make_pass: Callable[[], InferencePass],
     *,
     avoid_labeled: bool = True,
+    counts: Mapping[int, int] | None = None,
     keep: bool = False,
 ) -> LocalBackend | None:
     """A backend that knows what is labelled, if a stage has a use for that, else None; every process must call this.
@@ -34,6 +35,7 @@ def backend_for(
         labeled_ids: the labelled frames.
         make_pass: makes a pass over them, if it is needed.
         avoid_labeled: whether stages stay away from labelled frames.
+        counts: the annotated objects, by the detector's labels. None: the detector counts them, where that is needed.
         keep: whether the backend's `labeled` is all that the pass finds, for others to read, and not only what stages
             look at.
 
@@ -49,8 +51,11 @@ def backend_for(
     if not labeled_ids:
         return LocalBackend(labeled_counts={})
     if keep:
-        return LocalBackend(labeled=make_pass().pool())
-    return backend_knowing(make_pass(), stages, away=away, balanced=balanced)
+        return LocalBackend(labeled=make_pass().pool(), labeled_counts=counts)
+    if not away and counts is not None:
+        return LocalBackend(labeled_counts=counts)
+    found = backend_knowing(make_pass(), stages, away=away, balanced=balanced and counts is None)
+    return found if counts is None else LocalBackend(labeled=found.labeled, labeled_counts=counts)
 
 
 def backend_knowing(

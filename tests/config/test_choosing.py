@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from cval_torch import DetectionSampling, LocalBackend, extract, select
-from cval_torch.config import choose, load_config, open_work
+from cval_torch.config import choose, choosing, load_config, open_work
 from cval_torch.config.choosing import is_record, pass_options
 from cval_torch.config.detectors import Detector
 from cval_torch.errors import InvalidInputError
@@ -74,6 +74,25 @@ def test_it_keeps_away_from_what_is_annotated(place: Path, tmp_path: Path) -> No
     assert (tuple(pool.frame_ids), tuple(labeled.frame_ids)) == (tuple(others.frame_ids), tuple(known.frame_ids))
     for name, column in known.columns():
         torch.testing.assert_close(getattr(labeled, name), column)
+
+
+def test_annotated_objects_are_counted_by_the_detectors_labels(place: Path, tmp_path: Path) -> None:
+    images = [{"id": number, "file_name": f"chelsea {number}.jpg"} for number in range(2)]
+    rows = [{"image_id": number, "category_id": 7, "bbox": [5, 5, 50, 50], "iscrowd": number} for number in (0, 0, 1)]
+    categories = [{"id": 7, "name": "cat"}, {"id": 9, "name": "never seen"}]
+    path = tmp_path / "done.json"
+    path.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
+    given = values(place, labeled=str(path), **{"stages.0.selection_strategy": "auto"})
+
+    def counts(**names: Any) -> dict[int, float] | None:
+        work = open_work(load_config(None, values=given | names))
+        backend = choosing._backend(work, work.config.sampling(), work.options(progress=False), keep=False)
+        assert isinstance(backend, LocalBackend)
+        assert backend.labeled is not None
+        return backend.labeled_counts
+
+    assert counts(class_names={1: "cat", 2: "dog", 9: "never seen"}) == {1: 2, 2: 0, 9: 0}, "a crowd is no object"
+    assert counts() is None, "nobody says which of the detector's labels a cat has"
 
 
 def test_what_cannot_be_chosen(place: Path, tmp_path: Path) -> None:
