@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -37,6 +37,7 @@ class Chooser:
     options: PassOptions
     backend: Backend | None = None
     avoid_labeled: bool = True
+    labeled_counts: Callable[[], Mapping[int, int]] | None = None
     random_share: float = 0.0
 
     def choose(self, model: nn.Module, epoch: int | None, ranks: Ranks) -> Choice:
@@ -94,7 +95,10 @@ class Chooser:
             options = replace(self.options, frame_id=names)
             return InferencePass(model, loader, options, distributed=_distributed(ranks))
 
-        return backend_for(self.stages, self.labels.labeled_ids, make_pass, avoid_labeled=self.avoid_labeled)
+        counts = None if self.labeled_counts is None else self.labeled_counts()
+        return backend_for(
+            self.stages, self.labels.labeled_ids, make_pass, avoid_labeled=self.avoid_labeled, counts=counts
+        )
 
 
 def checked_share(share: float, stages: Sequence[DetectionSampling]) -> float:

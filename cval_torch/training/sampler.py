@@ -25,7 +25,7 @@ from cval_torch.training.labels import LabelPool
 from cval_torch.training.learning_curve import GainForecast
 from cval_torch.training.loggers import RoundLog
 from cval_torch.training.measurements import Measurements, watched_metric
-from cval_torch.training.rounds import Round
+from cval_torch.training.rounds import Round, as_count
 from cval_torch.training.schedules import EveryEpochs, Schedule
 
 STATE_FORMAT = "cval_torch.sampler/1"
@@ -58,6 +58,8 @@ class SamplerCallback:
         avoid_labeled: whether diversity strategies, and stages with a `min_distance`, stay away from what is labelled,
             where `backend` is None: then the labelled frames are inferred too, by `make_loader`, before each choice
             that has such a stage; as they are, whatever this says, where a stage balances classes.
+        labeled_counts: gives the annotated objects by the detector's labels, before each choice on each process. `auto`
+            then knows a class by what people drew, and not by what the detector sees. None: the detector counts.
         distributed: whether all processes of `torch.distributed`, if there are several, share the inference; their
             weights must be the same. False: rank 0 infers alone, with its own weights, and the others wait.
         metric: name of one that evaluations measure: its change by the frames that were chosen is forecast. None: the
@@ -81,6 +83,7 @@ class SamplerCallback:
         backend: Backend | None = None,
         options: PassOptions | None = None,
         avoid_labeled: bool = True,
+        labeled_counts: Callable[[], Mapping[int, int]] | None = None,
         distributed: bool = True,
         metric: str | None = None,
         random_share: float = 0.0,
@@ -106,6 +109,7 @@ class SamplerCallback:
             backend.check_pass(self.stages, top_boxes=self.options.top_boxes)
         self.metric = watched_metric(self.schedule) if metric is None else metric
         self.random_share = checked_share(random_share, self.stages)
+        self.labeled_counts = labeled_counts
         self._log = RoundLog(loggers)
         self.rounds_chosen = 0
         self._waiting: Round | None = None
@@ -315,7 +319,7 @@ class SamplerCallback:
             raise InvalidInputError(f"`state` must be a SamplerCallback state of {STATE_FORMAT!r}; got {found!r}")
         try:
             waiting = Round.from_state(state["pending"]) if "pending" in state else None
-            labels, rounds_chosen = state["labels"], _as_count(state["rounds_chosen"])
+            labels, rounds_chosen = state["labels"], as_count(state["rounds_chosen"])
             measured = Measurements.read_state(state.get("measured", []))
             schedule = self.schedule.state_dict()
             self.schedule.load_state_dict(state["schedule"])
@@ -379,6 +383,7 @@ class SamplerCallback:
             self.options,
             self.backend,
             avoid_labeled=self.avoid_labeled,
+            labeled_counts=self.labeled_counts,
             random_share=self.random_share,
         )
         return chooser.choose(model, epoch, ranks)
@@ -390,9 +395,3 @@ class SamplerCallback:
     def _changed(self) -> None:
         if self.save_to is not None and is_rank_zero():
             self.save(self.save_to)
-
-
-def _as_count(value: Any) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"`rounds_chosen` is {value!r}")
-    return value

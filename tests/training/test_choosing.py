@@ -113,3 +113,32 @@ def test_a_share_of_the_last_frames_is_all_of_them() -> None:
 def test_a_share_that_cannot_be_kept(share: float, amount: dict[str, float], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         checked_share(share, [DetectionSampling(selection_strategy="least", **amount)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("avoid", [True, False])
+def test_annotated_objects_are_counted_by_who_knows_them(avoid: bool) -> None:
+    """`balanced` then needs no pass over the labelled frames, and what the detector counts says nothing."""
+    dataset, asked, ranks = Shades(20), list[dict[int, int]](), Ranks(distributed=False)
+
+    def counted() -> dict[int, int]:
+        asked.append({0: 7, 1: 1})
+        return asked[-1]
+
+    balanced = DetectionSampling(selection_strategy="entropy", num_of_samples=9, class_weights="balanced")
+    one = chooser(dataset, balanced, STAGE, labeled_counts=counted, avoid_labeled=avoid)
+    backend = one._backend(Tiny(), ranks)
+    assert isinstance(backend, LocalBackend)
+    assert (backend.labeled, backend.labeled_counts, len(asked)) == (None, {0: 7, 1: 1}, 1)
+    two = chooser(
+        dataset,
+        DetectionSampling(selection_strategy="auto", num_of_samples=3),
+        labeled_counts=counted,
+        avoid_labeled=avoid,
+    )
+    backend = two._backend(Tiny(), ranks)
+    if not avoid:
+        assert backend is None
+    else:
+        assert isinstance(backend, LocalBackend)
+        assert backend.labeled is not None
+        assert backend.labeled_counts == {0: 7, 1: 1}
