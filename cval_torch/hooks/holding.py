@@ -59,10 +59,10 @@ def find_detector(model: Any, *, name: str | None = None, adapter: DetectorAdapt
 
 def _opened(model: Any, adapter: DetectorAdapter | None) -> tuple[Any, DetectorAdapter | None]:
     """`model` out of its wrappers, and the adapter that says how, if one opened a host's object."""
-    if adapter is None:
-        return opened(model, adapters_known())
-    core, reader = opened(model, [adapter, *adapters_known()])
-    return core, reader if type(reader) is type(adapter) else None
+    core, reader = opened(model, adapters_known() if adapter is None else [adapter, *adapters_known()])
+    wanted = adapter is None or type(reader) is type(adapter)
+    reads = reader is not None and isinstance(core, nn.Module) and reader.matches(core)
+    return core, reader if wanted and reads else None
 
 
 def _place_of_detector(model: nn.Module, adapter: DetectorAdapter | None) -> str:

@@ -46,7 +46,13 @@ ADAPTERS: tuple[KnownAdapter, ...] = (
     KnownAdapter("RetinaNet", "torchvision", "cval_torch.hooks.torchvision", "RetinaNetAdapter"),
     KnownAdapter("FCOS", "torchvision", "cval_torch.hooks.torchvision", "FCOSAdapter"),
     KnownAdapter("SSD and SSDLite", "torchvision", "cval_torch.hooks.torchvision", "SSDAdapter"),
-    KnownAdapter("YOLO v3, 5, 6, 8 to 12 and 26", "ultralytics", "cval_torch.hooks.ultralytics", "UltralyticsAdapter"),
+    KnownAdapter(
+        "YOLO v3, 5, 6, 8 to 12 and 26, World, YOLOE",
+        "ultralytics",
+        "cval_torch.hooks.ultralytics",
+        "UltralyticsAdapter",
+    ),
+    KnownAdapter("RT-DETR", "ultralytics", "cval_torch.hooks.ultralytics_rtdetr", "UltralyticsRTDETRAdapter"),
     KnownAdapter("RF-DETR", "rfdetr", "cval_torch.hooks.rfdetr", "RFDETRAdapter"),
     KnownAdapter(
         "DETR and Conditional, Deformable and DAB-DETR, Table Transformer, RT-DETR, D-FINE, DEIMv2, LW-DETR, RF-DETR, "

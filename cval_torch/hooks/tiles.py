@@ -83,6 +83,11 @@ class TiledAdapter:
         adapters = adapters_known() if self.adapter is None else [self.adapter]
         return any(adapter.matches(model) for adapter in adapters)
 
+    def refusal(self, model: nn.Module) -> str | None:
+        """Why `adapter` does not read a model, if it says so."""
+        asked = (each for each in ([self.adapter] if self.adapter else adapters_known()) if hasattr(each, "refusal"))
+        return next((reason for reason in (each.refusal(model) for each in asked) if reason), None)
+
     def open(self, holder: Any) -> tuple[nn.Module, TiledAdapter] | None:
         """What `adapter` opens, or any adapter does; tiles are then read as the holder would read an image."""
         for adapter in adapters_known() if self.adapter is None else [self.adapter]:

@@ -25,7 +25,6 @@ from cval_torch.hooks.rows import CLOSE_ULPS, Candidates, Detections, pairs_abov
 
 DEFAULT_SIZE = 640
 CLASS_OFFSET = 7680  # pixels that move boxes of different classes apart for NMS, as in the host
-_NOT_PLAIN_BOXES = {"OBB", "WorldDetect", "YOLOEDetect"}  # rotated boxes; classes that come with a prompt
 
 
 @dataclass
@@ -49,7 +48,8 @@ class _Detections:
 
 
 class UltralyticsAdapter:
-    """YOLO v3, 5, 6, 8 to 12 and 26, the NMS-free heads of v10 and 26, and the boxes of -seg and -pose models.
+    """YOLO v3, 5, 6, 8 to 12 and 26, World and YOLOE with the classes that were set, the NMS-free heads of v10 and 26,
+    and the boxes of -seg and -pose models.
 
     Detections are those of the host's `predict(image, conf=conf, iou=iou, max_det=max_det)` for that image alone.
     `probabilities` are the independent sigmoids of the detection's anchor, one column a class; `box_embeddings` the
@@ -91,14 +91,25 @@ class UltralyticsAdapter:
         if max_det < 1:
             raise InvalidInputError(f"`max_det` must be at least 1; got {max_det}")
         self.conf, self.iou, self.max_det, self.rect = conf, iou, max_det, rect
-        self.imgsz = None if imgsz is None else _two_sides(imgsz)
+        self.imgsz = None if imgsz is None else two_sides(imgsz)
 
     def matches(self, model: nn.Module) -> bool:
         """Whether `model` is one of Ultralytics' networks that ends in a head of upright boxes."""
-        if "BaseModel" not in _host_classes(model):
+        if "BaseModel" not in host_classes(model):
             return False
-        head = _host_classes(_head(model))
-        return "Detect" in head and not head & _NOT_PLAIN_BOXES
+        return "Detect" in host_classes(head_of(model)) and self.refusal(model) is None
+
+    def refusal(self, model: object) -> str | None:
+        """Why a network of this host is not read, for errors; None: no reason is known."""
+        network = wrapped_network(model) or model
+        if "BaseModel" not in host_classes(network):
+            return None
+        head = head_of(network)
+        if "OBB" in host_classes(head):
+            return "its boxes are rotated, and those of a Pool are upright"
+        if hasattr(head, "lrpc"):
+            return "it has no prompts, and leaves anchors out before it says which. Give it classes, by `set_classes`"
+        return None
 
     def open(self, holder: object) -> tuple[nn.Module, UltralyticsAdapter] | None:
         """The network in an `ultralytics.YOLO`, or in the `ModelEMA` of a training."""
@@ -107,10 +118,11 @@ class UltralyticsAdapter:
 
     def modules(self, model: nn.Module) -> dict[str, nn.Module]:
         """The head's branches, level by level: the box branch is given the neck's map."""
-        head = _head(model)
+        head = head_of(model)
         branches: dict[str, Sequence[nn.Module]] = {"boxes": head.cv2}
         if head.end2end:
-            branches = {"boxes": head.one2one_cv2, "classes": head.one2one_cv3}
+            classes = head.one2one_cv4 if "YOLOEDetect" in host_classes(head) else head.one2one_cv3
+            branches = {"boxes": head.one2one_cv2, "classes": classes}
         return {f"{name} {level}": part for name, parts in branches.items() for level, part in enumerate(parts)}
 
     def split(self, batch: Any) -> BatchParts | None:
@@ -144,8 +156,8 @@ class UltralyticsAdapter:
         """Letterbox the images, and run the model once for each size there is."""
         if isinstance(images, Mapping):
             return [_run(model, list(range(len(images["img"]))), images["layouts"], unit_range(images["img"]))]
-        stride = int(_head(model).stride.max())
-        target = self.imgsz or _trained_size(model)
+        stride = int(head_of(model).stride.max())
+        target = self.imgsz or trained_size(model)
         sizes: dict[tuple[int, ...], list[tuple[int, Tensor, Letterbox]]] = {}
         for row, image in enumerate(images):
             boxed, layout = letterbox(unit_range(image), target, stride=stride, rect=self.rect)
@@ -160,7 +172,7 @@ class UltralyticsAdapter:
         """Detections in pixels of the original images, with the rows of the head and the neck they came from."""
         parts = []
         for one, calls in zip(output, calls_of_passes(recording, len(output)), strict=True):
-            parts.append((one.rows, self._frames(_head(model), one, calls)))
+            parts.append((one.rows, self._frames(head_of(model), one, calls)))
         return in_order(parts)
 
     def _frames(self, head: Any, one: _Pass, calls: Mapping[str, Call]) -> FrameBatch:
@@ -212,33 +224,36 @@ def wrapped_network(holder: object) -> nn.Module | None:
 
     None if `holder` is neither, or wraps an exported file (ONNX, TensorRT), which holds no network.
     """
-    kinds, held = _host_classes(holder), vars(holder) if hasattr(holder, "__dict__") else {}
+    kinds, held = host_classes(holder), vars(holder) if hasattr(holder, "__dict__") else {}
     inner = held.get("ema") if "ModelEMA" in kinds else None
     if "Model" in kinds and isinstance(holder, nn.Module):
         inner = holder._modules.get("model")
     return inner if isinstance(inner, nn.Module) else None
 
 
-def _host_classes(module: object) -> set[str]:
+def host_classes(module: object) -> set[str]:
     """The names of Ultralytics' classes that `module` is an instance of."""
     return {kind.__name__ for kind in type(module).__mro__ if kind.__module__.startswith("ultralytics.")}
 
 
-def _head(model: Any) -> Any:
+def head_of(model: Any) -> Any:
+    """The last layer of one of Ultralytics' networks."""
     return model.model[-1]
 
 
-def _two_sides(size: Any) -> tuple[int, int]:
+def two_sides(size: Any) -> tuple[int, int]:
+    """(height, width) of an `imgsz`. Raises `InvalidInputError`."""
     sides = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise InvalidInputError(f"`imgsz` must be a side or (height, width) in pixels; got {size!r}")
     return sides
 
 
-def _trained_size(model: Any) -> tuple[int, int]:
+def trained_size(model: Any) -> tuple[int, int]:
+    """(height, width) that a network was trained with, or the host's default."""
     args = getattr(model, "args", None) or {}
     size = args.get("imgsz") if isinstance(args, Mapping) else getattr(args, "imgsz", None)
-    return _two_sides(size or DEFAULT_SIZE)
+    return two_sides(size or DEFAULT_SIZE)
 
 
 def _run(model: nn.Module, rows: list[int], layouts: list[Letterbox], images: Tensor) -> _Pass:

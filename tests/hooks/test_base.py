@@ -26,6 +26,7 @@ FAMILIES = {
     "rfdetr": ["RFDETRAdapter"],
     "transformers": ["TransformersAdapter"],
     "ultralytics": ["UltralyticsAdapter"],
+    "ultralytics_rtdetr": ["UltralyticsRTDETRAdapter"],
 }
 
 
