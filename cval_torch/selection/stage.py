@@ -133,9 +133,9 @@ class DetectionSampling(Scoring):
         selection_strategy: a name: an uncertainty (`least`, `margin`, `ratio`, `entropy`), `probability`, `clustering`,
             `hierarchical`; or, in process and at a server of one's own, `random`, `k_center`, `weighted_kmeans`,
             `kmeans_plus_plus`, `typicality`, `facility_location`, of which some weigh frames by the scores of an
-            earlier stage, and, on the boxes of each frame, `ppal` and `diverse_prototypes`; or, in process only,
-            `class_gain` (as `auto`: our recipe for when nothing speaks for another), or a callable: `Pool -> (F,)`
-            frame scores, higher = more informative.
+            earlier stage, and, on the boxes of each frame, `ppal`, `diverse_prototypes` and `class_gain` (as `auto`:
+            our recipe for when nothing speaks for another); or, in process only, a callable: `Pool -> (F,)` frame
+            scores, higher = more informative.
         bbox_selection_policy: how the scores of a frame's boxes become the frame's: `min`, `max`, `mean`
             or `sum`, or, in process only, a callable `(box_scores (B,), offsets (F+1,)) -> (F,)`.
             None means `max`: one uncertain box is reason enough to look, and crowded frames are not favoured.

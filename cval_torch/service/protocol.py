@@ -42,6 +42,18 @@ class FramePrediction(Payload):
     predictions: list[BBoxScores] | None = None
 
 
+class SampledFrame(FramePrediction):
+    """A frame as a server of one's own takes it: with fields beyond the protocol.
+
+    Attributes:
+        embedding_id: names the embedding of the whole frame, beside those of its boxes.
+        labeled: whether it is annotated already: it is known, and not chosen.
+    """
+
+    embedding_id: str | None = None
+    labeled: bool = False
+
+
 _NULL_MEANS_DEFAULT = frozenset({"use_null_detections", "null_policy", "num_of_clusters", "seed"})
 
 

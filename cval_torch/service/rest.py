@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -17,7 +17,8 @@ from cval_torch.errors import (
 )
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.backend import Selection
-from cval_torch.selection.checks import checked_stages
+from cval_torch.selection.checks import check_apart, checked_stages
+from cval_torch.selection.class_weights import checked_counts
 from cval_torch.selection.columns import columns_read
 from cval_torch.selection.constraints import check_labels
 from cval_torch.selection.ranking import check_can_score
@@ -27,7 +28,7 @@ from cval_torch.service.client.deadline import Deadline
 from cval_torch.service.client.tasks import Features
 from cval_torch.service.codec import whole_frames
 from cval_torch.service.protocol import DatasetPart
-from cval_torch.service.rest_selection import Asking
+from cval_torch.service.rest_selection import Asking, looks_at_labeled
 from cval_torch.strategies.columns import COLUMNS, check_columns
 from cval_torch.strategies.registry import STRATEGIES, find_strategy, names_served
 
@@ -49,6 +50,9 @@ class RestBackend:
         progress: whether to show bars.
         verify: True, or a file or folder of the authorities that sign the service's certificate.
         cert: a certificate of one's own for a service that asks for one: a file with its key, or both files.
+        labeled: frames that are annotated already, with the columns of the pool, as for `LocalBackend`. They go to a
+            server of one's own, embeddings included, for the stages that look at them; cval.ai cannot take them.
+        labeled_counts: annotated objects by label, as for `LocalBackend`; the same holds.
 
     Raises:
         InvalidInputError: no key, a key that no header may carry, a URL that is none, or a file that is not there.
@@ -64,9 +68,13 @@ class RestBackend:
         progress: bool = True,
         verify: bool | str | Path = True,
         cert: str | Path | tuple[str | Path, str | Path] | None = None,
+        labeled: Pool | None = None,
+        labeled_counts: Mapping[int, float] | None = None,
     ) -> None:
         self.part_of_dataset = part_of_dataset
         self.timeout, self.progress = timeout, progress
+        self.labeled = labeled
+        self.labeled_counts = None if labeled_counts is None else checked_counts(labeled_counts, "labeled_counts")
         self._connection = CVALConnection(api_key, url, timeout=min(timeout, _CALL_SECONDS), verify=verify, cert=cert)
         self._connection.embedding("-", part_of_dataset)  # checks the part
         self._features: Features | None = None
@@ -155,9 +163,20 @@ class RestBackend:
         if any(map(_is_unheard_of, ran)):
             self._features_for(ran)  # raises if the service has never heard of it either
         ran = _checked_for(pool, ran)
+        check_apart(pool.frame_ids, self.labeled)
         features = self._features_for(ran)
         deadline = Deadline(self.timeout)
-        return Asking(self._connection, self.part_of_dataset, pool, ran, deadline, features, self.progress)
+        return Asking(
+            self._connection,
+            self.part_of_dataset,
+            pool,
+            ran,
+            deadline,
+            features,
+            self.progress,
+            self.labeled,
+            self.labeled_counts,
+        )
 
     def _features_for(self, stages: Sequence[DetectionSampling]) -> Features | None:
         """What a server of one's own has; None for a service that has only what the protocol has.
@@ -191,6 +210,11 @@ class RestBackend:
                         f"the service has no `{name}`, which stage {number} sets to {value!r:.80}: "
                         f"use LocalBackend or a server of your own, or leave it {free!r}"
                     )
+            if self.labeled is not None and "labeled" not in options and looks_at_labeled(stage):
+                raise UnsupportedByServiceError(
+                    f"the service has no `labeled` frames, which stage {number} ({stage.name}) looks at: use "
+                    "LocalBackend or a server of your own, or leave them out"
+                )
         return self._features
 
     def __repr__(self) -> str:
@@ -214,6 +238,6 @@ def _checked_for(pool: Pool, stages: DetectionSampling | Sequence[DetectionSampl
             check_can_score(pool, stage)
         if (strategy.sees == "vectors" or stage.min_distance is not None) and pool.box_embeddings is None:
             whole_frames(pool)  # raises where there is nothing to send
-        if strategy.sees == "boxes":
+        if strategy.sees in ("boxes", "contents"):
             check_columns(pool, strategy.needs, strategy.name)
     return ran

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cval_torch.errors import (
     DeadlineExceededError,
+    InvalidInputError,
     ProtocolError,
     ServiceError,
     UnsupportedByServiceError,
@@ -33,6 +34,7 @@ from cval_torch.service.client.deadline import Deadline
 from cval_torch.service.client.tasks import Features
 from cval_torch.service.codec import one_width, predictions_json, whole_frames, wire_weights
 from cval_torch.service.protocol import DatasetPart, Result
+from cval_torch.strategies.columns import COLUMNS
 from cval_torch.strategies.registry import find_strategy
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,8 @@ class Asking:
         deadline: of all of it.
         features: what the service has beyond the protocol; None for nothing.
         progress: whether to show bars.
+        labeled: frames that are annotated already, which only a server of one's own is sent.
+        labeled_counts: annotated objects by label, the same.
         remarks: what the user should know of the choice so far.
     """
 
@@ -62,6 +66,8 @@ class Asking:
     deadline: Deadline
     features: Features | None
     progress: bool
+    labeled: Pool | None = None
+    labeled_counts: Mapping[int, float] | None = None
     remarks: list[str] = field(default_factory=list)
 
     def go_on(self, number: int, rows: Tensor) -> Selection:
@@ -94,14 +100,20 @@ class Asking:
             pieces = predictions_json(kept, embeddings=False, probabilities=strategy.reads_probabilities)
             return self._ask(number, kept, self._fields(stage, kept), pieces)
         sent = self._with_embeddings(kept, stage)
-        dataset_id = self._upload(sent)
+        labeled = self._labeled_beside(sent, stage)
+        whole = strategy.sees == "contents"
+        dataset_id = self._upload([sent] if labeled is None else [sent, labeled], whole=whole)
         try:
             fields = {**self._fields(stage, kept), "dataset_id": dataset_id}
             scored_by = self._scored_by(number, kept)
             if scored_by is not None:
                 fields["scored_by"] = scored_by
+            if whole and self.labeled_counts is not None:
+                fields["labeled_counts"] = self.labeled_counts
             with_probabilities = strategy.reads_probabilities or scored_by is not None
-            pieces = predictions_json(sent, embeddings=True, probabilities=with_probabilities)
+            pieces = predictions_json(
+                sent, embeddings=True, probabilities=with_probabilities, whole=whole, labeled=labeled
+            )
             return self._ask(number, kept, fields, pieces)
         except DeadlineExceededError:
             raise  # the task may go on, and needs the embeddings
@@ -145,6 +157,8 @@ class Asking:
 
     def _with_embeddings(self, kept: Pool, stage: DetectionSampling) -> Pool:
         """The pool as a stage of the service that needs embeddings takes it."""
+        if find_strategy(stage.selection_strategy).sees == "contents":
+            return kept
         if kept.box_embeddings is not None and (kept.num_boxes or kept.frame_embeddings is None):
             return kept if self.features is not None else one_width(kept)
         options = {"null_policy": stage.null_policy, **{name: getattr(stage, name) for name in CONSTRAINTS}}
@@ -155,11 +169,24 @@ class Asking:
                 )
         return whole_frames(kept)
 
-    def _upload(self, sent: Pool) -> str:
+    def _labeled_beside(self, sent: Pool, stage: DetectionSampling) -> Pool | None:
+        """The annotated frames, with the columns that are sent of the others; None where the stage looks at none."""
+        if self.labeled is None or not looks_at_labeled(stage):
+            return None
+        if not sent.num_boxes and sent.box_embeddings is None and self.labeled.frame_embeddings is not None:
+            return whole_frames(self.labeled)
+        columns = {name for name in COLUMNS if getattr(sent, name) is not None}
+        for name in columns:
+            if getattr(self.labeled, name) is None and self.labeled.num_boxes:
+                raise InvalidInputError(f"`labeled` must have the column `{name}`, which the pool has; got none")
+        return self.labeled.only(columns)
+
+    def _upload(self, pools: Sequence[Pool], *, whole: bool) -> str:
         dataset_id = self.connection.dataset().create(DATASET_NAME, time.strftime("%Y-%m-%d %H:%M:%S"))
         uploading = self.connection.embedding(dataset_id, self.part_of_dataset)
         try:
-            uploading.upload_pool(sent, timeout=self._left(), progress=self.progress)
+            for sent in pools:
+                uploading.upload_pool(sent, timeout=self._left(), progress=self.progress, whole_frames=whole)
         except BaseException:
             self._forget(dataset_id)
             raise
@@ -231,6 +258,11 @@ class Asking:
                     scores[chosen.is_empty] = torch.nan
                 return scores
         return torch.full((len(rows),), torch.nan, dtype=torch.float64, device=self.pool.device)
+
+
+def looks_at_labeled(stage: DetectionSampling) -> bool:
+    """Whether what is annotated already changes what the stage chooses."""
+    return find_strategy(stage.selection_strategy).knows_labeled or stage.min_distance is not None
 
 
 def _ranking_fields(stage: DetectionSampling, kept: Pool) -> dict[str, Any]:

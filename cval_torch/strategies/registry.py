@@ -126,7 +126,6 @@ _CLASS_GAIN = Strategy(
     function=class_gain,
     needs=UNCERTAIN_CLASSES,
     reads=("labels", "scores", "probabilities", "box_embeddings", "frame_embeddings"),
-    served="in process",
     greedy=True,
     knows_labeled=True,
 )

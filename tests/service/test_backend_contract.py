@@ -10,13 +10,14 @@ import itertools
 import time
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from own_server import KEY, own_server, serving_here
-from strategy_names import IN_PROCESS, ON_OBJECTS, SERVED_STRATEGIES, UNCERTAINTY_STRATEGIES
+from strategy_names import ON_OBJECTS, SERVED_STRATEGIES, UNCERTAINTY_STRATEGIES
 
-from cval_torch.errors import CvalError, InvalidInputError, UnsupportedByServiceError
+from cval_torch.errors import CvalError, InvalidInputError
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.backend import Backend, Selection
 from cval_torch.selection.local import LocalBackend
@@ -24,6 +25,8 @@ from cval_torch.selection.stage import DetectionSampling
 from cval_torch.service.protocol import DetectionSamplingRequest
 from cval_torch.service.rest import RestBackend
 from cval_torch.service.server.settings import Limits
+
+SERVED = [name for name in SERVED_STRATEGIES if name != "class_gain"]  # which is `auto`
 
 pytestmark = pytest.mark.filterwarnings("ignore:the stage:UserWarning")
 
@@ -116,7 +119,7 @@ def test_weights_of_classes(backend: Backend, kind: str, strategy: str) -> None:
         assert_same(LocalBackend().select(pool, stages), backend.select(pool, stages))
 
 
-@pytest.mark.parametrize("strategy", SERVED_STRATEGIES)
+@pytest.mark.parametrize("strategy", SERVED)
 @pytest.mark.parametrize("policy", ["protocol", "skip", "last", "sample"])
 def test_frames_without_boxes(backend: Backend, strategy: str, policy: str) -> None:
     pool = make_pool()
@@ -125,7 +128,7 @@ def test_frames_without_boxes(backend: Backend, strategy: str, policy: str) -> N
         assert_same(LocalBackend().select(pool, stages), backend.select(pool, stages))
 
 
-@pytest.mark.parametrize("strategy", sorted(set(SERVED_STRATEGIES) - set(UNCERTAINTY_STRATEGIES)))
+@pytest.mark.parametrize("strategy", sorted(set(SERVED) - set(UNCERTAINTY_STRATEGIES)))
 @pytest.mark.parametrize("columns", ["both", "boxes", "frames", "no labels", "no scores", "half", "wide"])
 def test_other_strategies_over_whatever_columns_there_are(backend: Backend, strategy: str, columns: str) -> None:
     pool = make_pool()
@@ -140,22 +143,14 @@ def test_other_strategies_over_whatever_columns_there_are(backend: Backend, stra
     }[columns]
     for clusters, seed in ((-1, 0), (3, 7)):
         stages = stage(strategy, 7, num_of_clusters=clusters, seed=seed)
-        if strategy in ON_OBJECTS and columns in ("frames", "no labels"):
+        if (strategy in ON_OBJECTS and columns in ("frames", "no labels")) or (
+            strategy == "auto" and columns == "no labels"
+        ):
             for each in (LocalBackend(), backend):
                 with pytest.raises(InvalidInputError, match=r"needs the column `(box_embeddings|labels)`"):
                     each.select(pool, stages)
             continue
         assert_same(LocalBackend().select(pool, stages), backend.select(pool, stages))
-
-
-@pytest.mark.parametrize("strategy", sorted(IN_PROCESS))
-def test_what_needs_more_than_payloads_carry_stays_in_process(backend: Backend, strategy: str) -> None:
-    pool, stages = make_pool(), stage(strategy, 5)
-    if isinstance(backend, LocalBackend):
-        assert len(backend.select(pool, stages)) == 5
-        return
-    with pytest.raises(UnsupportedByServiceError, match=rf"no `selection_strategy` '{strategy}'.* LocalBackend"):
-        backend.select(pool, stages)
 
 
 @pytest.mark.parametrize("strategy", sorted(ON_OBJECTS))
@@ -199,6 +194,54 @@ def test_constraints(backend: Backend, strategy: str, name: str) -> None:
             messages.append({str(warning.message) for warning in caught})
         assert_same(*chosen)
         assert messages[0] == messages[1]
+
+
+ANNOTATED: dict[str, dict[str, object]] = {
+    "nothing": {},
+    "frames": {"frames": 9},
+    "a frame without boxes": {"rows": [3]},
+    "objects": {"counts": {0: 3, 1: 0.25, 4: 7, 99: 1}},
+    "frames and objects": {"frames": 9, "counts": {}},
+}
+
+
+def known_to(annotated: dict[str, Any], kind: str) -> dict[str, Any]:
+    """What backends are told of what is annotated."""
+    others = make_pool(kind, frames=31, seed=8)
+    others = others.replace(frame_ids=[f"labeled {name}" for name in others.frame_ids])
+    rows = annotated.get("rows") or list(range(annotated.get("frames", 0)))
+    return {"labeled": others.take(rows) if rows else None, "labeled_counts": annotated.get("counts")}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((name, "softmax") for name in ANNOTATED), ("frames", "sigmoid"), ("frames", "scores")]
+)
+def test_what_is_annotated_is_known_to_every_backend(
+    backend: RestBackend, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    pool, known = make_pool(kind, seed=4), known_to(ANNOTATED[name], kind)
+    mine = LocalBackend(**known)
+    for field, value in known.items():
+        monkeypatch.setattr(backend, field, value)
+    asked = [
+        [stage("auto", 8)],
+        [stage("auto", None, num_of_boxes=20, min_distance=1.0, null_policy="last")],
+        [stage("auto", None, num_of_minutes=3.5)],
+        [stage("entropy", 16, class_quotas={1: 3}, min_distance=0.3), stage("auto", 5)],
+        [stage("k_center", 9), stage("clustering", 7), stage("ppal", 4)],
+    ]
+    for stages in asked:
+        assert_same(mine.select(pool, stages), backend.select(pool, stages))
+    if known["labeled"] is not None and len(known["labeled"]) > 1:
+        assert mine.select(pool, asked[0]).frame_ids != LocalBackend().select(pool, asked[0]).frame_ids
+    for column in ("frame_embeddings", "box_embeddings"):
+        some: dict[str, Any] = {column: None}
+        labeled = None if known["labeled"] is None else known["labeled"].replace(**some)
+        if labeled is not None and labeled.num_boxes == 0 and labeled.frame_embeddings is None:
+            continue  # nothing is left to look at
+        monkeypatch.setattr(backend, "labeled", labeled)
+        local = LocalBackend(labeled=labeled, labeled_counts=known["labeled_counts"])
+        assert_same(local.select(pool.replace(**some), asked[0]), backend.select(pool.replace(**some), asked[0]))
 
 
 PIPELINES = {

@@ -67,6 +67,7 @@ def test_a_pass_with_embeddings_of_some_boxes_is_refused_for_stages_that_send_th
 
 REFUSED: dict[str, tuple[list[DetectionSampling], str]] = {
     "random": ([stage("entropy", 3), stage("random", 2)], "no `selection_strategy` 'random', which stage 1 asks for"),
+    "auto": ([stage("auto", 2)], "no `selection_strategy` 'auto', which stage 0 asks for.*or a server of your own"),
     "unheard of": ([stage("best", 2)], "'best'.*it has least, margin, ratio, entropy, probability, clustering"),
     "a callable": ([stage(lambda pool: pool.scores, 2)], "`selection_strategy` of stage 0 is a callable"),
     "a policy of one's own": ([stage("entropy", 2, bbox_selection_policy=max)], "`bbox_selection_policy` of stage 0"),
@@ -89,6 +90,34 @@ def test_what_the_service_does_not_have_is_refused_by_name_before_anything_goes_
         with pytest.raises(UnsupportedByServiceError, match=message):
             backend_of(server).select(make_rest_pool(), stages)
         assert [request.path for request in server.requests] == ["/api/strategies"]
+        assert all(not request.body for request in server.requests)
+
+
+def test_annotated_frames_go_to_no_service_that_has_no_place_for_them() -> None:
+    pool = make_rest_pool()
+    labeled = pool.take([0]).replace(frame_ids=["known"])
+    with faulty(service(strategies=NOT_FOUND, detection=done("f0", "f1"))) as server:
+        backend = backend_of(server)
+        backend.labeled, backend.labeled_counts = labeled, {1: 5.0}
+        for stages in (STAGES, [stage("entropy", 2, min_distance=0.5)]):
+            with pytest.raises(UnsupportedByServiceError, match=r"the service has no `(labeled` frames|min_distance)"):
+                backend.select(pool, stages)
+        assert all(not request.body for request in server.requests)
+        backend.select(pool, stage("entropy", 2))  # which does not look at them
+        assert [b"known" in request.body or b"labeled" in request.body for request in server.requests][-1] is False
+        backend.labeled = labeled.replace(frame_ids=[pool.frame_ids[1]])
+        with pytest.raises(InvalidInputError, match="`labeled` frames cannot be chosen again"):
+            backend.select(pool, stage("entropy", 2))
+
+
+def test_annotated_frames_have_the_columns_of_the_others() -> None:
+    pool = make_rest_pool()
+    options = {"strategies": ["clustering"], "options": ["labeled"]}
+    with faulty(service(strategies=answer(options))) as server:
+        backend = backend_of(server)
+        backend.labeled = pool.take([0]).replace(frame_ids=["known"], scores=None)
+        with pytest.raises(InvalidInputError, match="`labeled` must have the column `scores`, which the pool has"):
+            backend.select(pool, stage("clustering", 2))
         assert all(not request.body for request in server.requests)
 
 

@@ -65,6 +65,7 @@ class EmbeddingResource(Resource):
         max_bytes: int = UPLOAD_BYTES,
         timeout: float | None = None,
         progress: bool = True,
+        whole_frames: bool = False,
     ) -> int:
         """Upload the embeddings of a pool straight from its columns, without a second copy of them.
 
@@ -75,6 +76,7 @@ class EmbeddingResource(Resource):
             max_bytes: of one request.
             timeout: seconds for all of it; None leaves it to the bound of each request.
             progress: whether to show a bar.
+            whole_frames: whether to send the frames' own embeddings of frames with boxes, too, as `frame-ROW`.
 
         Returns:
             The number of frames that were sent.
@@ -85,7 +87,7 @@ class EmbeddingResource(Resource):
         with tqdm(
             total=len(pool), desc="uploading embeddings", unit=" frames", disable=not progress, leave=False
         ) as bar:
-            for body in _one_ahead(embeddings_json(pool, max_bytes=max_bytes, without=stored)):
+            for body in _one_ahead(embeddings_json(pool, max_bytes=max_bytes, without=stored, whole=whole_frames)):
                 self._upload(body, whole.within(self._timeout))
                 sent += len(body.frames)
                 bar.update(len(body.frames))

@@ -82,7 +82,13 @@ def pool_to_payloads(
 
 
 def predictions_json(
-    pool: Pool, *, probabilities: bool = True, embeddings: bool | None = None, batch_size: int = FRAMES_A_BATCH
+    pool: Pool,
+    *,
+    probabilities: bool = True,
+    embeddings: bool | None = None,
+    batch_size: int = FRAMES_A_BATCH,
+    whole: bool = False,
+    labeled: Pool | None = None,
 ) -> Iterator[bytes]:
     """The predictions as the pieces of one JSON array; null fields are left out.
 
@@ -92,29 +98,46 @@ def predictions_json(
         embeddings: as for `pool_to_payloads`.
         batch_size: frames in a piece, at most. A piece is what is held in memory at a time, so that there are fewer in
             it if they have many boxes, and a frame with very many is several pieces.
+        whole: whether frames with boxes name their own embeddings, too: beyond the protocol.
+        labeled: frames that follow as annotated ones, with the columns of `pool`: beyond the protocol.
 
     Raises:
         InvalidInputError: as `pool_to_payloads`.
     """
+    pieces = _frames_json(pool, probabilities=probabilities, embeddings=embeddings, size=batch_size, whole=whole)
+    if labeled is not None:
+        mark = b',"labeled":true'
+        known = _frames_json(
+            labeled, probabilities=probabilities, embeddings=embeddings, size=batch_size, whole=whole, mark=mark
+        )
+        pieces = itertools.chain(pieces, known)
+    first = next(pieces, b",")
+    yield b"[" + first[1:]
+    yield from pieces
+    yield b"]"
+
+
+def _frames_json(
+    pool: Pool, *, probabilities: bool, embeddings: bool | None, size: int, whole: bool, mark: bytes = b""
+) -> Iterator[bytes]:
+    """The frames with a comma before each; `mark` is what each has more of."""
     with_embeddings = _wants_embeddings(pool, embeddings)
     columns = (column for column in (pool.probabilities,) if column is not None and probabilities)
     most_boxes = max(1, NUMBERS_A_PIECE // (3 + sum(column.shape[1] for column in columns)))
-    opening = b"["
-    for part in _slices(pool, batch_size, most_boxes):
+    for part in _slices(pool, size, most_boxes, whole=whole and with_embeddings):
         if part.stop - part.first > most_boxes:  # of one frame
-            yield opening + b'{"frame_id":%b,"predictions":[' % json.dumps(pool.frame_ids[part.frames[0]]).encode()
+            yield b"," + _frame_head(part, part.frames[0], mark) + b"["
             for boxes in part.of_boxes(most_boxes):
                 text = _boxes_text(boxes, probabilities=probabilities, embeddings=with_embeddings)
                 yield (b"," if boxes.first > part.first else b"") + b",".join(b"{%b}" % box for box in text)
             yield b"]}"
         else:
-            yield opening + b",".join(_predictions_text(part, probabilities=probabilities, embeddings=with_embeddings))
-        opening = b","
-    yield b"]" if len(pool) else b"[]"
+            texts = _predictions_text(part, probabilities=probabilities, embeddings=with_embeddings, mark=mark)
+            yield b"," + b",".join(texts)
 
 
 def embeddings_json(
-    pool: Pool, *, max_bytes: int = BYTES_A_BODY, without: Collection[str] = ()
+    pool: Pool, *, max_bytes: int = BYTES_A_BODY, without: Collection[str] = (), whole: bool = False
 ) -> Iterator[EmbeddingsBody]:
     """The embeddings that `predictions_json(embeddings=True)` names, as uploads of at most `max_bytes`.
 
@@ -122,6 +145,7 @@ def embeddings_json(
         pool: with `box_embeddings`, or with `frame_embeddings` for its frames without boxes.
         max_bytes: of a body; a single frame that is larger goes alone.
         without: ids of frames to leave out, such as those that arrived before.
+        whole: as for `predictions_json`.
 
     Raises:
         InvalidInputError: the pool has no embeddings.
@@ -130,7 +154,8 @@ def embeddings_json(
     most = max_bytes // _BYTES_A_FLOAT  # numbers, whose doubles are about one body's worth, not the pool's
     boxes, frames = pool.box_embeddings, pool.frame_embeddings
     at_once = min(FRAMES_A_BATCH, most // max(1, 0 if frames is None else frames.shape[1]))
-    parts = _slices(pool, max(1, at_once), max(1, most // max(1, 0 if boxes is None else boxes.shape[1])))
+    most_boxes = max(1, most // max(1, 0 if boxes is None else boxes.shape[1]))
+    parts = _slices(pool, max(1, at_once), most_boxes, whole=whole)
     return bodies_of(itertools.chain.from_iterable(_embeddings_text(part, without) for part in parts), max_bytes)
 
 
@@ -187,10 +212,13 @@ def wire_weights(stage: DetectionSampling, pool: Pool) -> list[float] | None:
 
 
 class _Slice:
-    """Frames of a pool from `start` up to `stop`, as the wire sees them. Boxes are counted from the slice's first."""
+    """Frames of a pool from `start` up to `stop`, as the wire sees them. Boxes are counted from the slice's first.
 
-    def __init__(self, pool: Pool, start: int, stop: int) -> None:
-        self.pool = pool
+    With `whole`, frames with boxes have an embedding of their own, too, if the pool has some.
+    """
+
+    def __init__(self, pool: Pool, start: int, stop: int, *, whole: bool = False) -> None:
+        self.pool, self.whole = pool, whole and pool.frame_embeddings is not None
         self.frames = range(start, min(stop, len(pool)))
         bounds: list[int] = pool.offsets[start : stop + 1].tolist()
         self.first, self.stop = bounds[0], bounds[-1]
@@ -229,16 +257,16 @@ class _Slice:
             return set()
         return {row for row, start, stop in self.spans() if start == stop}
 
-    def lone_embeddings(self) -> dict[int, list[float]]:
-        """By frame row, the embeddings of frames without boxes."""
-        column, rows = self.pool.frame_embeddings, sorted(self.lone_rows())
+    def own_embeddings(self) -> dict[int, list[float]]:
+        """By frame row, the embeddings that frames have on the wire beside those of their boxes."""
+        column, rows = self.pool.frame_embeddings, list(self.frames) if self.whole else sorted(self.lone_rows())
         if column is None or not rows:
             return {}
         vectors: list[list[float]] = short_decimals(column[rows].detach().cpu()).tolist()
         return dict(zip(rows, vectors, strict=True))
 
 
-def _slices(pool: Pool, size: int, most_boxes: int | None = None) -> Iterator[_Slice]:
+def _slices(pool: Pool, size: int, most_boxes: int | None = None, *, whole: bool = False) -> Iterator[_Slice]:
     """All frames in order, at most `size` at a time, and with at most so many boxes, but at least one frame."""
     if size < 1:
         raise InvalidInputError(f"`batch_size` must be at least 1; got {size}")
@@ -249,7 +277,7 @@ def _slices(pool: Pool, size: int, most_boxes: int | None = None) -> Iterator[_S
         if most_boxes is not None:
             within = torch.searchsorted(offsets[start : stop + 1], offsets[start] + most_boxes, right=True)
             stop = start + max(1, int(within) - 1)
-        yield _Slice(pool, start, stop)
+        yield _Slice(pool, start, stop, whole=whole)
         start = stop
 
 
@@ -266,7 +294,7 @@ def _wants_embeddings(pool: Pool, embeddings: bool | None) -> bool:
     return wanted
 
 
-def _lone_id(row: int) -> str:
+def _own_id(row: int) -> str:
     return f"frame-{row}"
 
 
@@ -285,7 +313,7 @@ def _frame_predictions(part: _Slice, *, embeddings: bool) -> list[FramePredictio
             strict=True,
         )
     ]
-    lone = part.lone_embeddings() if embeddings else {}
+    lone = part.own_embeddings() if embeddings else {}
     return [
         FramePrediction(
             frame_id=part.pool.frame_ids[row],
@@ -296,25 +324,30 @@ def _frame_predictions(part: _Slice, *, embeddings: bool) -> list[FramePredictio
 
 
 def _stand_in(row: int) -> BBoxScores:
-    return BBoxScores(category_id=NO_DETECTION, score=HIGHEST_SCORE, embedding_id=_lone_id(row))
+    return BBoxScores(category_id=NO_DETECTION, score=HIGHEST_SCORE, embedding_id=_own_id(row))
 
 
 def _frame_embeddings(part: _Slice) -> list[FrameEmbedding]:
     return [FrameEmbedding.model_validate_json(text) for _, text in _embeddings_text(part)]
 
 
-def _predictions_text(part: _Slice, *, probabilities: bool, embeddings: bool) -> Iterator[bytes]:
+def _predictions_text(part: _Slice, *, probabilities: bool, embeddings: bool, mark: bytes) -> Iterator[bytes]:
     """One JSON object a frame."""
     boxes = _boxes_text(part, probabilities=probabilities, embeddings=embeddings)
     lone = part.lone_rows() if embeddings else ()
     for row, start, stop in part.spans():
-        frame_id = json.dumps(part.pool.frame_ids[row]).encode()
         if row in lone:
             text = _stand_in(row).model_dump_json(exclude_none=True)[1:-1].encode()
         else:
             text = b"},{".join(boxes[start:stop])
         within = b"[{%b}]" % text if stop > start or row in lone else b"[]"
-        yield b'{"frame_id":%b,"predictions":%b}' % (frame_id, within)
+        yield _frame_head(part, row, mark, named=row not in lone) + within + b"}"
+
+
+def _frame_head(part: _Slice, row: int, mark: bytes, *, named: bool = True) -> bytes:
+    """What comes before a frame's predictions."""
+    own = b',"embedding_id":"%b"' % _own_id(row).encode() if named and part.whole else b""
+    return b'{"frame_id":%b%b%b,"predictions":' % (json.dumps(part.pool.frame_ids[row]).encode(), own, mark)
 
 
 def _boxes_text(part: _Slice, *, probabilities: bool, embeddings: bool) -> list[bytes]:
@@ -339,14 +372,13 @@ def _embeddings_text(part: _Slice, without: Collection[str] = ()) -> Iterator[tu
     """What it names, and the JSON object, of every frame that has embeddings."""
     column = part.box_column("box_embeddings")
     vectors = [] if column is None else _rows(short_decimals(column).tolist())
-    lone = part.lone_embeddings()
+    own = part.own_embeddings()
     for row, start, stop in part.spans():
         frame_id = part.pool.frame_ids[row]
-        if row in lone:
-            names, mine = [_lone_id(row)], [to_json(lone[row])]
-        else:
-            mine = vectors[start:stop]
-            names = [str(box) for box in range(part.first + start, part.first + start + len(mine))]
+        mine = vectors[start:stop]
+        names = [str(box) for box in range(part.first + start, part.first + start + len(mine))]
+        if row in own:
+            names, mine = [*names, _own_id(row)], [*mine, to_json(own[row])]
         if names and frame_id not in without:
             items = b",".join(
                 b'{"embedding_id":"%b","embedding":%b}' % (n.encode(), v) for n, v in zip(names, mine, strict=True)

@@ -15,7 +15,7 @@ from cval_torch.pool.growing import GrowingColumn
 from cval_torch.pool.offsets import offsets_of
 from cval_torch.pool.pool import Activation, Pool
 from cval_torch.service.codec.numbers import NO_DETECTION
-from cval_torch.service.protocol import BBoxScores, FramePrediction
+from cval_torch.service.protocol import BBoxScores, FramePrediction, SampledFrame
 
 Vector = Sequence[float] | npt.NDArray[np.float32]
 Lookup = Callable[[str, Collection[str]], Mapping[str, Vector]]
@@ -47,7 +47,8 @@ class GatheredFrames:
         self._labels = _Labels()
         self._box_embeddings = _Embeddings()
         self._frame_embeddings = _Embeddings()
-        self._lone_rows = list[int]()
+        self._named_rows = list[int]()
+        self._labeled = list[bool]()
 
     def add(self, frames: Sequence[FramePrediction], *, continued: bool = False, unended: bool = False) -> None:
         """Take frames in.
@@ -68,17 +69,25 @@ class GatheredFrames:
             else:
                 self._frame_ids.append(frame.frame_id)
                 self._counts.append(len(mine))
+                self._labeled.append(isinstance(frame, SampledFrame) and frame.labeled)
             boxes += mine
             owners += [frame.frame_id] * len(mine)
             if self._lookup is not None:
                 self._box_embeddings.take_named(frame.frame_id, [box.embedding_id for box in mine], self._lookup)
-                if alone is not None and alone.embedding_id is not None:
-                    self._lone_rows.append(len(self._frame_ids) - 1)
-                    self._frame_embeddings.take_named(frame.frame_id, [alone.embedding_id], self._lookup)
+                name = frame.embedding_id if isinstance(frame, SampledFrame) and not goes_on else None
+                name = name if alone is None else alone.embedding_id
+                if name is not None:
+                    self._named_rows.append(len(self._frame_ids) - 1)
+                    self._frame_embeddings.take_named(frame.frame_id, [name], self._lookup)
         self._boxes += len(boxes)
         self._scores.take([box.score for box in boxes], owners)
         self._probabilities.take([box.probabilities for box in boxes], owners)
         self._labels.take([box.category_id for box in boxes])
+
+    @property
+    def labeled(self) -> Sequence[bool]:
+        """Of each frame, whether it is annotated already."""
+        return self._labeled
 
     def pool(self) -> Pool:
         """All of it as one pool on the CPU, with float32 columns; what was gathered is gone then.
@@ -88,9 +97,9 @@ class GatheredFrames:
                 lengths; an embedding that is not there; what a `Pool` does not take.
         """
         scores, rows = self._scores, self._probabilities
-        boxed, lone = self._box_embeddings, self._frame_embeddings
+        boxed, framed = self._box_embeddings, self._frame_embeddings
         for problem in (scores.missing, rows.missing, rows.uneven, boxed.missing, boxed.unknown, boxed.uneven,
-                        lone.unknown, lone.uneven):  # fmt: skip
+                        framed.unknown, framed.uneven):  # fmt: skip
             if problem is not None:
                 raise InvalidInputError(problem)
         columns: dict[str, Any] = {
@@ -98,7 +107,7 @@ class GatheredFrames:
             "labels": self._labels.join(),
             "probabilities": rows.join(),
             "box_embeddings": boxed.join(),
-            "frame_embeddings": self._all_frames(lone.join()),
+            "frame_embeddings": self._all_frames(framed.join()),
         }
         offsets = offsets_of(torch.tensor(self._counts, dtype=torch.int64))
         activation: Activation | None = None if columns["probabilities"] is None else "softmax"
@@ -108,7 +117,7 @@ class GatheredFrames:
         if known is None:
             return None
         column = torch.zeros(len(self._frame_ids), known.shape[1])
-        column[self._lone_rows] = known
+        column[self._named_rows] = known
         return column
 
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from cval_torch.selection.stage import Payload
-from cval_torch.service.protocol import BBoxScores, Embedding, FrameEmbedding, FramePrediction
+from cval_torch.service.protocol import BBoxScores, Embedding, FrameEmbedding, SampledFrame
 from cval_torch.service.server.payloads import (
     EMBEDDINGS,
     MESSAGES,
@@ -56,7 +56,7 @@ class _Embeddings(Payload):
 
 
 class _Frames(Payload):
-    frames: list[FramePrediction]
+    frames: list[SampledFrame]
 
 
 class _FramesInPart(Payload):
@@ -101,13 +101,13 @@ class _Form(Generic[Frame]):
         return () if self.key is None else (self.key,)
 
 
-_SAMPLING = _Form[FramePrediction](
+_SAMPLING = _Form[SampledFrame](
     "frames",
     "predictions",
     SAMPLING,
     TypeAdapter(_Frames),
     TypeAdapter(_FramesInPart),
-    lambda frame, items: FramePrediction.model_construct(frame_id=frame.frame_id, predictions=items),
+    lambda frame, items: frame.model_copy(update={"predictions": items}),
 )
 _EMBEDDINGS = _Form[FrameEmbedding](
     None,
@@ -119,7 +119,7 @@ _EMBEDDINGS = _Form[FrameEmbedding](
 )
 
 
-def incoming_sampling(body: Body, *, most: int) -> tuple[SamplingRequest, Iterator[Portion[FramePrediction]]]:
+def incoming_sampling(body: Body, *, most: int) -> tuple[SamplingRequest, Iterator[Portion[SampledFrame]]]:
     """A request without its frames, and its frames, which are read as they are asked for.
 
     Args:

@@ -8,20 +8,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 
-from cval_torch.selection.stage import BboxSelectionPolicy, ClassQuotas, ClassWeights, Scoring
+from cval_torch.selection.stage import BboxSelectionPolicy, CategoryId, ClassQuotas, ClassWeights, Scoring
 from cval_torch.service.protocol import (
     DatasetRequest,
     DetectionSamplingRequest,
     FrameEmbedding,
-    FramePrediction,
     NullsAreDefaults,
+    SampledFrame,
 )
 from cval_torch.service.server.settings import RefusedError
 
 Model = TypeVar("Model")
+Objects = Annotated[FiniteFloat, Field(ge=0)]
 MESSAGES = 5
 """How many of the things that are wrong with a body are said."""
 
@@ -43,11 +44,13 @@ class SamplingRequest(NamedScoring, DetectionSamplingRequest):
     Attributes:
         scored_by: beyond the protocol: the stage that chose these frames. It scores them again, for diversity
             strategies that weigh frames by how informative they are.
+        labeled_counts: beyond the protocol: annotated objects by class, for strategies that go by them.
     """
 
     class_quotas: Annotated[ClassQuotas, Field(max_length=10_000)] | None = None
     scored_by: NamedScoring | None = None
-    frames: list[FramePrediction]
+    labeled_counts: Annotated[dict[CategoryId, Objects], Field(max_length=10_000)] | None = None
+    frames: list[SampledFrame]  # type: ignore[assignment]
 
 
 SAMPLING = TypeAdapter(SamplingRequest)

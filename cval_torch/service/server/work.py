@@ -18,7 +18,7 @@ from cval_torch.selection.checks import checked_stages
 from cval_torch.selection.local import LocalBackend
 from cval_torch.selection.stage import CONSTRAINTS, DetectionSampling, Scoring
 from cval_torch.service.codec import GatheredFrames
-from cval_torch.service.protocol import FramePrediction
+from cval_torch.service.protocol import SampledFrame
 from cval_torch.service.server.database import new_id
 from cval_torch.service.server.incoming import Portion, incoming_sampling
 from cval_torch.service.server.kept import Kept
@@ -27,7 +27,7 @@ from cval_torch.service.server.settings import Limits, RefusedError, at_most
 from cval_torch.service.server.tasks import check_waiting
 from cval_torch.strategies.registry import find_strategy, names_served
 
-OPTIONS = ("class_weights", "null_policy", "scored_by", "seed", *CONSTRAINTS)
+OPTIONS = ("class_weights", "null_policy", "scored_by", "seed", "labeled", "labeled_counts", *CONSTRAINTS)
 """Fields of a sampling request that go beyond the protocol."""
 
 
@@ -59,11 +59,17 @@ class Work(Kept):
         start = time.time()
         taken = self._taken(owner, body)
         request = taken.request
-        stages = _stages(request, taken.frames)
+        labeled = taken.gathered.labeled
+        known = sum(labeled)
+        if known == taken.frames:
+            raise RefusedError(422, "`frames` must hold at least one frame that is not `labeled`")
+        asked = _Asked(_stages(request, taken.frames - known), known, request.labeled_counts)
         pool = self._pool(taken)
+        if known:  # they come last, so that one pool has all frames
+            pool = pool.take(sorted(range(len(pool)), key=labeled.__getitem__))
         add_task = partial(self.tasks.add, owner, request.dataset_id, start=start, keep=self.limits.finished_tasks)
         if max(taken.boxes, len(pool)) <= self._most_at_once(request):
-            return add_task(result=_selected(pool, stages)).payload(), False
+            return add_task(result=asked.selected(pool)).payload(), False
         most = self.limits.waiting_tasks
         check_waiting(len(self.tasks.unfinished(owner)), most)  # before much is written; it counts again when it is
         task_id = new_id()
@@ -71,8 +77,7 @@ class Work(Kept):
         try:
             pool.save(path)
             path.chmod(0o600)
-            text = json.dumps([stage.model_dump(exclude_defaults=True) for stage in stages])
-            return add_task(stages=text, task_id=task_id, most_waiting=most).payload(), True
+            return add_task(stages=asked.text(), task_id=task_id, most_waiting=most).payload(), True
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -99,8 +104,7 @@ class Work(Kept):
 
     def _outcome(self, task_id: str, described: str) -> dict[str, Any]:
         try:
-            stages = [DetectionSampling.model_validate(stage) for stage in json.loads(described)]
-            return {"result": _selected(Pool.load(self.pool_path(task_id)), stages)}
+            return {"result": _Asked.read(described).selected(Pool.load(self.pool_path(task_id)))}
         except (RefusedError, InvalidInputError, OSError, MemoryError) as error:
             problem = getattr(error, "detail", None) or f"{type(error).__name__}: {error}"
             return {"problem": problem[:2000]}
@@ -163,7 +167,7 @@ class _Taken:
     boxes: int = 0
     widest: int = 0
 
-    def count(self, portion: Portion[FramePrediction]) -> None:
+    def count(self, portion: Portion[SampledFrame]) -> None:
         """Count what comes."""
         self.frames += len(portion.frames) - portion.continued
         boxes = [box for frame in portion.frames for box in frame.predictions or ()]
@@ -179,6 +183,42 @@ class _Taken:
         except RefusedError as refusal:
             return refusal
         return None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of a pool: the stages, how many of its frames, the last ones, are annotated, and their objects."""
+
+    stages: list[DetectionSampling]
+    labeled: int
+    counts: dict[int, float] | None
+
+    @classmethod
+    def read(cls, text: str) -> _Asked:
+        """What `text` wrote. Tasks of earlier versions have a list of stages alone."""
+        found = json.loads(text)
+        found = {"stages": found, "labeled": 0, "counts": None} if isinstance(found, list) else found
+        counts = found["counts"] and {int(label): count for label, count in found["counts"].items()}
+        return cls([DetectionSampling.model_validate(stage) for stage in found["stages"]], found["labeled"], counts)
+
+    def text(self) -> str:
+        """As JSON."""
+        stages = [stage.model_dump(exclude_defaults=True) for stage in self.stages]
+        return json.dumps({"stages": stages, "labeled": self.labeled, "counts": self.counts})
+
+    def selected(self, pool: Pool) -> list[str]:
+        """The ids of the frames that are chosen.
+
+        Raises:
+            RefusedError: 422, a stage that the columns cannot serve.
+        """
+        count = len(pool) - self.labeled
+        known = pool.part(count, len(pool)) if self.labeled else None
+        backend = LocalBackend(labeled=known, labeled_counts=self.counts)
+        try:
+            return list(backend.select(pool.part(0, count) if self.labeled else pool, self.stages).frame_ids)
+        except InvalidInputError as error:
+            raise RefusedError(422, str(error)[:2000]) from error
 
 
 def _compares_frames(request: SamplingRequest) -> bool:
@@ -200,10 +240,3 @@ def _stage(scoring: Scoring, *, num_of_samples: int | None) -> DetectionSampling
     """The stage that a request, or a part of it, describes."""
     fields = scoring.model_dump(include=set(DetectionSampling.model_fields))
     return DetectionSampling.model_validate({**fields, "num_of_samples": num_of_samples})
-
-
-def _selected(pool: Pool, stages: list[DetectionSampling]) -> list[str]:
-    try:
-        return list(LocalBackend().select(pool, stages).frame_ids)
-    except InvalidInputError as error:
-        raise RefusedError(422, str(error)[:2000]) from error

@@ -16,6 +16,7 @@ from cval_torch.errors import InvalidInputError
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.stage import DetectionSampling
 from cval_torch.service.codec import (
+    GatheredFrames,
     embeddings_json,
     encode,
     one_width,
@@ -25,6 +26,7 @@ from cval_torch.service.codec import (
     whole_frames,
     wire_weights,
 )
+from cval_torch.service.protocol import SampledFrame
 
 AWKWARD_IDS = ["a", '"', "\\", "é", "日本", "</script>", "../x", "a\x00b", "\u2028", "x" * 128, "😀", "a,b],[c"]
 
@@ -91,6 +93,40 @@ def test_a_pool_comes_back_from_its_payloads(
         assert torch.equal(back.frame_embeddings, expected)  # type: ignore[arg-type]
     else:
         assert back.frame_embeddings is None
+
+
+@given(
+    counts=counts_lists,
+    known=counts_lists,
+    batch_size=st.integers(1, 5),
+    most=st.sampled_from([7, 1000]),
+    box_width=st.sampled_from([0, 3]),
+)
+@settings(deadline=None, max_examples=60)
+def test_frames_are_sent_with_their_own_embeddings_and_annotated_ones_after_the_others(
+    counts: list[int], known: list[int], batch_size: int, most: int, box_width: int
+) -> None:
+    pool, labeled = make_pool(counts, box_width=box_width), make_pool(known, box_width=box_width, seed=1)
+    labeled = labeled.replace(frame_ids=[f"known {name[:99]}" for name in labeled.frame_ids])
+    with mock.patch.object(encode, "NUMBERS_A_PIECE", most):  # some frames are several pieces
+        text = b"".join(predictions_json(pool, whole=True, labeled=labeled, batch_size=batch_size))
+    vectors = {
+        (frame["frame_id"], each["embedding_id"]): each["embedding"]
+        for some in (pool, labeled)
+        for body in embeddings_json(some, whole=True, max_bytes=200)
+        for frame in json.loads(body.body)
+        for each in frame["embeddings"]
+    }
+    gathered = GatheredFrames(lambda frame_id, names: {name: vectors[frame_id, name] for name in names})
+    gathered.add([SampledFrame.model_validate(frame) for frame in json.loads(text)])
+    assert gathered.labeled == [False] * len(pool) + [True] * len(labeled)
+    back = gathered.pool()
+    for first, sent in ((0, pool), (len(pool), labeled)):
+        mine = back.part(first, first + len(sent))
+        assert mine.frame_ids == sent.frame_ids
+        if sent.num_boxes:
+            assert naive_frames(mine) == naive_frames(sent)
+        assert torch.equal(mine.frame_embeddings, sent.frame_embeddings)  # type: ignore[arg-type]
 
 
 @given(

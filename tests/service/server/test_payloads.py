@@ -147,5 +147,5 @@ def test_what_is_wrong_is_named_without_its_values() -> None:
 
 def test_schemas_of_bodies_are_named_for_openapi() -> None:
     schemas = body_schemas()
-    assert {"SamplingRequest", "FrameEmbedding", "DatasetRequest", "FramePrediction", "NamedScoring"} <= set(schemas)
-    assert "#/components/schemas/FramePrediction" in json.dumps(schemas)
+    assert {"SamplingRequest", "FrameEmbedding", "DatasetRequest", "SampledFrame", "NamedScoring"} <= set(schemas)
+    assert "#/components/schemas/SampledFrame" in json.dumps(schemas)

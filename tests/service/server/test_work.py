@@ -122,7 +122,8 @@ def test_a_stage_that_scored_before_weighs_the_frames(work: Work) -> None:
     ("sent", "status", "message"),
     [
         (body(6), 413, "at most 5 frames are taken; got 6"),
-        (body(selection_strategy="class_gain"), 422, "must be one of .*; got 'class_gain'"),
+        (body(selection_strategy="class_gain"), 422, "'class_gain' needs the `dataset_id` of the embeddings"),
+        (body(frames=[{"frame_id": "a", "labeled": True}]), 422, "at least one frame that is not `labeled`"),
         (body(dataset_id="none"), 404, "there is no dataset 'none'"),
         (body(selection_strategy="clustering"), 422, "'clustering' needs the `dataset_id` of the embeddings"),
         (b"{", 422, "Invalid JSON"),
@@ -133,6 +134,17 @@ def test_what_is_not_taken_leaves_no_task(work: Work, sent: bytes, status: int, 
         asked(work, "me", sent)
     assert caught.value.status == status
     assert newest(work) == []
+
+
+def test_a_task_that_an_earlier_version_took_is_run(work: Work) -> None:
+    """Its stages were all that was written down of it."""
+    stages = json.dumps([{"selection_strategy": "least", "num_of_samples": 2}])
+    taken = asked(work, "me", body(4))["task_id"]
+    work.tasks._database._connection.execute("UPDATE tasks SET stages = ? WHERE id = ?", (stages, taken))
+    work.run_task(taken)
+    task = work.tasks.get(taken)
+    assert task is not None
+    assert task.result == ["f3", "f2"]
 
 
 def test_fields_that_nobody_knows_are_passed_over(work: Work) -> None:
