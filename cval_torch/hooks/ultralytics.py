@@ -7,7 +7,8 @@ ordinary forward pass. The model is never fused, which the host's own `predict` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,8 @@ class UltralyticsAdapter:
         iou: of two boxes of a class that overlap more than this, in (0, 1], the higher score stays.
         max_det: most detections a frame, highest scores first. The NMS-free head gives at most its own 300.
         imgsz: side, or (height, width), that images are scaled to; None: what the model was trained with, else 640.
+        agnostic_nms: whether a box suppresses those of other classes, and an NMS-free head gives an anchor one class.
+            None: as in the host's `predict`, which is True for YOLOE alone.
         rect: leave out the border that the stride does not need, as the host does for one image. False: every
             letterbox is `imgsz` whole, which runs more images at once where their shapes are mixed.
 
@@ -82,6 +85,7 @@ class UltralyticsAdapter:
         iou: float = 0.7,
         max_det: int = 300,
         imgsz: int | tuple[int, int] | None = None,
+        agnostic_nms: bool | None = None,
         rect: bool = True,
     ) -> None:
         if not 0 <= conf < 1:
@@ -90,7 +94,7 @@ class UltralyticsAdapter:
             raise InvalidInputError(f"`iou` must be in (0, 1]; got {iou}")
         if max_det < 1:
             raise InvalidInputError(f"`max_det` must be at least 1; got {max_det}")
-        self.conf, self.iou, self.max_det, self.rect = conf, iou, max_det, rect
+        self.conf, self.iou, self.max_det, self.rect, self.agnostic_nms = conf, iou, max_det, rect, agnostic_nms
         self.imgsz = None if imgsz is None else two_sides(imgsz)
 
     def matches(self, model: nn.Module) -> bool:
@@ -154,6 +158,15 @@ class UltralyticsAdapter:
 
     def forward(self, model: nn.Module, images: Any) -> list[_Pass]:
         """Letterbox the images, and run the model once for each size there is."""
+        with _classes_apart(head_of(model), not self._is_agnostic(model)):
+            return self._passes(model, images)
+
+    def _is_agnostic(self, model: nn.Module) -> bool:
+        if self.agnostic_nms is None:
+            return "YOLOEDetect" in host_classes(head_of(model))
+        return self.agnostic_nms
+
+    def _passes(self, model: nn.Module, images: Any) -> list[_Pass]:
         if isinstance(images, Mapping):
             return [_run(model, list(range(len(images["img"]))), images["layouts"], unit_range(images["img"]))]
         stride = int(head_of(model).stride.max())
@@ -172,12 +185,12 @@ class UltralyticsAdapter:
         """Detections in pixels of the original images, with the rows of the head and the neck they came from."""
         parts = []
         for one, calls in zip(output, calls_of_passes(recording, len(output)), strict=True):
-            parts.append((one.rows, self._frames(head_of(model), one, calls)))
+            parts.append((one.rows, self._frames(model, one, calls)))
         return in_order(parts)
 
-    def _frames(self, head: Any, one: _Pass, calls: Mapping[str, Call]) -> FrameBatch:
+    def _frames(self, model: nn.Module, one: _Pass, calls: Mapping[str, Call]) -> FrameBatch:
         maps = [call.args[0] for name, call in calls.items() if name.startswith("boxes")]
-        found = self._detections(head, one.prediction, {name: call.output for name, call in calls.items()})
+        found = self._detections(model, one.prediction, {name: call.output for name, call in calls.items()})
         placed = list(zip(one.layouts, found, strict=True))
         inside = [layout.clip(each.boxes) for layout, each in placed]
         counts = [len(each.scores) for each in found]
@@ -197,9 +210,11 @@ class UltralyticsAdapter:
             frame_embeddings=Later(lambda: _content_means(maps[-1], one.layouts, one.size)).column,
         )
 
-    def _detections(self, head: Any, prediction: Tensor, outputs: Mapping[str, Tensor]) -> list[_Detections]:
+    def _detections(self, model: nn.Module, prediction: Tensor, outputs: Mapping[str, Tensor]) -> list[_Detections]:
+        head = head_of(model)
         if not head.end2end:
-            return [self._suppressed(image, head.nc) for image in prediction.float()]
+            apart = 0 if self._is_agnostic(model) else CLASS_OFFSET
+            return [self._suppressed(image, head.nc, apart) for image in prediction.float()]
         logits = torch.cat([out.flatten(2) for name, out in outputs.items() if name.startswith("classes")], dim=2)
         boxes = [out for name, out in outputs.items() if name.startswith("boxes")]
         kept = [image[image[:, 4] > self.conf][: self.max_det] for image in prediction]
@@ -208,15 +223,29 @@ class UltralyticsAdapter:
             probabilities = probabilities.float()
         return _with_anchors(kept, probabilities.transpose(1, 2), *_decoded(boxes, head))
 
-    def _suppressed(self, prediction: Tensor, classes: int) -> _Detections:
+    def _suppressed(self, prediction: Tensor, classes: int, apart: int) -> _Detections:
         """Non-maximum suppression of one image's (4 + classes + more, A), each anchor under its best class."""
         scores, labels = prediction[4 : 4 + classes].max(0)
         rows = (scores > self.conf).nonzero().flatten()
         centre, half = prediction[:2, rows].T, prediction[2:4, rows].T / 2
         boxes = torch.cat([centre - half, centre + half], dim=1)
-        kept = nms(boxes + labels[rows, None] * CLASS_OFFSET, scores[rows], self.iou)[: self.max_det]
+        kept = nms(boxes + labels[rows, None] * apart, scores[rows], self.iou)[: self.max_det]
         rows = rows[kept]
         return _Detections(boxes[kept], labels[rows], scores[rows], prediction[4 : 4 + classes, rows].T)
+
+
+@contextmanager
+def _classes_apart(head: Any, apart: bool) -> Iterator[None]:
+    """Have an NMS-free head choose by anchor and class, or by anchor, for the time being, where it knows of that."""
+    before = vars(head).get("agnostic_nms")
+    if hasattr(head, "agnostic_nms"):
+        head.agnostic_nms = not apart
+    try:
+        yield
+    finally:
+        vars(head).pop("agnostic_nms", None)
+        if before is not None:
+            head.agnostic_nms = before
 
 
 def wrapped_network(holder: object) -> nn.Module | None:
