@@ -55,8 +55,8 @@ def check_apart(frame_ids: Sequence[str], labeled: Pool | Labeled | None) -> Non
 
 def _check_quotas(number: int, stage: DetectionSampling) -> None:
     """Raises InvalidInputError where a stage has `class_quotas` that its strategy cannot keep."""
-    if stage.class_quotas is not None and find_strategy(stage.selection_strategy).is_diversity:
+    if stage.class_quotas is not None and not find_strategy(stage.selection_strategy).keeps_quotas:
         raise InvalidInputError(
-            f"`class_quotas` are for stages that rank, and `random`; got them with {stage.selection_strategy!r} in "
-            f"stage {number}: give them to a stage before or after it"
+            f"`class_quotas` are for stages that rank, `random` and `auto`; got them with {stage.selection_strategy!r} "
+            f"in stage {number}: give them to a stage before or after it"
         )

@@ -92,9 +92,21 @@ class RankedRows:
 
     def _quotas(self, ranking: Rows) -> list[tuple[npt.NDArray[np.bool_], int]]:
         """Whether a row shows a class, and the quota of the class, the rarest class first, then by label."""
-        shown = {label: self._shown[label].cpu().numpy() for label in self._wanted}
-        by_rarity = sorted(self._wanted, key=lambda label: (int(shown[label][ranking].sum()), label))
-        return [(shown[label], self._wanted[label]) for label in by_rarity]
+        rows = torch.from_numpy(ranking).to(self._device)
+        found = quotas_by_rarity(self._shown, self._wanted, rows)
+        return [(shows.cpu().numpy(), quota) for shows, quota in found]
+
+
+def quotas_by_rarity(shown: Mapping[int, Tensor], quotas: Mapping[int, int], rows: Tensor) -> list[tuple[Tensor, int]]:
+    """(F,) bool, which frames show a class, and its quota: the class that is rarest among some rows first.
+
+    Args:
+        shown: by label, (F,) bool.
+        quotas: by label.
+        rows: (n,) int64.
+    """
+    by_rarity = sorted(quotas, key=lambda label: (int(shown[label][rows].sum()), label))
+    return [(shown[label], quotas[label]) for label in by_rarity]
 
 
 def rows_within(

@@ -127,9 +127,10 @@ class DetectionSampling(Scoring):
             of one's own. A frame shows a class if the scores of its boxes of that class add up to 0.5 or more: then
             an object of it may be expected. Without scores one box is enough. The frames for the rarest class (in
             the frames that the stage chooses among) are kept first, by rank, up to its quota; what the others show
-            is counted; then come those of any class. The order of the result is by rank as ever. If there are too few
-            such frames, or `num_of_samples` or `num_of_boxes` ends the choice before, that is a warning. Not for
-            diversity, whose choice is one of all frames together.
+            is counted; then come those of any class. The order of the result is by rank as ever; `auto` gives the
+            frames in the order in which it takes them. If there are too few such frames, or `num_of_samples` or a
+            budget ends the choice before, that is a warning. Not for diversity but `auto`: its other choices are of
+            all frames together.
         selection_strategy: a name: an uncertainty (`least`, `margin`, `ratio`, `entropy`), `probability`, `clustering`,
             `hierarchical`; or, in process and at a server of one's own, `random`, `k_center`, `weighted_kmeans`,
             `kmeans_plus_plus`, `typicality`, `facility_location`, of which some weigh frames by the scores of an

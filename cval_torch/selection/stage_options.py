@@ -56,7 +56,7 @@ def _check_used(stage: DetectionSampling) -> None:
     strategy = STRATEGIES.get(stage.name)
     if strategy is None or strategy.scores_frames:
         return
-    unread = ["bbox_selection_policy", "sort_strategy", *(["class_quotas"] if strategy.is_diversity else [])]
+    unread = ["bbox_selection_policy", "sort_strategy", *([] if strategy.keeps_quotas else ["class_quotas"])]
     for name in unread:
         if getattr(stage, name) is not None:
             scoring = ", ".join(record.name for record in STRATEGIES.values() if record.scores_frames)

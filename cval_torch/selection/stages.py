@@ -24,6 +24,7 @@ from cval_torch.pool.memory import check_fits
 from cval_torch.pool.pool import Pool
 from cval_torch.selection.checks import check_apart, checked_stages
 from cval_torch.selection.class_weights import counts_for, with_known_weights
+from cval_torch.selection.constraints import quotas_by_rarity
 from cval_torch.selection.labeled import Labeled, boxes_of, contents_of
 from cval_torch.selection.null_policy import SetApart
 from cval_torch.selection.order import rows_by_id
@@ -252,6 +253,9 @@ def _diversity(
     if summary.contents is not None:
         known = contents_of(labeled)
         choose = partial(choose, summary.contents.take(by_id), labeled=known, labeled_counts=counts)
+        if strategy.takes_quotas and stage.class_quotas:
+            found = quotas_by_rarity(summary.scored.shown, stage.class_quotas, by_id)
+            choose = partial(choose, quotas=[(shows[by_id], quota) for shows, quota in found])
         return partial(choose, seed=stage.seed, weights=weights)
     if strategy.sees == "boxes" and summary.pool is not None:
         _check_boxes_fit(summary.pool, strategy.name)

@@ -14,7 +14,7 @@ from cval_torch.pool.pool import Pool
 from cval_torch.strategies.class_sums import ClassSums
 from cval_torch.strategies.columns import UNCERTAIN_CLASSES, check_columns
 from cval_torch.strategies.descriptor import Descriptors, LongRows, beside, check_described, unit_rows
-from cval_torch.strategies.gain_greedy import add_by_class, gain_greedy
+from cval_torch.strategies.gain_greedy import Quotas, add_by_class, gain_greedy
 from cval_torch.strategies.parts import Here, Part, Workers
 from cval_torch.strategies.points import Points, Taken
 from cval_torch.strategies.scores import box_evidence, entropy
@@ -118,6 +118,7 @@ def class_gain(
     labeled: Pool | Contents | None = None,
     labeled_counts: Mapping[int, float] | None = None,
     weights: Tensor | None = None,
+    quotas: Quotas = (),
 ) -> Tensor:
     """Expected gain in doubtful objects of scarce classes, from places that are not labeled yet.
 
@@ -156,6 +157,7 @@ def class_gain(
         labeled: the frames that are annotated already.
         labeled_counts: annotated objects by label; labels that are missing have none. None: nobody counted.
         weights: not used.
+        quotas: (N,) bool, which frames show a class, and how many of these come before any others, in this order.
 
     Returns:
         (n,) int64 distinct rows in the order of choice; equally good ones by row. Frames of no gain (without boxes)
@@ -181,7 +183,7 @@ def class_gain(
     if labeled_counts is not None:
         numbers = [float(labeled_counts.get(label, 0.0)) for label in classes.tolist()]
         objects_known += torch.tensor(numbers, dtype=torch.float64, device=ours.device)
-    return gain_greedy(places, frames.objects, classes=classes, known=objects_known, labeled=around, n=n)
+    return gain_greedy(places, frames.objects, classes=classes, known=objects_known, labeled=around, n=n, quotas=quotas)
 
 
 def expected_objects(pool: Pool) -> dict[int, float]:

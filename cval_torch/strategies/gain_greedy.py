@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,8 +27,19 @@ _FRONT = 16
 _AS_FAR = 0.9
 
 
+Quotas = Sequence[tuple[Tensor, int]]
+"""(F,) bool, which frames show a class, and how many of them are to be chosen before any others."""
+
+
 def gain_greedy(
-    places: Points, objects: ClassSums, *, classes: Tensor, known: Tensor, labeled: Tensor, n: int
+    places: Points,
+    objects: ClassSums,
+    *,
+    classes: Tensor,
+    known: Tensor,
+    labeled: Tensor,
+    n: int,
+    quotas: Quotas = (),
 ) -> Tensor:
     """What `class_gain` chooses.
 
@@ -38,6 +50,7 @@ def gain_greedy(
         known: (K,) float64, the objects of these that are known.
         labeled: (L, D) float32, where the labeled frames lie.
         n: frames to choose, 1 to F.
+        quotas: are served in this order; what was chosen before counts.
 
     Returns:
         (n,) int64 rows in the order of choice. Memory is some numbers for each frame and pair, and the places of the
@@ -46,7 +59,10 @@ def gain_greedy(
     greedy = _Greedy(places, _Gains(objects, classes), known, n)
     if len(labeled):
         greedy.compare_all(labeled)
-    greedy.choose_all()
+    for shows, quota in quotas:
+        wanted = min(quota - int((shows & ~greedy.free).sum()), int((shows & greedy.free).sum()))
+        greedy.choose(wanted, among=shows)
+    greedy.choose(n)
     return greedy.chosen
 
 
@@ -64,6 +80,7 @@ class _Greedy:
         self.gains, self.known = gains, known
         self.chosen, self.count = torch.empty(n, dtype=torch.int64, device=device), 0
         self.free = torch.ones(count, dtype=torch.bool, device=device)
+        self.among = self.free
         self.nearest = torch.full((count,), _FARTHER_THAN_ANY, dtype=torch.float64, device=device)
         self.seen = torch.zeros(count, dtype=torch.int64, device=device)
         self.num_centres, self.untold = 0, [torch.empty(0, places.shape[1], device=device)]
@@ -80,9 +97,14 @@ class _Greedy:
         self.middle = max(float(self.nearest.sort().values[(len(self.nearest) - 1) // 2]), _LEAST)
         self.alone = False
 
-    def choose_all(self) -> None:
-        """Choose the best of the rows at hand while no other can be better; else bring others."""
-        while self.count < len(self.chosen):
+    def choose(self, more: int, *, among: Tensor | None = None) -> None:
+        """Choose so many frames more, if there is room: the best of the rows at hand while no other can be better; else
+        bring others. With (F,) bool `among`, of which as many must be free, only those.
+        """
+        self.among, self.gaining = torch.ones_like(self.free) if among is None else among, True
+        self._start_anew()
+        end = min(self.count + more, len(self.chosen))
+        while self.count < end:
             place, best = self._best(self.hand.rows, self._worth(self.hand.rows, self.hand.gains))
             if best < self.bound:
                 self._look_around()
@@ -90,10 +112,14 @@ class _Greedy:
                 self._bring()
             elif best[0] == 0 and self.gaining:  # nothing has a gain any more, so the farthest are next
                 self.gaining = False
-                self.front, self.front_gains = self.front[:0], self.gains.take(self.front[:0])
-                self.bound = self.outside = (torch.inf, 0)
+                self._start_anew()
             else:
                 self._choose(place)
+
+    def _start_anew(self) -> None:
+        """Know nothing of what rows are worth."""
+        self.front, self.front_gains = self.front[:0], self.gains.take(self.front[:0])
+        self.bound = self.outside = (torch.inf, 0)
 
     def _choose(self, place: int) -> None:
         """Choose one of the rows at hand."""
@@ -151,10 +177,10 @@ class _Greedy:
         return place, (float(worth[place]), -int(rows[place]))
 
     def _worth(self, rows: Tensor, gains: _Gains) -> Tensor:
-        """(r,) float32, what rows with these gains are worth, or how far they are; -1 for those that are chosen."""
+        """(r,) float32, what rows with these gains are worth, or how far they are; -1 for what cannot be chosen."""
         nearest = self.nearest[rows]
         worth = nearest / (nearest + self.middle) * gains.of_frames(self.known) if self.gaining else nearest
-        return torch.where(self.free[rows], worth, -1).float()
+        return torch.where(self.free[rows] & self.among[rows], worth, -1).float()
 
 
 class _Hand:

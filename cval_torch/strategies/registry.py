@@ -66,6 +66,8 @@ class Strategy:
             Else it is given a tensor of all rows, which takes as much memory.
         takes_clusters: whether it takes `num_of_clusters`.
         knows_labeled: whether it stays away from frames that are annotated already.
+        takes_quotas: of a strategy that is no ranking, whether `function` takes `quotas`: pairs of a (N,) bool and how
+            many of these frames to choose before any others.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Strategy:
     takes_points: bool = False
     takes_clusters: bool = False
     knows_labeled: bool = False
+    takes_quotas: bool = False
 
     @property
     def reads_probabilities(self) -> bool:
@@ -104,6 +107,11 @@ class Strategy:
         """Whether it chooses frames that differ, all of them together, by their embeddings."""
         return self.sees in ("vectors", "contents", "boxes")
 
+    @property
+    def keeps_quotas(self) -> bool:
+        """Whether a stage with it may have `class_quotas`."""
+        return self.takes_quotas or not self.is_diversity
+
     def box_scores(self, values: Tensor) -> Tensor:
         """(B,) scores of boxes from (B, n) class distributions or (B,) confidences. Needs `scores_boxes`."""
         return values if self.function is None else self.function(values)
@@ -128,6 +136,7 @@ _CLASS_GAIN = Strategy(
     reads=("labels", "scores", "probabilities", "box_embeddings", "frame_embeddings"),
     greedy=True,
     knows_labeled=True,
+    takes_quotas=True,
 )
 
 # What the strategies share that see one vector a frame.

@@ -96,7 +96,7 @@ def test_options_go_with_the_strategies_that_read_them(name: str) -> None:
     cases = (
         (stage(name, class_weights={1: 2.0}), name in uncertainties, f"`class_weights` weigh .* with '{name}'"),
         (stage(name, probs_weights=[1.0]), name == "entropy", f"`probs_weights` weigh .*`entropy`; got .* '{name}'"),
-        (quota(name), name in ranks, f"`class_quotas` are for stages that rank.* '{name}' in stage 1"),
+        (quota(name), name in ranks | {"auto", "class_gain"}, f"`class_quotas` are for .* '{name}' in stage 1"),
     )
     for one, fine, message in cases:
         if fine:

@@ -51,7 +51,7 @@ def has_option(name: str, options: dict[str, Any]) -> bool:
         return name == "entropy"
     if "class_weights" in options:
         return name in UNCERTAIN
-    return "class_quotas" not in options or not STRATEGIES[name].is_diversity
+    return "class_quotas" not in options or STRATEGIES[name].keeps_quotas
 
 
 @pytest.mark.parametrize(

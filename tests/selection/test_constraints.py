@@ -303,7 +303,7 @@ def test_a_class_is_shown_by_half_an_object() -> None:
     [
         (
             stage("clustering", 3, class_quotas={0: 1}),
-            "`class_quotas` are for stages that rank.*'clustering' in stage 0",
+            "`class_quotas` are for stages that rank, `random` and `auto`.*'clustering' in stage 0",
         ),
         ([stage(n=4), stage("k_center", 3, class_quotas={0: 1})], "'k_center' in stage 1"),
     ],
@@ -404,3 +404,25 @@ class TestPieces:
         check_labels(Pool(["a"], torch.tensor([0, 1])), stage(n=1))
         with pytest.raises(InvalidInputError, match="`class_quotas` need the column `labels`"):
             check_labels(Pool(["a"], torch.tensor([0, 1])), one)
+
+
+@pytest.mark.parametrize("n", [9, 30])
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("policy", ["protocol", "sample"])
+def test_auto_keeps_quotas_as_far_as_there_are_frames(n: int, beside: bool, policy: str) -> None:
+    pool = make_looks(40, seed=6)
+    labeled = make_looks(4, seed=7, prefix="l") if beside else None
+    quotas = {0: 3, 2: 2}
+    one = stage("auto", n, class_quotas=quotas, null_policy=policy, min_distance=0.05)
+    got, _ = quietly(pool, one, labeled)
+    assert len(set(got)) == len(got) == n
+    shows = {label: set(itertools.compress(pool.frame_ids, shows_class(pool, label).tolist())) for label in quotas}
+    rarest = min(quotas, key=lambda label: (len(shows[label]), label))
+    assert all(len(shows[label] & set(got)) >= quota for label, quota in quotas.items())
+    assert set(got[: quotas[rarest]]) <= shows[rarest], "the rarest class first"
+    few, _ = quietly(pool, one.model_copy(update={"num_of_samples": 4}), labeled)
+    assert few == got[:4] or policy == "sample", "a choice begins with that of fewer"
+    free, _ = quietly(pool, stage("auto", n, null_policy=policy, min_distance=0.05), labeled)
+    assert free != got, "it would have chosen others, or in another order"
+    with pytest.warns(UserWarning, match="keeps 0 frames of class 9: fewer than the 2 of class_quotas"):
+        run_stages(pool, stage("auto", n, class_quotas={9: 2}), labeled=labeled)

@@ -110,7 +110,7 @@ def random_stage(generator: random.Random, strategies: Sequence[Any], n: int) ->
     }
     if strategy in ("least", "margin", "ratio", "entropy"):
         options["class_weights"] = generator.choice([None, {0: 2.5, 1: 0.3, 9: 7}, "balanced"])
-    if strategy in (*BY_FRAME, "random", most_boxes):
+    if strategy in (*BY_FRAME, "random", "auto", most_boxes):
         options["class_quotas"] = generator.choice([None, None, {0: 2, 2: 3}, {1: 50}])
     if strategy == "entropy" and generator.random() < 0.3:
         options["probs_weights"] = [1.0, 0.5, 2.0, 0.0]

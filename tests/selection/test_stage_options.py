@@ -38,7 +38,11 @@ def test_options_describe_one_stage() -> None:
         ),
         (None, {"num_of_samples": 0}, "`num_of_samples`: .*; got 0"),
         (None, {"num_of_samples": 2, "sort_strategy": "ascending"}, "`sort_strategy` means nothing to 'auto'"),
-        (None, {"num_of_samples": 2, "class_quotas": {1: 1}}, "`class_quotas` means nothing to 'auto'"),
+        (
+            None,
+            {"num_of_samples": 2, "class_quotas": {1: 1}, "selection_strategy": "k_center"},
+            "`class_quotas` means nothing to 'k_center'",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(stages: Any, options: dict[str, Any], message: str) -> None:

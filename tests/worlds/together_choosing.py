@@ -78,7 +78,7 @@ def random_stage(generator: random.Random, n: int, **given: Any) -> DetectionSam
     options |= given
     if options["selection_strategy"] in ("least", "margin", "ratio", "entropy") or generator.random() < 0.05:
         options["class_weights"] = generator.choice([None, {0: 2.5, 1: 0.3, 9: 7}, "balanced"])
-    if options["selection_strategy"] in (*BY_FRAME, most_boxes_of_all):
+    if options["selection_strategy"] in (*BY_FRAME, most_boxes_of_all, "auto"):
         options["class_quotas"] = generator.choice([None, None, {0: 2, 2: 3}, {1: 50}])
     frames = None if options["num_of_boxes"] is not None and generator.random() < 0.5 else n
     return DetectionSampling(num_of_samples=frames, **options)
