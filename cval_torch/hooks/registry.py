@@ -53,6 +53,7 @@ ADAPTERS: tuple[KnownAdapter, ...] = (
         "UltralyticsAdapter",
     ),
     KnownAdapter("RT-DETR", "ultralytics", "cval_torch.hooks.ultralytics_rtdetr", "UltralyticsRTDETRAdapter"),
+    KnownAdapter("EfficientDet", "effdet", "cval_torch.hooks.effdet", "EffDetAdapter"),
     KnownAdapter("RF-DETR", "rfdetr", "cval_torch.hooks.rfdetr", "RFDETRAdapter"),
     KnownAdapter(
         "DETR and Conditional, Deformable and DAB-DETR, Table Transformer, RT-DETR, D-FINE, DEIMv2, LW-DETR, RF-DETR, "

@@ -23,6 +23,7 @@ from cval_torch.pool.pool import Pool
 
 FAMILIES = {
     "torchvision": ["RCNNAdapter", "RetinaNetAdapter", "FCOSAdapter", "SSDAdapter"],
+    "effdet": ["EffDetAdapter"],
     "rfdetr": ["RFDETRAdapter"],
     "transformers": ["TransformersAdapter"],
     "ultralytics": ["UltralyticsAdapter"],

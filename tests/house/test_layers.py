@@ -30,7 +30,7 @@ FLOORS = {
     "__main__": 9,
 }
 CORE = {"torch", "torchvision", "requests", "pydantic", "pydantic_core", "tqdm", "numpy", "PIL", "urllib3"}
-IMPORT_TORCHVISION = {"hooks/regions", "hooks/torchvision", "hooks/ultralytics", "cli/drawn"}
+IMPORT_TORCHVISION = {"hooks/effdet", "hooks/regions", "hooks/torchvision", "hooks/ultralytics", "cli/drawn"}
 """Modules that are only imported where a detector of such a package is. All others do without, for it takes seconds."""
 EXTRAS = {
     "config": {"yaml", "transformers", "ultralytics"},
