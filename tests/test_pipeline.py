@@ -274,7 +274,10 @@ def test_a_stream_has_no_subset_and_says_so_before_the_pass() -> None:
         ({"num_of_boxes": 0}, r"`num_of_boxes`: .*greater than 0; got 0"),
         ({"num_of_samples": 2, "min_distance": 50}, r"`min_distance`: .*less than or equal to 2.12; got 50"),
         ({"num_of_samples": 2, "class_quotas": {1: 0}}, r"`class_quotas`: .*greater than or equal to 1; got 0"),
-        ({"num_of_samples": 2, "selection_strategy": "k_center", "class_quotas": {1: 1}}, "`class_quotas` means nothing"),
+        (
+            {"num_of_samples": 2, "selection_strategy": "k_center", "class_quotas": {1: 1}},
+            "`class_quotas` means nothing",
+        ),
         ({"num_of_samples": 0}, r"`num_of_samples`: .*greater than or equal to 1; got 0"),
         ({"num_of_samples": -3}, r"`num_of_samples`: .*got -3"),
         ({"num_of_samples": 2, "class_weights": {1: -2}}, r"`class_weights`: .*greater than or equal to 0; got -2"),

@@ -147,6 +147,16 @@ def gap_closed(curves: dict[int, Curve], baseline: dict[int, Curve], best: dict[
     return (mean - low) / (high - low) if high - low >= 0.01 else math.nan
 
 
+def at_equal_boxes(curves: dict[int, Curve], baseline: dict[int, Curve]) -> list[float]:
+    """For each pool: the difference to random at as many boxes, those of the curve that ends with fewer."""
+    found = []
+    for pool in sorted(curves):
+        end = min(curves[pool].boxes[-1], baseline[pool].boxes[-1])
+        mine, theirs = (np.interp(end, of[pool].boxes, of[pool].map50) for of in (curves, baseline))
+        found.append(float(mine - theirs))
+    return found
+
+
 def table_of(rounds: Sequence[Round], setting: str, *, unit: str = "pools") -> str:
     """The setting's table, in Markdown: mAP by round, difference to random in pairs, savings, gap closed.
 
@@ -181,6 +191,14 @@ def table_of(rounds: Sequence[Round], setting: str, *, unit: str = "pools") -> s
         if arm != "random":
             values = (by_pool[pool].map50[-1] - baseline[pool].map50[-1] for pool in sorted(by_pool))
             lines.append(f"- {arm}: " + ", ".join(f"{value:+.3f}" for value in values))
+    lines += ["", f"Difference to random at as many boxes (95 %, better on how many {unit}):", ""]
+    for arm, by_pool in curves.items():
+        if arm != "random":
+            differences = at_equal_boxes(by_pool, baseline)
+            mean, half = interval(differences)
+            within = "" if math.isinf(half) else f" [{mean - half:+.3f}, {mean + half:+.3f}]"
+            better = sum(value > 0 for value in differences)
+            lines.append(f"- {arm}: {mean:+.3f}{within}, {better} of {len(differences)}")
     marked: dict[str, list[int]] = defaultdict(list)
     for each in rounds:
         if (each.setting, each.frames) == (setting, frames[-1]):

@@ -20,6 +20,7 @@ from label_efficiency_arms import Choice, all_arms, every_nth, oracle
 from label_efficiency_report import (
     Curve,
     Round,
+    at_equal_boxes,
     cost_to_reach,
     curves_of,
     gap_closed,
@@ -55,6 +56,12 @@ def test_savings_are_shares_of_randoms_cost_on_the_same_pool() -> None:
     chosen = {3: curve([80, 160], [100, 300], [0.2, 0.6]), 5: curve([80, 160], [50, 90], [0.1, 0.2])}
     assert savings(chosen, random, cost="frames") == [pytest.approx(120 / 160), math.inf]
     assert savings(chosen, random, cost="boxes") == [pytest.approx(200 / 200), math.inf]
+
+
+def test_equal_boxes_are_those_of_the_curve_that_ends_with_fewer() -> None:
+    random = {3: curve([80, 160], [100, 200], [0.2, 0.4]), 5: curve([80, 160], [50, 90], [0.1, 0.3])}
+    chosen = {3: curve([80, 160], [100, 300], [0.2, 0.6]), 5: curve([80, 160], [50, 70], [0.1, 0.4])}
+    assert at_equal_boxes(chosen, random) == [pytest.approx(0.4 - 0.4), pytest.approx(0.4 - 0.2)]
 
 
 def test_interval_is_students() -> None:
