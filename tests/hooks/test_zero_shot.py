@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip("tiny_zero_shot")
 import torch
 from tiny_zero_shot import CLASSES, MAKERS, QUERIES, WORDS, built, pictures
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from cval_torch.errors import HookError, InvalidInputError, UnsupportedModelError
 from cval_torch.extraction.passes import extract
@@ -163,6 +165,14 @@ def test_half_precision(name: str) -> None:
     assert half.num_boxes > 0
     assert half.box_embeddings is not None
     assert half.box_embeddings.shape[1] == plain.box_embeddings.shape[1]  # type: ignore[union-attr]
+
+
+def test_a_pass_that_was_cached_goes_on_though_the_model_remembers_prompts(tmp_path: Path) -> None:
+    model, processor = built("OmDet-Turbo")
+    adapter = ZeroShotAdapter(processor, CLASSES)
+    loader: DataLoader[Any] = DataLoader(pictures(), batch_size=2, collate_fn=list)  # type: ignore[arg-type]
+    pools = [extract(model, loader, adapter=adapter, cache_dir=tmp_path, progress=False) for _ in range(2)]
+    assert torch.equal(pools[0].boxes, pools[1].boxes)  # type: ignore[arg-type]
 
 
 def test_without_prompts_the_model_says_what_it_needs() -> None:
