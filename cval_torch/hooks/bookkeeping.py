@@ -35,10 +35,6 @@ _NAMES = {
         "_commit_hash", "_name_or_path", "architectures", "dtype", "model_type", "torch_dtype",
         "transformers_version", "use_cache", "use_pretrained_backbone", "use_timm_backbone",
     },
-    # prompts that were encoded before
-    "transformers.models.omdet_turbo.modeling_omdet_turbo.OmDetTurboForObjectDetection": {
-        "language_cache_class", "language_cache_prompt",
-    },
     "ultralytics.nn.tasks.BaseModel": {"criterion", "pt_path"},
     "lightning.pytorch.core.module.LightningModule": {"_current_fx_name", "_fabric", "_trainer"},
 }  # fmt: skip

@@ -7,7 +7,8 @@ and the modules in `FAMILIES`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,7 +165,8 @@ class ZeroShotAdapter:
         given = {key: value.to(device) for key, value in made.items() if isinstance(value, Tensor)}
         given["pixel_values"] = given["pixel_values"].to(next(model.parameters()).dtype)
         classes = self._tokens(model, given["input_ids"][0].tolist()) if family.tokens else []
-        return _Output(model(**given, return_dict=True), classes)
+        with _nothing_remembered(model):
+            return _Output(model(**given, return_dict=True), classes)
 
     def read(self, model: nn.Module, recording: Recording, output: _Output) -> FrameBatch:
         """The best queries of each frame, boxes in pixels of the loader's images and clipped to them."""
@@ -219,6 +221,20 @@ class ZeroShotAdapter:
                 f"`classes` must be prompts that the tokenizer has words for; got {list(self.classes)}"
             )
         return found
+
+
+@contextmanager
+def _nothing_remembered(model: Any) -> Iterator[None]:
+    """Hide what OmDet-Turbo remembers of prompts: that may be of other weights, or of another precision."""
+    names = [name for name in ("language_cache_class", "language_cache_prompt") if hasattr(model, name)]
+    before = {name: getattr(model, name) for name in names}
+    for name, cache in before.items():
+        setattr(model, name, type(cache)(cache.capacity))
+    try:
+        yield
+    finally:
+        for name, cache in before.items():
+            setattr(model, name, cache)
 
 
 def _family_of(model: nn.Module) -> _Family | None:

@@ -167,12 +167,21 @@ def test_half_precision(name: str) -> None:
     assert half.box_embeddings.shape[1] == plain.box_embeddings.shape[1]  # type: ignore[union-attr]
 
 
-def test_a_pass_that_was_cached_goes_on_though_the_model_remembers_prompts(tmp_path: Path) -> None:
-    model, processor = built("OmDet-Turbo")
+def test_what_a_model_remembers_of_prompts_is_left_alone_and_counts_for_nothing(tmp_path: Path) -> None:
+    model, processor = copy.deepcopy(built("OmDet-Turbo"))
+    asked("OmDet-Turbo", pictures())
+    remembered = built("OmDet-Turbo")[0].language_cache_class.cache
+    assert remembered
+    with torch.no_grad():
+        for name, embedding in remembered.items():  # of other weights
+            model.language_cache_class.put(name, embedding * 2)
     adapter = ZeroShotAdapter(processor, CLASSES)
     loader: DataLoader[Any] = DataLoader(pictures(), batch_size=2, collate_fn=list)  # type: ignore[arg-type]
     pools = [extract(model, loader, adapter=adapter, cache_dir=tmp_path, progress=False) for _ in range(2)]
     assert torch.equal(pools[0].boxes, pools[1].boxes)  # type: ignore[arg-type]
+    fresh = read("OmDet-Turbo").probabilities
+    assert torch.allclose(pools[0].probabilities, fresh, atol=1e-4)  # type: ignore[arg-type]
+    assert len(model.language_cache_class.cache) == len(remembered)
 
 
 def test_without_prompts_the_model_says_what_it_needs() -> None:
