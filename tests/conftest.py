@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stand_ins
 import torch
 from fresh_process import run_python
 from hypothesis import settings
@@ -104,6 +105,10 @@ def page_names(
         "collate": pairs,
         "train_one_epoch": train_one_epoch,
         "train_step": train_step,
+        "detectron2_model": stand_ins.made(stand_ins.GeneralizedRCNN),
+        "mmdetection_model": stand_ins.made(stand_ins.DINO),
+        "DetDataSample": stand_ins.DetDataSample,
+        "images": stand_ins.pictures(),
     }
 
 
