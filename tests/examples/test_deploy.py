@@ -42,5 +42,19 @@ def test_the_container_starts_a_server_and_looks_whether_it_lives() -> None:
     assert (options.host, options.port, options.data) == ("0.0.0.0", 8000, Path("/data"))
     assert "\nUSER cval\n" in CONTAINER
     assert "http://127.0.0.1:8000/livez" in CONTAINER
-    for copied in re.findall(r"^COPY (.*) /src/", CONTAINER, flags=re.MULTILINE):
-        assert all((DEPLOY.parents[1] / name).exists() for name in copied.split())
+    assert options.api_key_file == Path("/run/cval/keys")
+    assert "-v ./cval-keys:/run/cval:ro" in CONTAINER
+
+
+def test_the_container_has_all_that_the_package_is_built_from() -> None:
+    tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+    root = DEPLOY.parents[1]
+    copied = [name for line in re.findall(r"^COPY (.*) /src/", CONTAINER, flags=re.MULTILINE) for name in line.split()]
+    assert all((root / name).exists() for name in copied)
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
+    assert needed.union(wheel["packages"], wheel["force-include"]) == set(copied)
+    extra = re.search(r'"/src\[(\w+)\]"', CONTAINER)
+    assert extra is not None
+    assert extra.group(1) in project["project"]["optional-dependencies"]

@@ -67,7 +67,7 @@ class KeyRing:
 class KeyFile:
     """The keys of a file, which is read again within a second after it changed: keys come and go without a restart.
 
-    A file that cannot be used any more leaves the keys as they were.
+    A file that cannot be used any more leaves the keys as they were. One without keys, which can, lets nobody in.
 
     Args:
         path: see `read_key_file`.
@@ -80,14 +80,14 @@ class KeyFile:
 
     def __init__(self, path: Path, *, salt: bytes) -> None:
         self._path, self._salt = path, salt
-        self._ring = KeyRing(read_key_file(path), salt=salt)
+        self._ring: KeyRing | None = KeyRing(read_key_file(path), salt=salt)
         self._seen, self._looked = self._state(), time.monotonic()
 
     def owner_of(self, authorization: bytes | None) -> str | None:
         """As of `KeyRing`."""
         if time.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:
             self._look()
-        return self._ring.owner_of(authorization)
+        return None if self._ring is None else self._ring.owner_of(authorization)
 
     def _look(self) -> None:
         self._looked = time.monotonic()
@@ -96,8 +96,9 @@ class KeyFile:
             return
         self._seen = seen
         try:
-            self._ring = KeyRing(read_key_file(self._path), salt=self._salt)
-            logger.info("%s was read again: %r", self._path, self._ring)
+            keys = read_key_file(self._path)
+            self._ring = KeyRing(keys, salt=self._salt) if keys else None
+            logger.info("%s was read again: it has %d keys", self._path, len(keys))
         except (InvalidInputError, OSError, UnicodeDecodeError) as error:
             said = type(error).__name__ if isinstance(error, UnicodeDecodeError) else error
             logger.error("the keys stay as they were: %s", said)  # noqa: TRY400 - a traceback may show a key

@@ -74,7 +74,11 @@ def test_keys_come_and_go_without_a_restart(
         assert statuses() == [200, 401]
         file.write_text(f"alice {KEY}\nbob {OTHER}\n")
         assert statuses() == [200, 200]
-        for broken in ("# nobody\n", "a b c\n", f"{KEY}\n{KEY}\n"):
+        file.write_text("# nobody\n")
+        assert statuses() == [401, 401], "the last key is revoked, too"
+        file.write_text(f"alice {KEY}\nbob {OTHER}\n")
+        assert statuses() == [200, 200]
+        for broken in ("a b c\n", f"{KEY}\n{KEY}\n"):
             file.write_text(broken)
             assert statuses() == [200, 200], "the keys stay as they were"
         file.unlink()
