@@ -7,10 +7,11 @@ First, 12 clients with a key each send small requests without a pause, while one
 again and again, uploads embeddings and deletes them. A process of its own asks for `/livez` fifty times a second. The
 table has the latencies in milliseconds, and the resident memory of every process: the most, and at the end.
 
-Then the server is killed (`kill -9`) fifty times, at random moments, while clients create datasets, upload embeddings
-and ask for selections, small ones and tasks. Every second server lives until it has taken a task, the others are killed
-while they start their workers. After each kill the next server starts in the same directory. What was acknowledged must
-be there at the end, and every task must have its result.
+Then the server is killed (`kill -9`) fifty times while clients create datasets, upload embeddings and ask for
+selections, small ones and tasks. Every second server is killed while a task runs, after it has finished another, so
+that its worker computes; the others at a random moment, most while they start their workers. The next server starts
+in the same directory. What was acknowledged must be there at the end, and every task must have its result. The file of
+the killed server tells how many tasks were running.
 
 Linux only.
 """
@@ -23,6 +24,7 @@ import http.client
 import json
 import os
 import random
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -89,6 +91,12 @@ def small_request(frames: int = 50, **fields: Any) -> dict[str, Any]:
     return {"num_of_samples": 10, "selection_strategy": "margin", "frames": boxes, **fields}
 
 
+def slow_request(dataset_id: str, frame_ids: Sequence[str]) -> dict[str, Any]:
+    """A selection that compares frames: a task, which takes tenths of a second."""
+    frames = [{"frame_id": name, "predictions": [{"score": 0.5, "embedding_id": "0"}]} for name in frame_ids]
+    return {**small_request(), "selection_strategy": "hierarchical", "dataset_id": dataset_id, "frames": frames}
+
+
 def upload_of(name: str, frames: int, width: int = 8) -> list[dict[str, Any]]:
     """Frames with a vector each."""
     return [
@@ -116,9 +124,9 @@ def probed(netloc: str) -> Iterator[list[float]]:
 
 
 @contextlib.contextmanager
-def memory_watched(server: int) -> Iterator[dict[int, tuple[int, int]]]:
-    """By process, the most resident bytes, and the last; workers come and go."""
-    seen: dict[int, tuple[int, int]] = {}
+def memory_watched(server: int) -> Iterator[dict[int, tuple[int, int, int]]]:
+    """By process, the most resident bytes, the last, and how many of these are of no file; workers come and go."""
+    seen: dict[int, tuple[int, int, int]] = {}
     over = threading.Event()
 
     def look() -> None:
@@ -126,7 +134,7 @@ def memory_watched(server: int) -> Iterator[dict[int, tuple[int, int]]]:
             for pid in (server, *workers_of(server)):
                 now = memory_of(pid, "VmRSS")
                 if now:
-                    seen[pid] = (max(now, seen.get(pid, (0, 0))[0]), now)
+                    seen[pid] = (max(now, seen.get(pid, (0,))[0]), now, memory_of(pid, "RssAnon"))
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -181,9 +189,10 @@ def under_load(seconds: float, clients: int, boxes: int) -> str:
     lines = ["| | number | p50, ms | p99, ms | maximum, ms |", "|---|---|---|---|---|"]
     lines += [latency_row(f"`/livez`, beside {clients} clients", livez), latency_row("small requests", latencies)]
     lines += ["", f"Jobs of {pool.num_boxes:,} boxes: {len(jobs)}, of {statistics.median(jobs):.1f} s each."]
-    lines += ["", "| process | most resident, MiB | at the end, MiB |", "|---|---|---|"]
-    for process, (most, last) in memory.items():
-        lines.append(f"| {'server' if process == pid else 'worker'} | {most / MIB:.0f} | {last / MIB:.0f} |")
+    lines += ["", "| process | most resident, MiB | at the end, MiB | of it anonymous, MiB |", "|---|---|---|---|"]
+    for process, sizes in memory.items():
+        most, last, anonymous = (f"{size / MIB:.0f}" for size in sizes)
+        lines.append(f"| {'server' if process == pid else 'worker'} | {most} | {last} | {anonymous} |")
     return "\n".join(lines)
 
 
@@ -209,11 +218,12 @@ class Acknowledged:
             while True:
                 dataset_id = client("POST", "/dataset", {})["dataset_id"]
                 self.datasets.append(dataset_id)
-                sent = upload_of(str(number), random.choice((5, 3000)))
+                sent = upload_of(str(number), random.choice((600, 3000)))
                 client("POST", f"/dataset/{dataset_id}/training/embeddings", sent)
                 self.uploads.append((dataset_id, sent))
                 self.results.append(client("POST", "/on-premise/sampling/detection", small_request()))
-                task = client("POST", "/on-premise/sampling/detection", small_request(400))
+                names = [frame["frame_id"] for frame in sent[:600]]
+                task = client("POST", "/on-premise/sampling/detection", slow_request(dataset_id, names))
                 self.tasks.append(task["task_id"])
 
     def missing(self, url: str) -> list[str]:
@@ -230,27 +240,40 @@ class Acknowledged:
                     found.append(f"result {result['task_id']}")
         with CVALConnection(KEY, url) as cval:
             for task_id in self.tasks:
-                if cval.result().wait(task_id, timeout=600, progress=False).result is None:
+                chosen = cval.result().wait(task_id, timeout=600, progress=False).result
+                if not isinstance(chosen, list) or len(set(chosen)) != 10:
                     found.append(f"task {task_id}")
         return found
+
+
+def tasks_in(data: str, state: str, since: float = 0.0) -> int:
+    """How many tasks the file of a server has in a state; of those that ended, the ones since a moment."""
+    with contextlib.closing(sqlite3.connect(f"file:{data}/cval.sqlite3?mode=ro", uri=True)) as file:
+        query = "SELECT count(*) FROM tasks WHERE state = ? AND stages IS NOT NULL AND coalesce(time_end, ?) >= ?"
+        (count,) = file.execute(query, (state, since, since)).fetchone()
+    return int(count)
 
 
 def killed(kills: int, users: int = 3) -> str:
     """What became of all that was acknowledged by servers that were killed."""
     acknowledged = Acknowledged()
+    running = 0
     with tempfile.TemporaryDirectory() as data:
         for number in range(kills):
-            with own_server(data, "--answer-at-once", "1000") as (url, pid), ThreadPoolExecutor(users) as threads:
-                before = len(acknowledged.tasks)
+            began = time.time()
+            with own_server(data, "--compare-at-once", "100") as (url, pid), ThreadPoolExecutor(users) as threads:
                 asking = [threads.submit(acknowledged.use, url, user) for user in range(users)]
-                end = time.monotonic() + 60
-                while number % 2 == 1 and len(acknowledged.tasks) == before and time.monotonic() < end:
-                    time.sleep(0.01)
-                time.sleep(random.uniform(0.2, 2.0))
+                if number % 2 == 0:
+                    end = time.monotonic() + 60
+                    while not (tasks_in(data, "done", began) and tasks_in(data, "running")) and time.monotonic() < end:
+                        time.sleep(0.01)
+                else:
+                    time.sleep(random.uniform(0.2, 2.0))
                 os.kill(pid, 9)
                 for each in asking:
                     each.result()
-        with own_server(data, "--answer-at-once", "1000") as (url, _):
+            running += tasks_in(data, "running")
+        with own_server(data, "--compare-at-once", "100") as (url, _):
             missing = acknowledged.missing(url)
     counts: list[tuple[str, Callable[[], int]]] = [
         ("datasets", lambda: len(acknowledged.datasets)),
@@ -259,7 +282,8 @@ def killed(kills: int, users: int = 3) -> str:
         ("tasks", lambda: len(acknowledged.tasks)),
     ]
     said = ", ".join(f"{count():,} {name}" for name, count in counts)
-    return f"`kill -9`, {kills} times. Acknowledged: {said}. Lost: {', '.join(missing) or 'nothing'}."
+    lost = ", ".join(missing) or "nothing"
+    return f"`kill -9`, {kills} times, {running} of them while a task ran. Acknowledged: {said}. Lost: {lost}."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,8 +18,8 @@ def test_it_measures_and_loses_nothing(capsys: pytest.CaptureFixture[str], monke
     said = capsys.readouterr().out
     rows = [line.split("|")[1].strip() for line in said.splitlines() if line.startswith("| ") and line.count("|") == 6]
     assert rows == ["", "`/livez`, beside 2 clients", "small requests"]
-    assert re.search(r"^\| server \| \d+ \| \d+ \|$", said, flags=re.MULTILINE)
-    assert re.search(r"Acknowledged: [\d,]+ datasets, .* tasks\. Lost: nothing\.", said)
+    assert re.search(r"^\| server \| \d+ \| \d+ \| \d+ \|$", said, flags=re.MULTILINE)
+    assert re.search(r"1 of them while a task ran\. Acknowledged: [\d,]+ datasets, .* tasks\. Lost: nothing\.", said)
 
 
 def test_a_row_of_latencies() -> None:

@@ -29,7 +29,7 @@ class Limits:
         finished_tasks: of one key that are kept; the oldest are forgotten when a new one comes.
         task_seconds: after which a task has failed.
         large_bodies: bodies of more than 1 MiB, of one key, that are received at a time; others wait.
-        stored_bytes: of all embeddings of one key; more are answered 507.
+        stored_bytes: of all embeddings of one key, and of the frames of its tasks that wait; more are answered 507.
         requests_a_minute: of one key; more are answered 429.
     """
 

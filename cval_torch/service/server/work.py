@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,16 +72,27 @@ class Work(Kept):
         if max(taken.boxes, len(pool)) <= self._most_at_once(request):
             return add_task(result=asked.selected(pool)).payload(), False
         most = self.limits.waiting_tasks
-        check_waiting(len(self.tasks.unfinished(owner)), most)  # before much is written; it counts again when it is
+        waiting = [waiting_id for waiting_id, _ in self.tasks.unfinished(owner)]
+        check_waiting(len(waiting), most)  # before much is written; it counts again when it is
         task_id = new_id()
         path = self.pool_path(task_id)
         try:
             pool.save(path)
             path.chmod(0o600)
+            self._check_pools([*waiting, task_id])
             return add_task(stages=asked.text(), task_id=task_id, most_waiting=most).payload(), True
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+
+    def _check_pools(self, task_ids: Sequence[str]) -> None:
+        """Raise RefusedError, 507, if the frames of tasks that wait take too many bytes."""
+        most, held = self.limits.stored_bytes, 0
+        for task_id in task_ids:
+            with contextlib.suppress(FileNotFoundError):  # it has just ended
+                held += self.pool_path(task_id).stat().st_size
+        if held > most:
+            raise RefusedError(507, f"the tasks of a key that wait have at most {most} bytes")
 
     def _most_at_once(self, request: SamplingRequest) -> int:
         """Predictions. To compare frames with each other takes far longer than to score each of them."""

@@ -136,6 +136,21 @@ def test_what_is_not_taken_leaves_no_task(work: Work, sent: bytes, status: int, 
     assert newest(work) == []
 
 
+def test_the_tasks_of_a_key_that_wait_take_so_many_bytes(tmp_path: Path) -> None:
+    work = Work(tmp_path, Limits(answer_at_once=3, stored_bytes=3000))
+    taken = [asked(work, "me", body(4))["task_id"]]
+    size = work.pool_path(taken[0]).stat().st_size
+    taken += [asked(work, "me", body(4))["task_id"] for _ in range(3000 // size - 1)]
+    with pytest.raises(RefusedError, match="the tasks of a key that wait have at most 3000 bytes") as caught:
+        asked(work, "me", body(4))
+    assert caught.value.status == 507
+    assert len(list((tmp_path / "tasks").iterdir())) == len(taken), "what is not taken leaves nothing"
+    assert asked(work, "you", body(4))["result"] is None
+    work.run_task(taken[0])
+    assert asked(work, "me", body(4))["result"] is None, "what has ended does not count"
+    work.close()
+
+
 def test_a_task_that_an_earlier_version_took_is_run(work: Work) -> None:
     """Its stages were all that was written down of it."""
     stages = json.dumps([{"selection_strategy": "least", "num_of_samples": 2}])
