@@ -81,13 +81,13 @@ def answered_at_once(cval) -> list:
 
 
 def answered_later(cval) -> list:
-    """Ten thousand frames are a task; the detection object remembers it."""
+    """Twenty thousand boxes are a task; the detection object remembers it."""
     frames = [
         FramePrediction(
             frame_id=name(),
-            predictions=[BBoxScores(category_id=random.randint(0, 3), score=random.random()) for _ in range(20)],
+            predictions=[BBoxScores(category_id=random.randint(0, 3), score=random.random()) for _ in range(10)],
         )
-        for _ in range(10_000)
+        for _ in range(2000)
     ]
     detection = cval.detection()
     task = detection.on_premise_sampling(

@@ -91,6 +91,7 @@ def test_the_key_shows_nowhere(
     with faulty(every_failure()[number]) as server:
         connection = connect(server, Clock())
         backend = RestBackend(api_key=CANARY, url=server.url, progress=False)
+        backend._connection._transport.sleep = Clock().sleep  # type: ignore[method-assign]
         pool = Pool(["a"], torch.tensor([0, 1]), scores=torch.tensor([0.5]))
         stage = DetectionSamplingOnPremise(num_of_samples=1, selection_strategy="margin")
         for call in (lambda: take(connection), lambda: backend.select(pool, stage)):
