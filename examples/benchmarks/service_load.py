@@ -257,7 +257,7 @@ def tasks_in(data: str, state: str, since: float = 0.0) -> int:
 def killed(kills: int, users: int = 3) -> str:
     """What became of all that was acknowledged by servers that were killed."""
     acknowledged = Acknowledged()
-    running = 0
+    running = computing = 0
     with tempfile.TemporaryDirectory() as data:
         for number in range(kills):
             began = time.time()
@@ -265,8 +265,11 @@ def killed(kills: int, users: int = 3) -> str:
                 asking = [threads.submit(acknowledged.use, url, user) for user in range(users)]
                 if number % 2 == 0:
                     end = time.monotonic() + 60
-                    while not (tasks_in(data, "done", began) and tasks_in(data, "running")) and time.monotonic() < end:
+                    while not (computes := tasks_in(data, "done", began) > 0 and tasks_in(data, "running") > 0):
+                        if time.monotonic() > end:
+                            break
                         time.sleep(0.01)
+                    computing += computes
                 else:
                     time.sleep(random.uniform(0.2, 2.0))
                 os.kill(pid, 9)
@@ -283,7 +286,8 @@ def killed(kills: int, users: int = 3) -> str:
     ]
     said = ", ".join(f"{count():,} {name}" for name, count in counts)
     lost = ", ".join(missing) or "nothing"
-    return f"`kill -9`, {kills} times, {running} of them while a task ran. Acknowledged: {said}. Lost: {lost}."
+    while_ = f"{running} while a task ran, {computing} of these by a worker that had finished another"
+    return f"`kill -9`, {kills} times: {while_}. Acknowledged: {said}. Lost: {lost}."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
