@@ -227,7 +227,7 @@ def test_what_is_annotated_is_known_to_every_backend(
         [stage("auto", 8)],
         [stage("auto", None, num_of_boxes=20, min_distance=1.0, null_policy="last")],
         [stage("auto", None, num_of_minutes=3.5)],
-        [stage("entropy", 16, class_quotas={1: 3}, min_distance=0.3), stage("auto", 5)],
+        [stage("entropy", 16, class_quotas={1: 3}, min_distance=0.3), stage("auto", 8, class_quotas={1: 2, 3: 2})],
         [stage("k_center", 9), stage("clustering", 7), stage("ppal", 4)],
     ]
     for stages in asked:
