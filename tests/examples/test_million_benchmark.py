@@ -14,7 +14,7 @@ from cval_torch import LocalBackend, Pool
 def test_every_task(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(million, "SHARD", 200)
     arguments = ["--frames", "500", "--center", "20", "--clusters", "20", "--auto", "20", "--folder", str(tmp_path)]
-    tasks = ["vectors", "entropy", "clustering", "facility_location"]
+    tasks = ["vectors", "entropy", "clustering"]
     million.main([*arguments, "--facilities", "20", "--clock", "cpu", "--tasks", *tasks])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     names = [line.split("|")[1].strip() for line in lines]
