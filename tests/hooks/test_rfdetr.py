@@ -12,13 +12,17 @@ pytest.importorskip("tiny_rfdetr")
 import torch
 from tiny_rfdetr import CLASSES, QUERIES, SIDE, built, pictures, shallow, training_module
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from cval_torch import DetectionSampling, LabelPool, PassOptions, SamplerCallback, select
 from cval_torch.errors import HookError, InvalidInputError, UnsupportedModelError
 from cval_torch.extraction.passes import extract
 from cval_torch.hooks.finding import find_adapter, unwrap
 from cval_torch.hooks.holding import find_detector
 from cval_torch.hooks.rfdetr import RFDETRAdapter
+from cval_torch.hooks.tiles import TiledAdapter
 from cval_torch.pool.pool import Pool
+from cval_torch.training import EveryEpochs
 
 MODELS = ["RFDETRNano", "RFDETRSegNano", "RFDETRKeypointPreview"]
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -154,6 +158,31 @@ def test_the_object_its_network_and_its_training_are_read_alike() -> None:
         assert all(
             torch.equal(one, other) for (_, one), (_, other) in zip(plain.columns(), found.columns(), strict=True)
         )
+
+
+def test_the_object_goes_where_a_detector_goes() -> None:
+    """Through tiles, `select` and a callback, which look for its network by themselves."""
+    model, images = built(), pictures()
+    whole = TiledAdapter(RFDETRAdapter(threshold=0.6), tile=300, overlap=0)
+    tiled = extract(model, [images], adapter=whole, progress=False)
+    plain = read(model, images, threshold=0.6)
+    assert torch.allclose(tiled.scores, plain.scores, atol=1e-5)  # type: ignore[arg-type]
+    frames: Any = images * 2
+
+    def loader_of(part: Any) -> DataLoader[Any]:
+        return DataLoader(part, batch_size=2, collate_fn=list)
+
+    assert len(select(model, loader_of(frames), num_of_samples=2, progress=False)) == 2
+    sampler = SamplerCallback(
+        LabelPool(frames, labeled=["0"]),
+        make_loader=loader_of,
+        stages=DetectionSampling(selection_strategy="auto", num_of_samples=2),
+        schedule=EveryEpochs(1),
+        options=PassOptions(progress=False),
+    )
+    chosen = sampler.on_epoch_end(model, 0)  # type: ignore[arg-type]
+    assert chosen is not None
+    assert len(chosen) == 2
 
 
 def test_what_the_object_says_of_images_counts() -> None:
