@@ -126,7 +126,7 @@ class SelectedFrames(Subset[Any]):
 
 
 def select(
-    model: nn.Module,
+    model: nn.Module | Any,
     loader: Iterable[Any],
     *,
     num_of_samples: int | None = None,

@@ -20,7 +20,7 @@ _PIXELS, _SHARE = 0.5, 0.02  # what rounding may change of a box's side, and of 
 
 
 def check_adapter(
-    model: nn.Module,
+    model: nn.Module | Any,
     adapter: DetectorAdapter,
     batch: Any,
     *,

@@ -68,7 +68,7 @@ class InferencePass:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Any,
         loader: Iterable[Any],
         options: PassOptions,
         *,

@@ -18,7 +18,7 @@ from cval_torch.pool.pool import Pool
 
 
 def extract(
-    model: nn.Module,
+    model: nn.Module | Any,
     loader: Iterable[Any],
     *,
     adapter: DetectorAdapter | None = None,
@@ -60,8 +60,10 @@ def extract(
     their shares, without its padding. An error in one process is raised in all.
 
     Args:
-        model: a detector of a known family (torchvision; transformers and Ultralytics if installed), or any detector
-            with an `adapter`. It may be wrapped in DataParallel, DistributedDataParallel or `torch.compile`.
+        model: a detector of a known family (torchvision; transformers, Ultralytics, rfdetr and effdet if installed), or
+            any detector with an `adapter`. It may be wrapped, as in DataParallel or by `torch.compile`, be inside a
+            module such as a `LightningModule` or a PEFT model, or be held by an object of its host, such as an
+            `rfdetr.RFDETRNano`.
         loader: a `DataLoader` of images (C, H, W) in [0, 1], alone or followed by targets. It may shuffle, sample or
             batch in any way. An incomplete last batch is kept. Only the `image_id` of targets is read. Floats of 0 to
             255 are warned of.
