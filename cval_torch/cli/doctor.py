@@ -25,6 +25,8 @@ _EXTRAS = {
     "transformers": ["transformers", "accelerate"],
     "lightning": ["lightning"],
     "server": ["fastapi", "uvicorn"],
+    "rfdetr": ["rfdetr"],
+    "effdet": ["effdet"],
 }
 
 

@@ -76,9 +76,9 @@ def budgets(stage: DetectionSampling, boxes: Tensor) -> Iterator[tuple[Tensor, f
     Yields:
         (n,) costs, 0 or more, and the budget in the same unit.
 
-    >>> stage = DetectionSampling(selection_strategy="auto", num_of_minutes=30, seconds_per_frame=6, seconds_per_box=12)
+    >>> stage = DetectionSampling(selection_strategy="auto", num_of_minutes=9, seconds_per_frame=15, seconds_per_box=15)
     >>> [(costs.tolist(), budget) for costs, budget in budgets(stage, torch.tensor([0.0, 2.0]))]
-    [([0.1, 0.5], 30.0)]
+    [([0.25, 0.75], 9.0)]
     """
     if stage.num_of_boxes is not None:
         yield boxes, stage.num_of_boxes

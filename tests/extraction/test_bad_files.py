@@ -27,6 +27,12 @@ WORKERS = pytest.mark.parametrize("workers", [0, 2])
 LEFT_OUT = pytest.mark.filterwarnings("ignore:.* frames were left out")
 
 
+@pytest.fixture(autouse=True)
+def pixels_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Pillow has it; some packages take the limit away when they are imported."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89_478_485)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_photos(tmp_path / "photos", NAMES, truncated=BAD[:2], bombs=BAD[2:])

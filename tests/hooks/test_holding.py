@@ -116,6 +116,7 @@ def test_what_accelerate_prepares_is_read_in_its_precision() -> None:
     detr = pytest.importorskip("tiny_detr")
     adapter = detr.TransformersAdapter(processor=detr.processor_of("DETR", do_resize=False))
     resized = detr.TransformersAdapter(processor=detr.small_processor("RT-DETR"))
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)  # of other tests in this process
     accelerator = accelerate.Accelerator(mixed_precision="bf16", cpu=True)
     for make, options in (
         (lambda: tiny("rcnn"), {}),

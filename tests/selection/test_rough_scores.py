@@ -117,12 +117,14 @@ def test_row_sums(precise: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_products_are_not_precise_where_the_user_says_so() -> None:
-    assert module._products_are_precise()
-    torch.set_float32_matmul_precision("medium")
+    before = torch.get_float32_matmul_precision()  # some packages set it when they are imported
     try:
+        torch.set_float32_matmul_precision("highest")
+        assert module._products_are_precise()
+        torch.set_float32_matmul_precision("medium")
         assert not module._products_are_precise()
     finally:
-        torch.set_float32_matmul_precision("highest")
+        torch.set_float32_matmul_precision(before)
 
 
 def test_what_has_no_cheap_way() -> None:
