@@ -20,11 +20,11 @@ from torchvision.ops import batched_nms
 from cval_torch.errors import HookError, InvalidInputError
 from cval_torch.hooks.base import FrameBatch, Later, LaterRows, Recording, sizes_of
 from cval_torch.hooks.finite import check_rows
+from cval_torch.hooks.hosts import classes_of, parts_of_network
 from cval_torch.hooks.regions import FrameSizes, box_means, deepest_level, frame_means
-from cval_torch.hooks.regrouping import unit_range
+from cval_torch.hooks.regrouping import MEAN, STD, normalized, unit_range
 from cval_torch.hooks.rows import spread
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NMS_IOU, SOFT_IOU, SOFT_FLOOR = 0.5, 0.3, 0.001  # as in the package
 FRAME_STRIDE = 32
 
@@ -88,11 +88,11 @@ class EffDetAdapter:
 
     def matches(self, model: nn.Module) -> bool:
         """Whether `model` is the network of an EfficientDet."""
-        return _is_of(model, "EfficientDet")
+        return "EfficientDet" in classes_of(model, "effdet")
 
     def open(self, holder: Any) -> tuple[nn.Module, EffDetAdapter] | None:
         """The network in a bench, and an adapter with what the bench says of detections."""
-        if not _is_of(holder, "DetBenchPredict", "DetBenchTrain"):
+        if not {"DetBenchPredict", "DetBenchTrain"}.intersection(classes_of(holder, "effdet")):
             return None
         adapter = EffDetAdapter(threshold=self.threshold, mean=self.mean, std=self.std)
         adapter._bench = _Bench(
@@ -106,13 +106,7 @@ class EffDetAdapter:
         Raises:
             HookError: the network does not have them.
         """
-        try:
-            return {name: model.get_submodule(name) for name in ("class_net", "box_net")}
-        except AttributeError as error:
-            raise HookError(
-                f"{type(model).__name__} is not built as EfficientDet is: {error}. Read it by an adapter of your own "
-                "(`adapter=`)"
-            ) from None
+        return parts_of_network(model, {name: name for name in ("class_net", "box_net")}, built_as="EfficientDet is")
 
     def forward(self, model: nn.Module, images: Sequence[Tensor]) -> FrameSizes:
         """Scale, normalize and pad the images, and run the network once."""
@@ -120,17 +114,16 @@ class EffDetAdapter:
         height, width = (int(side) for side in network.config.image_size)
         original = sizes_of(list(images)) or []
         resized = [_fitted(size, (height, width)) for size in original]
-        mean, std = (torch.tensor(each, device=images[0].device)[:, None, None] for each in (self.mean, self.std))
         padded = []
         for image, size, (rows, columns) in zip(images, original, resized, strict=True):
-            if len(image) != len(mean):
-                raise InvalidInputError(f"images must have {len(mean)} channels; got {len(image)}")
             plain = unit_range(image)
             if size != (rows, columns):
                 plain = functional.interpolate(
                     plain[None], (rows, columns), mode="bilinear", align_corners=False, antialias=True
                 )[0]
-            padded.append(functional.pad((plain - mean) / std, (0, width - columns, 0, height - rows)))
+            padded.append(
+                functional.pad(normalized(plain, self.mean, self.std), (0, width - columns, 0, height - rows))
+            )
         model(torch.stack(padded).to(next(model.parameters()).dtype))
         return FrameSizes(original, resized, (height, width))
 
@@ -190,10 +183,6 @@ class EffDetAdapter:
         share = (scores[kept] / before[kept])[:, None]
         probabilities = logits[rows[kept]].sigmoid().float() * share
         return _Found(rows[kept], columns[kept], boxes[kept], scores[kept], probabilities)
-
-
-def _is_of(thing: object, *names: str) -> bool:
-    return any(kind.__name__ in names and kind.__module__.startswith("effdet.") for kind in type(thing).__mro__)
 
 
 def _bench_of(model: Any) -> _Bench:

@@ -7,15 +7,41 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from cval_torch.errors import HookError
+from cval_torch.errors import HookError, InvalidInputError
 from cval_torch.hooks.base import Call, FrameBatch, Later, LaterRows, Recording
 from cval_torch.pool.offsets import rows_in_parts
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's channels: what most hosts normalize by."""
 
 
 def unit_range(image: Tensor) -> Tensor:
     """An image as float32 in [0, 1]: integers are taken to be 0 to 255, floating point numbers to be in [0, 1]."""
     return image.float() if image.is_floating_point() else image.float() / 255
+
+
+def stretched(images: Sequence[Tensor], size: int | tuple[int, int]) -> Tensor:
+    """(N, C, height, width) float32 in [0, 1], each image scaled to one size, whatever its shape; no antialiasing."""
+    parts = [
+        functional.interpolate(unit_range(image)[None], size, mode="bilinear", align_corners=False) for image in images
+    ]
+    return torch.cat(parts)
+
+
+def normalized(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(..., C, H, W), less the mean of each channel and over its deviation.
+
+    Raises:
+        InvalidInputError: the images have another number of channels.
+    """
+    if images.shape[-3] != len(mean):
+        raise InvalidInputError(f"images must have {len(mean)} channels; got {images.shape[-3]}")
+    centre, spread = (
+        torch.tensor(each, dtype=images.dtype, device=images.device)[:, None, None] for each in (mean, std)
+    )
+    return (images - centre) / spread
 
 
 def calls_of_passes(recording: Recording, passes: int) -> list[Mapping[str, Call]]:

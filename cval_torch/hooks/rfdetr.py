@@ -12,14 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cval_torch.errors import HookError, InvalidInputError, UnsupportedModelError
 from cval_torch.hooks.base import Call, FrameBatch, Later, Recording
+from cval_torch.hooks.hosts import classes_of, parts_of_network
 from cval_torch.hooks.queries import QueryChoice, read_queries
-from cval_torch.hooks.regrouping import unit_range
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from cval_torch.hooks.regrouping import MEAN, STD, normalized, stretched
 
 
 class RFDETRAdapter:
@@ -70,7 +68,7 @@ class RFDETRAdapter:
 
     def matches(self, model: nn.Module) -> bool:
         """Whether `model` is the network of an RF-DETR."""
-        return _is_of(model, "LWDETR")
+        return "LWDETR" in classes_of(model, "rfdetr")
 
     def open(self, holder: Any) -> tuple[nn.Module, RFDETRAdapter] | None:
         """The network in an object of `rfdetr`, and an adapter with what that object says of images and detections.
@@ -78,7 +76,7 @@ class RFDETRAdapter:
         Raises:
             UnsupportedModelError: the object has given its network up.
         """
-        if not _is_of(holder, "RFDETR"):
+        if "RFDETR" not in classes_of(holder, "rfdetr"):
             return None
         held = holder.model
         if not isinstance(held.model, nn.Module):
@@ -105,30 +103,13 @@ class RFDETRAdapter:
         names = ["backbone", "class_embed"]
         if getattr(model, "use_grouppose_keypoints", False):
             names += ["bbox_embed", "transformer"]
-        try:
-            return {name: model.get_submodule(name) for name in names}
-        except AttributeError as error:
-            raise HookError(
-                f"{type(model).__name__} is not built as RF-DETR's networks are: {error}. Read it by an adapter of "
-                "your own (`adapter=`)"
-            ) from None
+        return parts_of_network(model, {name: name for name in names}, built_as="RF-DETR's networks are")
 
     def forward(self, model: nn.Module, images: Sequence[Tensor]) -> Any:
         """Stretch and normalize the images, and run the network once."""
         side = self.resolution or _built_for(model)
-        given = next(model.parameters())
-        squares = [
-            functional.interpolate(unit_range(image)[None], (side, side), mode="bilinear", align_corners=False)
-            for image in images
-        ]
-        batch = torch.cat(squares)
-        mean, std = (
-            torch.tensor(each, dtype=batch.dtype, device=batch.device)[:, None, None]
-            for each in (self.mean or MEAN, self.std or STD)
-        )
-        if batch.shape[1] != len(mean):
-            raise InvalidInputError(f"images must have {len(mean)} channels; got {batch.shape[1]}")
-        return model(batch.sub_(mean).div_(std).to(given.dtype))
+        batch = normalized(stretched(images, (side, side)), self.mean or MEAN, self.std or STD)
+        return model(batch.to(next(model.parameters()).dtype))
 
     def read(self, model: nn.Module, recording: Recording, output: Any) -> FrameBatch:
         """The best queries of each frame, boxes in pixels of the loader's images and clipped to them."""
@@ -150,10 +131,6 @@ class RFDETRAdapter:
             told_by=told_by,
             frame_embeddings=Later(lambda: last_map.float().mean((2, 3))),
         )
-
-
-def _is_of(thing: object, name: str) -> bool:
-    return any(kind.__name__ == name and kind.__module__.startswith("rfdetr.") for kind in type(thing).__mro__)
 
 
 def _built_for(model: nn.Module) -> int:

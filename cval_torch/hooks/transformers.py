@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from cval_torch.errors import HookError, InvalidInputError
 from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Later, Recording, Size
+from cval_torch.hooks.hosts import row_of
 from cval_torch.hooks.queries import QueryChoice, read_queries
 from cval_torch.hooks.regrouping import calls_of_passes, in_order, unit_range
 from cval_torch.hooks.zero_shot import FAMILIES as ZERO_SHOT
@@ -259,10 +260,7 @@ class TransformersAdapter:
 
 
 def _family_of(model: nn.Module) -> _Family | None:
-    for kind in type(model).__mro__:
-        if kind.__module__.startswith("transformers.") and kind.__name__ in FAMILIES:
-            return FAMILIES[kind.__name__]
-    return None
+    return row_of(model, "transformers", FAMILIES)
 
 
 def _known(model: nn.Module) -> _Family:

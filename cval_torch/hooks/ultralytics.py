@@ -19,6 +19,7 @@ from torchvision.ops import nms, roi_align
 from cval_torch.errors import InvalidInputError
 from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Later, LaterRows, Recording
 from cval_torch.hooks.finite import check_rows
+from cval_torch.hooks.hosts import classes_of
 from cval_torch.hooks.letterbox import Letterbox, letterbox
 from cval_torch.hooks.regions import box_means
 from cval_torch.hooks.regrouping import calls_of_passes, in_order, unit_range
@@ -262,7 +263,7 @@ def wrapped_network(holder: object) -> nn.Module | None:
 
 def host_classes(module: object) -> set[str]:
     """The names of Ultralytics' classes that `module` is an instance of."""
-    return {kind.__name__ for kind in type(module).__mro__ if kind.__module__.startswith("ultralytics.")}
+    return set(classes_of(module, "ultralytics"))
 
 
 def head_of(model: Any) -> Any:

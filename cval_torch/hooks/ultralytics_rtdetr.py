@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cval_torch.errors import HookError
 from cval_torch.hooks.base import FrameBatch, Later, Recording
 from cval_torch.hooks.queries import QueryChoice, read_queries
-from cval_torch.hooks.regrouping import unit_range
+from cval_torch.hooks.regrouping import stretched
 from cval_torch.hooks.ultralytics import head_of, host_classes, trained_size, two_sides, wrapped_network
 
 
@@ -80,11 +78,7 @@ class UltralyticsRTDETRAdapter:
     def forward(self, model: nn.Module, images: Sequence[Tensor]) -> Any:
         """Stretch the images, and run the network once."""
         size = self.imgsz or trained_size(model)
-        stretched = [
-            functional.interpolate(unit_range(image)[None], size, mode="bilinear", align_corners=False)
-            for image in images
-        ]
-        return model(torch.cat(stretched).to(next(model.parameters()).dtype))
+        return model(stretched(images, size).to(next(model.parameters()).dtype))
 
     def read(self, model: nn.Module, recording: Recording, output: Any) -> FrameBatch:
         """The best queries of each frame, boxes in pixels of the loader's images and clipped to them."""

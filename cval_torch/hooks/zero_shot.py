@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cval_torch.errors import HookError, InvalidInputError
+from cval_torch.errors import InvalidInputError
 from cval_torch.hooks.base import BatchParts, Call, FrameBatch, Later, Recording, Size
+from cval_torch.hooks.hosts import parts_of_network, row_of
 from cval_torch.hooks.queries import QueryChoice, read_queries
 from cval_torch.hooks.regrouping import unit_range
 
@@ -126,13 +127,7 @@ class ZeroShotAdapter:
         places = {"head": family.head.format(layer=layer)}
         if family.encoder is not None:
             places["encoder"] = family.encoder
-        try:
-            return {name: model.get_submodule(place) for name, place in places.items()}
-        except AttributeError as error:
-            raise HookError(
-                f"{type(model).__name__} is not built as {family.name} is: {error}. Read it by an adapter of your own "
-                "(`adapter=`)"
-            ) from None
+        return parts_of_network(model, places, built_as=f"{family.name} is")
 
     def split(self, batch: Any) -> BatchParts | None:
         """None: batches are ordinary ones.
@@ -238,10 +233,7 @@ def _nothing_remembered(model: Any) -> Iterator[None]:
 
 
 def _family_of(model: nn.Module) -> _Family | None:
-    for kind in type(model).__mro__:
-        if kind.__module__.startswith("transformers.") and kind.__name__ in FAMILIES:
-            return FAMILIES[kind.__name__]
-    return None
+    return row_of(model, "transformers", FAMILIES)
 
 
 def _known(model: Any) -> _Family:
