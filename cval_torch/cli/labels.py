@@ -35,6 +35,8 @@ def run_labels(options: argparse.Namespace) -> int:
     """Show or change the record, and print what it says then."""
     from cval_torch.config.labels_file import LabelsFile
 
+    if options.metrics and options.what != "measured":
+        raise InvalidInputError(f"{options.metrics[0]!r} means nothing to `labels {options.what}`")
     record = LabelsFile.read(options.file)
     if options.what == "confirm":
         ids = None if options.ids is None else options.ids.read_text(encoding="utf-8-sig").splitlines()
@@ -46,8 +48,6 @@ def run_labels(options: argparse.Namespace) -> int:
     elif options.what == "discard":
         record = record.discard()
         record.write()
-    if options.metrics and options.what != "measured":
-        raise InvalidInputError(f"{options.metrics[0]!r} means nothing to `labels {options.what}`")
     rounds = record.rounds
     labeled = sum(len(each.frame_ids) for each in rounds)
     if options.json:

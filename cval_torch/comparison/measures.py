@@ -77,7 +77,7 @@ class Ruler:
         pool: Pool,
         truth: Pool,
         *,
-        counts: Mapping[int, int] | None = None,
+        counts: Mapping[int, float] | None = None,
         min_score: float,
         duplicate_radius: float,
     ) -> None:
@@ -113,7 +113,9 @@ class Ruler:
         by_class = self._columns[chosen[self.truth.frame_rows]].bincount(minlength=len(self.classes))
         values: dict[str, float] = {
             "frames": len(rows),
-            "scarce_objects": scarce_objects(self._by_label(by_class), self._counts),
+            "scarce_objects": scarce_objects(
+                dict(zip(self.classes.tolist(), by_class.tolist(), strict=True)), self._counts
+            ),
             "objects": int(counts.sum()),
             "empty_share": int((counts == 0).sum()) / len(rows),
             "classes": int((by_class > 0).sum()),
@@ -125,17 +127,6 @@ class Ruler:
         if self._missed is not None:
             values["misses"] = int(self._missed[rows].sum())
         return {name: float(values[name]) for name in self.measures}
-
-    def _by_label(self, counts: Tensor) -> dict[int, int]:
-        return dict(zip(self.classes.tolist(), counts.tolist(), strict=True))
-
-
-def objects_by_class(truth: Pool) -> dict[int, int]:
-    """The objects in all frames of a pool, by label."""
-    if truth.labels is None:
-        return {}
-    labels, counts = torch.unique(truth.labels, return_counts=True)
-    return dict(zip(labels.tolist(), counts.tolist(), strict=True))
 
 
 def rarest_quarter(totals: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from cval_torch.comparison.asked import Strategy, check_numbers, check_ranges, frames_of, plans_of, random_stage
-from cval_torch.comparison.measures import MEASURES, Ruler, objects_by_class
+from cval_torch.comparison.measures import MEASURES, Ruler
 from cval_torch.comparison.result import Comparison, MeasuredChoice
 from cval_torch.comparison.training import Evaluate, Record, Train, Training, backend_beside, fingerprint_of
 from cval_torch.comparison.truth import Targets
@@ -24,6 +24,7 @@ from cval_torch.extraction.fingerprint import model_fingerprint
 from cval_torch.extraction.inference_pass import InferencePass
 from cval_torch.extraction.options import PassOptions
 from cval_torch.pool.pool import Pool
+from cval_torch.selection.class_weights import class_counts
 from cval_torch.selection.stage import DetectionSampling, describe_stage
 from cval_torch.training.labels import LabelPool
 
@@ -200,7 +201,7 @@ class _Replay:
         ruler = Ruler(
             pool,
             self.truth.take(self.rest),
-            counts=objects_by_class(self.truth.take(self.before)),
+            counts=class_counts(self.truth.take(self.before)),
             min_score=min_score,
             duplicate_radius=duplicate_radius,
         )

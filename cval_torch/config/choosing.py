@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,21 +181,22 @@ def _counts(work: Work) -> dict[int, int] | None:
     """The annotated objects by the detector's labels; None where it is not known which class is which."""
     if work.annotated is None:
         return None
-    names = work.config.class_names
-    own = as_names(names) if names is not None else work.detector.class_names
-    label_of = {name: label for label, name in (own or {}).items()}
+    label_of = {name: label for label, name in _own_names(work.config, work.detector).items()}
     annotations = work.annotated.annotations
-    theirs = annotations.labels[~annotations.is_crowd]
-    known = {label: name for label, name in annotations.class_names.items() if bool((theirs == label).any())}
-    if not set(known.values()) <= label_of.keys():
+    drawn = Counter(annotations.labels[~annotations.is_crowd].tolist())
+    by_name = {annotations.class_names[label]: count for label, count in drawn.items()}
+    if not by_name.keys() <= label_of.keys():
         return None
-    counts = dict.fromkeys(label_of.values(), 0)
-    return counts | {label_of[name]: int((theirs == label).sum()) for label, name in known.items()}
+    return {label: by_name.get(name, 0) for name, label in label_of.items()}
 
 
 def _class_names(config: Config, detector: Detector, annotated: Annotated | None) -> dict[int, str] | None:
-    if config.class_names is not None:
-        return as_names(config.class_names)
-    if detector.class_names:
-        return detector.class_names
+    own = _own_names(config, detector)
+    if own or config.class_names is not None:
+        return own
     return None if annotated is None else dict(annotated.annotations.class_names)
+
+
+def _own_names(config: Config, detector: Detector) -> dict[int, str]:
+    """Names of the classes by the detector's labels, as the configuration or the model says; empty if neither does."""
+    return as_names(config.class_names) if config.class_names is not None else dict(detector.class_names or {})

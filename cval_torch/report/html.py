@@ -114,10 +114,10 @@ def report(
         cards = Cards(selected, facts, names, min_score=min_score, max_frames=max_frames, step=_stepper(bar))
         bar.total = cards.total + (0 if suspects is None else suspects.total)
         said = _said(selected, facts, cards, plane, names, title=title, labeled=labeled)
-        said["gains"] = expected_gains(labeled, learning_curve, len(selected))[:_MAX_GAINS]
+        gains = expected_gains(labeled, learning_curve, len(selected))[:_MAX_GAINS]
         write_page(
             target,
-            {**said, "compared": view, "suspects": suspects, "min_score": min_score},
+            {**said, "gains": gains, "compared": view, "suspects": suspects, "min_score": min_score},
             _data(cards, plane, selected, names),
         )
     return target

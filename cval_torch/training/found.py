@@ -50,7 +50,7 @@ def found_in(
     round_: Round,
     found: Mapping[str, Any] | Annotations,
     *,
-    counts: Mapping[int, int] | None = None,
+    counts: Mapping[int, float] | None = None,
     level: float = 0.8,
 ) -> FoundFrames:
     """Compare what a choice brought with a fair sample of the pool, drawn by `random_share`.
@@ -96,7 +96,7 @@ def found_in(
     return FoundFrames(len(selected), len(random), *means, ratio, low, high, level)
 
 
-def scarce_objects(found: Mapping[int, int], counts: Mapping[int, int]) -> float:
+def scarce_objects(found: Mapping[int, int], counts: Mapping[int, float]) -> float:
     """Objects weighed by how scarce their class is: the n-th that joins N annotated ones counts for `1 / (N + n)`.
 
     Args:
@@ -120,7 +120,7 @@ def _labels_of(annotations: Annotations) -> dict[str, list[int]]:
     }
 
 
-def _value(labels: Sequence[int] | Tensor, counts: Mapping[int, int] | None) -> float:
+def _value(labels: Sequence[int] | Tensor, counts: Mapping[int, float] | None) -> float:
     values = labels.tolist() if isinstance(labels, Tensor) else list(labels)
     return float(len(values)) if counts is None else scarce_objects(Counter(values), counts)
 

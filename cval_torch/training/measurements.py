@@ -17,12 +17,14 @@ class Measurements:
         self._unchecked = False  # whether there was an evaluation since the last look for the schedule's metric
         self._names: set[str] = set()
         self._evaluated: set[str] = set()  # what evaluations measured, in any training
+        self._newest: dict[str, float] = {}  # of each that evaluations measured since it was last asked for
         self._epochs = 0  # of this training, after which the schedule was asked
 
     def add(self, metrics: Mapping[str, float]) -> None:
         """Take note of one evaluation. One that measured nothing is none."""
         if metrics:
             self._evaluations.append(_floats(metrics))
+            self._newest.update(self._evaluations[-1])
             self._names.update(metrics)
             self._evaluated.update(metrics)
             self._unchecked = True
@@ -38,6 +40,11 @@ class Measurements:
         asked, self._evaluations = self._evaluations or [{}], []
         own = {name: value for name, value in training_metrics.items() if name not in self._evaluated}
         return [*asked[:-1], {**_floats(own), **asked[-1]}]
+
+    def take_newest(self) -> dict[str, float]:
+        """The newest value of each metric that evaluations measured since this was asked last."""
+        newest, self._newest = self._newest, {}
+        return newest
 
     def check(self, schedule: Schedule, epoch: int, also: Mapping[str, float]) -> None:
         """Raise if there are evaluations, and they do not measure what the schedule watches.
@@ -89,6 +96,7 @@ class Measurements:
         self._evaluations, self._unchecked = evaluations, bool(evaluations)
         self._names.update(*evaluations)
         self._evaluated.update(*evaluations)
+        self._newest = {name: value for metrics in evaluations for name, value in metrics.items()}
 
 
 def watched_metric(schedule: Schedule) -> str | None:

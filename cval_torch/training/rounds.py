@@ -115,13 +115,6 @@ def _check_value(name: str, value: Any, kind: type) -> None:
         raise TypeError(f"`{name}` has {value!r}, which is no {kind.__name__}")
 
 
-def as_count(value: Any) -> int:
-    """A number of rounds, if it is one. Raises ValueError."""
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"`rounds_chosen` is {value!r}")
-    return value
-
-
 def as_scores(
     scores: Iterable[float | None], frame_ids: Sequence[str], *, random_ids: Iterable[str] = ()
 ) -> tuple[float | None, ...] | None:

@@ -25,7 +25,7 @@ from cval_torch.training.labels import LabelPool
 from cval_torch.training.learning_curve import GainForecast
 from cval_torch.training.loggers import RoundLog
 from cval_torch.training.measurements import Measurements, watched_metric
-from cval_torch.training.rounds import Round, as_count
+from cval_torch.training.rounds import Round
 from cval_torch.training.schedules import EveryEpochs, Schedule
 
 STATE_FORMAT = "cval_torch.sampler/1"
@@ -115,7 +115,6 @@ class SamplerCallback:
         self._waiting: Round | None = None
         self._warned = False
         self._measurements = Measurements()
-        self._evaluated: dict[str, float] = {}  # the newest values since the last choice
         self._forecast: GainForecast | None = None
 
     @property
@@ -150,7 +149,6 @@ class SamplerCallback:
         For loops that evaluate several times in an epoch, or not in each. Only what rank 0 is given counts.
         """
         self._measurements.add(metrics)
-        self._evaluated.update(metrics)
 
     def on_epoch_end(
         self,
@@ -223,8 +221,7 @@ class SamplerCallback:
         """
         if not from_rank_zero(self._may_choose):
             return None
-        evaluated, self._evaluated = from_rank_zero(lambda: self._evaluated), {}
-        self.labels.measured(evaluated)
+        self.labels.measured(from_rank_zero(self._measurements.take_newest))
         if self.distributed:
             choice = self._make_choice(model, epoch, Ranks())
         else:
@@ -319,7 +316,7 @@ class SamplerCallback:
             raise InvalidInputError(f"`state` must be a SamplerCallback state of {STATE_FORMAT!r}; got {found!r}")
         try:
             waiting = Round.from_state(state["pending"]) if "pending" in state else None
-            labels, rounds_chosen = state["labels"], as_count(state["rounds_chosen"])
+            labels, rounds_chosen = state["labels"], _as_count(state["rounds_chosen"])
             measured = Measurements.read_state(state.get("measured", []))
             schedule = self.schedule.state_dict()
             self.schedule.load_state_dict(state["schedule"])
@@ -336,7 +333,7 @@ class SamplerCallback:
             raise
         self.rounds_chosen, self._waiting, self._warned = rounds_chosen, waiting, False
         self._measurements.load(measured)
-        self._forecast, self._evaluated = None, {name: value for each in measured for name, value in each.items()}
+        self._forecast = None
 
     def _still_there(self, waiting: Round, marks: Any, *, strict: bool) -> Round | None:
         """What the dataset still has of a pending round; None if nothing."""
@@ -395,3 +392,9 @@ class SamplerCallback:
     def _changed(self) -> None:
         if self.save_to is not None and is_rank_zero():
             self.save(self.save_to)
+
+
+def _as_count(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"`rounds_chosen` is {value!r}")
+    return value

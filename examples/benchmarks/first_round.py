@@ -13,7 +13,6 @@ Written to `--out`: `first_round.csv`, a line a training, and the table, which i
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "data"))  # the frames
 from cval_torch import DetectionSampling, LocalBackend, Pool, extract
 from label_efficiency import POOL_SEEDS_FROM, SETTINGS, DigitBench, letters_file
 from label_efficiency_arms import Choice, every_nth
-from label_efficiency_report import interval
+from label_efficiency_report import interval, write_lines
 from learning_rounds import Job, Plan
 from small_detector import collate, pretrained_on_letters
 
@@ -109,10 +108,7 @@ def main(arguments: list[str] | None = None) -> str:
             job = Job(plan, setting, POOL_SEEDS_FROM + number, 0, (), options.random_draws, options.out)
             found += measured(job, options.random_draws)
             print(f"{setting}, pool {job.pool_seed} is done", flush=True)
-            with (options.out / "first_round.csv").open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(found[0]))
-                writer.writeheader()
-                writer.writerows(found)
+            write_lines(found, options.out / "first_round.csv")
     table = table_of(found)
     print(table)
     return table

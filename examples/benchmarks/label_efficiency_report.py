@@ -12,10 +12,10 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev, variance
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -257,12 +257,17 @@ def draw_curves(rounds: Sequence[Round], setting: str, path: Path, *, unit: str 
     plt.close(figure)
 
 
+def write_lines(lines: Sequence[dict[str, Any]], path: Path) -> None:
+    """Dicts with the same keys, at least one, as a CSV file."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+
+
 def write_report(rounds: Sequence[Round], folder: Path, *, unit: str = "pools") -> str:
     """Write `rounds.csv`, `summary.md` and a picture for each setting; returns the summary."""
-    with (folder / "rounds.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [each.name for each in fields(Round)])
-        writer.writeheader()
-        writer.writerows(asdict(each) for each in rounds)
+    write_lines([asdict(each) for each in rounds], folder / "rounds.csv")
     parts = []
     for setting in dict.fromkeys(each.setting for each in rounds):
         draw_curves(rounds, setting, folder / f"curves-{setting}.png", unit=unit)

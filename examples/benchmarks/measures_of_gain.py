@@ -17,7 +17,6 @@ Written to `--out`: `measures.csv`, a line a choice, and the table, which is pri
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections import defaultdict
@@ -32,9 +31,11 @@ from scipy.stats import spearmanr
 sys.path.append(str(Path(__file__).resolve().parents[1] / "data"))  # the frames and the detector of all examples
 
 from cval_torch import Pool
-from cval_torch.comparison.measures import Ruler, objects_by_class
+from cval_torch.comparison.measures import Ruler
+from cval_torch.selection.class_weights import class_counts
 from label_efficiency import DigitBench
 from label_efficiency_arms import all_arms
+from label_efficiency_report import write_lines
 from learning_rounds import Bench, Job, Plan
 from real_pool import RealBench
 
@@ -71,7 +72,7 @@ def measured_choices(bench: Bench, folder: Path) -> list[dict[str, Any]]:
             ruler = Ruler(
                 bench.said(detector).take(rest),
                 truth_pool(bench, rest),
-                counts=objects_by_class(truth_pool(bench, start)),
+                counts=class_counts(truth_pool(bench, start)),
                 min_score=MIN_SCORE,
                 duplicate_radius=DUPLICATE_RADIUS,
             )
@@ -129,10 +130,7 @@ def main(arguments: list[str] | None = None) -> str:
         found += measured_choices(bench, options.rounds)
         print(f"{len(found)} choices, the last of {job.setting}, pool {job.pool_seed}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    with (options.out / "measures.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(found[0]))
-        writer.writeheader()
-        writer.writerows(found)
+    write_lines(found, options.out / "measures.csv")
     table = table_of(found)
     print(table)
     return table

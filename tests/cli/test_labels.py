@@ -64,6 +64,8 @@ def test_what_was_measured_is_noted_and_more_is_forecast(path: Path, capsys: pyt
         (["measured", "map=high"], "must be NAME=VALUE, such as map_50=0.41; got 'map=high'"),
         (["measured", "map=nan"], "must have a name and a finite value; got 'map=nan'"),
         (["status", "map=1"], "'map=1' means nothing to `labels status`"),
+        (["confirm", "map=1"], "'map=1' means nothing to `labels confirm`"),
+        (["discard", "map=1"], "'map=1' means nothing to `labels discard`"),
     ],
 )
 def test_metrics_that_are_none(
